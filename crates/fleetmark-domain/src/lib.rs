@@ -1,0 +1,28 @@
+//! The words of Fleetmark, as types. No I/O, no clock, no randomness.
+//!
+//! - [`name`]: one segment of an identity; parsed once, safe in paths, topics and logs ever after.
+//! - [`identity`]: the SPIFFE ID of a device, gateway, service or operator.
+//! - [`serial`]: the 17-octet certificate serial, which carries its epoch and index.
+//! - [`standing`]: what a certificate is worth now, and the one table of how each view shows it.
+//! - [`role`]: operators' roles and what each may do.
+//! - [`refusal`]: every reason for which Fleetmark says no, by its stable name.
+//! - [`digest`]: fingerprints and key hashes, which must never be mixed up.
+//! - [`time`]: seconds since 1970; never read from a clock here.
+
+pub mod digest;
+pub mod identity;
+pub mod name;
+pub mod refusal;
+pub mod role;
+pub mod serial;
+pub mod standing;
+pub mod time;
+
+pub use digest::{Fingerprint, KeyHash};
+pub use identity::{Identity, Kind, TrustDomain};
+pub use name::{FleetName, LedgerName, Name};
+pub use refusal::Refusal;
+pub use role::{Action, Role};
+pub use serial::{Epoch, Index, Serial};
+pub use standing::{RevocationReason, Sight, Standing, View};
+pub use time::Timestamp;

@@ -1,0 +1,151 @@
+//! Every reason for which Fleetmark says no, by a stable name.
+//!
+//! The name is the `code` of a problem document, the label of the metric `fleetmark_refused_total` and the word
+//! in the log. Names are added, never changed: devices in the field act on them.
+
+use std::fmt;
+
+/// What kind of answer a refusal is. The doors turn it into an HTTP status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// The request cannot be read (400).
+    Malformed,
+    /// Who calls is not known, or its proof is not accepted (401).
+    Unproven,
+    /// Who calls is known and may not do this (403).
+    Forbidden,
+    /// There is no such thing, or none that the caller may know of (404).
+    Unknown,
+    /// The state of things is against it (409).
+    Conflict,
+    /// The thing was changed since the caller read it (412).
+    Stale,
+    /// The body is too large (413).
+    TooLarge,
+    /// Readable, and not acceptable (422).
+    Unacceptable,
+    /// The caller asks too often (429).
+    TooMany,
+    /// The server cannot do it now; the same request may succeed later (503).
+    Unavailable,
+}
+
+macro_rules! refusals {
+    ($($(#[$doc:meta])* $variant:ident => $code:literal, $class:ident, $text:literal;)*) => {
+        /// A named reason to refuse.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Refusal {
+            $($(#[$doc])* #[doc = concat!("`", $code, "`: ", $text)] $variant,)*
+        }
+
+        impl Refusal {
+            /// Every refusal.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The stable name.
+            pub const fn code(self) -> &'static str {
+                match self { $(Self::$variant => $code,)* }
+            }
+
+            /// What kind of answer it is.
+            pub const fn class(self) -> Class {
+                match self { $(Self::$variant => Class::$class,)* }
+            }
+
+            /// One sentence for the person who must act on it. It tells nothing that the caller did not know.
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+    };
+}
+
+refusals! {
+    // The request itself.
+    MalformedRequest => "malformed_request", Malformed, "The request is not of the form that this resource takes.";
+    BodyTooLarge => "body_too_large", TooLarge, "The body is larger than this resource takes.";
+    InvalidName => "invalid_name", Unacceptable, "A name starts with a letter or digit and goes on with at most 62 letters, digits, '.', '_' or '-'.";
+    InvalidValue => "invalid_value", Unacceptable, "A value is outside what this field takes.";
+
+    // The certificate request.
+    CsrMalformed => "csr_malformed", Malformed, "The certificate request is not a PKCS#10 request in DER, PEM or base64.";
+    CsrTooLarge => "csr_too_large", TooLarge, "The certificate request is larger than 16 KiB.";
+    CsrTrailingOctets => "csr_trailing_octets", Malformed, "Octets follow the certificate request.";
+    CsrBadSignature => "csr_bad_signature", Unacceptable, "The certificate request is not signed by the key that it names.";
+    CsrDigestWeak => "csr_digest_weak", Unacceptable, "The certificate request is signed with a broken digest (MD5 or SHA-1).";
+    KeyWeak => "key_weak", Unacceptable, "The key is too short or has a weak parameter.";
+    KeyTypeNotAllowed => "key_type_not_allowed", Unacceptable, "The profile does not allow this type of key.";
+    KeyOfAnother => "key_of_another_device", Conflict, "This key was certified for another identity. Make a new key.";
+    KeyEnded => "key_ended", Conflict, "The certificate for this key has ended. Make a new key.";
+    KeyReused => "key_reused", Conflict, "The certificate for this key is due for renewal. Renew with a new key.";
+
+    // Proofs.
+    ProofRequired => "proof_required", Unproven, "Show a proof: an enrollment token or a client certificate.";
+    TokenUnknown => "token_unknown", Unproven, "The enrollment token is not known.";
+    TokenExpired => "token_expired", Unproven, "The enrollment token has expired. Ask an operator for a new one.";
+    TokenWithdrawn => "token_withdrawn", Unproven, "The enrollment token was withdrawn. Ask an operator for a new one.";
+    TokenUsed => "token_used", Conflict, "The enrollment token was used up. Ask an operator for a new one.";
+    TokenBoundToOtherKey => "token_bound_to_other_key", Conflict, "The enrollment token was first used with another key and stays bound to it.";
+    TokenWrongFleet => "token_wrong_fleet", Forbidden, "The enrollment token is for another fleet.";
+    TokenWrongName => "token_wrong_name", Forbidden, "The enrollment token is for another name.";
+
+    // The caller's certificate.
+    CertificateRequired => "certificate_required", Unproven, "Connect with a client certificate.";
+    CertificateForeign => "certificate_foreign", Forbidden, "The client certificate is not from an authority of this installation.";
+    CertificateExpired => "certificate_expired", Forbidden, "The client certificate has expired. Enroll again.";
+    CertificateNotYetValid => "certificate_not_yet_valid", Forbidden, "The client certificate is not valid yet. Check the clock.";
+    NotOnLedger => "not_on_ledger", Forbidden, "The client certificate is not one that this installation issued.";
+    WrongAuthority => "wrong_authority", Forbidden, "The client certificate's authority may not issue for this kind or fleet.";
+    WrongFleet => "wrong_fleet", Forbidden, "The client certificate is of another fleet.";
+    WrongKind => "wrong_kind", Forbidden, "This resource is not for this kind of identity.";
+    Revoked => "revoked", Forbidden, "The client certificate is revoked.";
+    Held => "held", Forbidden, "The client certificate is suspended. An operator may release it.";
+    Superseded => "superseded", Forbidden, "A newer certificate took this one's place. Use the newer one.";
+    Quarantined => "quarantined", Forbidden, "The client certificate is quarantined.";
+    Lapsed => "confirmation_lapsed", Forbidden, "The certificate was not confirmed in time. Enroll again.";
+
+    // Acts.
+    NotPermitted => "not_permitted", Forbidden, "Your role does not permit this.";
+    NotFound => "not_found", Unknown, "There is no such thing here.";
+    FleetUnknown => "fleet_unknown", Unknown, "There is no such fleet here.";
+    FleetClosed => "fleet_closed", Forbidden, "The fleet takes no enrollments now.";
+    DeviceUnknown => "device_unknown", Unknown, "There is no such device here.";
+    IdentityOut => "identity_out", Forbidden, "This identity was put out. An operator must let it in again.";
+    NameTaken => "name_taken", Conflict, "The name is taken; names that differ only in case are the same name.";
+    TransitionNotAllowed => "transition_not_allowed", Conflict, "The certificate's standing does not allow this change.";
+    LastOwner => "last_owner", Conflict, "This is the last owner. Invite another one first.";
+    EtagMismatch => "etag_mismatch", Stale, "It was changed since you read it. Read it again.";
+    IdempotencyKeyReused => "idempotency_key_reused", Unacceptable, "This Idempotency-Key was used for another request.";
+    RateLimited => "rate_limited", TooMany, "Too many requests. Try again later.";
+
+    // The server.
+    Overloaded => "overloaded", Unavailable, "The server has more to do than it can. Try again later.";
+    StorageFull => "storage_full", Unavailable, "The server's disk is full. Nothing was changed.";
+    StorageLocked => "storage_locked", Unavailable, "The server's database is locked by another process. Nothing was changed.";
+    StorageDamaged => "storage_damaged", Unavailable, "The server's database is damaged. Nothing was changed.";
+    StorageUnavailable => "storage_unavailable", Unavailable, "The server's database cannot be reached. Try again later.";
+    AuthorityUnavailable => "authority_unavailable", Unavailable, "The issuing authority cannot sign now. Try again later.";
+    LintFailed => "lint_failed", Unavailable, "The server refused to sign a certificate that its linter found wrong. Nothing was issued.";
+    Stopping => "stopping", Unavailable, "The server is stopping. Try again later.";
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn codes_are_distinct_words() {
+        let codes: HashSet<_> = Refusal::ALL.iter().map(|refusal| refusal.code()).collect();
+        assert_eq!(codes.len(), Refusal::ALL.len());
+        assert!(codes.iter().all(|code| code.bytes().all(|o| o.is_ascii_lowercase() || o == b'_')));
+    }
+}

@@ -1,0 +1,14 @@
+//! The ledger's formats, made and verified: what the server writes is what an auditor reads.
+//!
+//! - [`entry`]: one act that changed a standing or a policy, in deterministic CBOR.
+//! - [`details`]: names, reasons and who did it: committed to by a salted hash, erasable.
+//! - [`merkle`]: leaf and node hashes, the frontier that grows, RFC 6962 roots.
+//! - [`proof`]: inclusion and consistency proofs, made from stored nodes and checked from nothing.
+//! - [`note`]: keys, checkpoints, signatures and timestamped cosignatures (C2SP signed-note, tlog-checkpoint,
+//!   tlog-cosignature).
+
+pub mod details;
+pub mod entry;
+pub mod merkle;
+pub mod note;
+pub mod proof;
