@@ -1,1 +1,3 @@
-//! stub
+//! The Fleetmark server and the operators' command line.
+
+pub mod pki;

@@ -1,0 +1,60 @@
+//! Keys, certificates, revocation lists and OCSP answers: what is encoded, checked and signed. Knows neither who asks
+//! nor where anything is kept, and reads no clock.
+//!
+//! - [`keys`]: private keys at rest (encrypted PKCS#8 that openssl reads) and in memory ([`keys::Signer`]).
+//! - [`csr`]: certificate requests, parsed and verified by checks of our own.
+//! - [`profile`]: the text files under `certs/profiles` that say what a certificate looks like.
+//! - [`issue`]: template, lint, signature; only linted octets are signed.
+//! - [`lint`]: the rules that every certificate must pass before the real key signs it.
+//! - [`crl`]: revocation lists.
+//! - [`ocsp`]: OCSP requests and answers.
+//! - [`bundle`]: PEM and certs-only PKCS#7.
+
+pub mod bundle;
+pub mod crl;
+pub mod csr;
+pub mod issue;
+pub mod keys;
+pub mod lint;
+pub mod ocsp;
+pub mod profile;
+
+/// Why this room could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    /// The key file cannot be read or written.
+    #[error("the key file {path} cannot be used")]
+    KeyFile {
+        /// Which file.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The passphrase does not open the key file.
+    #[error("the passphrase does not open the key file {0}")]
+    WrongPassphrase(std::path::PathBuf),
+    /// The key file holds no key that we can use.
+    #[error("the key file {0} is damaged")]
+    DamagedKey(std::path::PathBuf),
+    /// The signing key failed.
+    #[error("the key could not sign")]
+    Signing,
+    /// A certificate of our own cannot be read.
+    #[error("a certificate of this installation cannot be read: {0}")]
+    Certificate(String),
+    /// A profile is wrong.
+    #[error("the profile {name} is wrong: {why}")]
+    Profile {
+        /// Which profile.
+        name: String,
+        /// What is wrong, and where.
+        why: String,
+    },
+    /// The linter refused what was about to be signed.
+    #[error("the linter refused the certificate: {0:?}")]
+    Lint(Vec<lint::Finding>),
+    /// The encoder failed.
+    #[error("encoding failed: {0}")]
+    Encoding(String),
+}
