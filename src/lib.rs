@@ -1,3 +1,4 @@
 //! The Fleetmark server and the operators' command line.
 
 pub mod pki;
+pub mod store;

@@ -1,0 +1,1 @@
+//! Named transactions: one file a use case.
