@@ -8,6 +8,18 @@
 //! - [`note`]: keys, checkpoints, signatures and timestamped cosignatures (C2SP signed-note, tlog-checkpoint,
 //!   tlog-cosignature).
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::as_conversions,
+        reason = "a test fails by panicking"
+    )
+)]
+
 mod cbor;
 pub mod details;
 pub mod entry;
