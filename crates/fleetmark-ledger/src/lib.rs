@@ -7,6 +7,7 @@
 //! - [`proof`]: inclusion and consistency proofs, made from stored nodes and checked from nothing.
 //! - [`note`]: keys, checkpoints, signatures and timestamped cosignatures (C2SP signed-note, tlog-checkpoint,
 //!   tlog-cosignature).
+//! - [`audit`]: reads a whole ledger and names the first entry that breaks a rule.
 
 #![cfg_attr(
     test,
@@ -20,6 +21,7 @@
     )
 )]
 
+pub mod audit;
 mod cbor;
 pub mod details;
 pub mod entry;
