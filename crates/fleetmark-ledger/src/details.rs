@@ -167,7 +167,8 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read(
-            salt in any::<[u8; 16]>(), actor in any::<String>(), subject in any::<Option<String>>(), note in any::<Option<String>>(),
+            salt in any::<[u8; 16]>(),
+            (actor, subject, note) in any::<(String, Option<String>, Option<String>)>(),
             reason in prop::option::of(prop::sample::select(RevocationReason::ALL.to_vec())),
         ) {
             let details = Details { salt, actor, subject, reason, note };

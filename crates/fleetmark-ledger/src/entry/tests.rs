@@ -236,7 +236,9 @@ proptest! {
     }
 
     #[test]
-    fn damaged_entries_are_read_as_written_or_not_at_all(event in events(), place in any::<prop::sample::Index>(), flip in 1..=255_u8) {
+    fn damaged_entries_are_read_as_written_or_not_at_all(
+        event in events(), place in any::<prop::sample::Index>(), flip in 1..=255_u8,
+    ) {
         let mut octets = Entry { at: Timestamp(1), event, details: None }.encode().unwrap();
         let place = place.index(octets.len());
         octets[place] ^= flip;
