@@ -318,3 +318,204 @@ pub fn facts(der: &[u8]) -> Result<CertificateFacts, PkiError> {
     }
     Ok(facts)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::testing::{Installation, Wanted, key, openssl, webpki_verdict, write_pem};
+
+    const URI: &str = "spiffe://fleet.example/device/default/sensor-01";
+
+    fn verify(installation: &Installation, untrusted: &[&[u8]], certificate: &[u8], more: &[&str]) -> Result<(), String> {
+        let directory = tempfile::tempdir().unwrap();
+        let root = write_pem(directory.path(), "root.pem", &[&installation.root.certificate]);
+        let untrusted = write_pem(directory.path(), "untrusted.pem", untrusted);
+        let leaf = write_pem(directory.path(), "leaf.pem", &[certificate]);
+        let mut arguments = vec!["verify", "-x509_strict", "-CAfile", &root, "-untrusted", &untrusted];
+        arguments.extend_from_slice(more);
+        arguments.push(&leaf);
+        openssl(&arguments, b"").map(|_| ())
+    }
+
+    #[test]
+    fn chains_of_every_algorithm_verify_with_openssl_and_webpki() {
+        use KeyAlgorithm::{Ed25519, P256, P384};
+        for (top, middle) in [(P256, P256), (P384, P256), (Ed25519, P384), (P256, Ed25519)] {
+            let installation = Installation::new(top);
+            let authority = installation.authority("authority-device", middle);
+            for name in ["sensor-01", "sensor.01", "A_b"] {
+                let device = installation.device(&authority, 7, name);
+                verify(&installation, &[&authority.certificate], &device.der, &["-purpose", "sslclient"]).unwrap();
+                let client = webpki::KeyUsage::client_auth();
+                webpki_verdict(&installation, &[&authority.certificate], &device.der, client, None).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_that_the_device_authority_signs_is_a_tls_server() {
+        let installation = Installation::new(KeyAlgorithm::P256);
+        let authority = installation.authority("authority-device", KeyAlgorithm::P256);
+        let device = installation.device(&authority, 1, "sensor.01");
+        let server = || webpki::KeyUsage::server_auth();
+        let chain: &[&[u8]] = &[&authority.certificate];
+        assert!(verify(&installation, chain, &device.der, &["-purpose", "sslserver"]).is_err());
+        assert!(webpki_verdict(&installation, chain, &device.der, server(), None).is_err());
+
+        // Its key in a thief's hands, who writes what our linter would never pass.
+        let holder = key(KeyAlgorithm::P256);
+        let wanted = Wanted { profile: "service", uri: Some(URI), spki: holder.public_key(), ..Wanted::default() };
+        let forged = forge(&installation, &authority, &wanted, |_| {});
+        let error = verify(&installation, chain, &forged, &["-purpose", "sslserver"]).unwrap_err();
+        assert!(error.contains("purpose"), "{error}");
+        assert!(webpki_verdict(&installation, chain, &forged, server(), None).is_err());
+        // The same profile under the services' authority passes, so the refusal is the authority's.
+        let services = installation.authority("authority-service", KeyAlgorithm::P256);
+        let good = installation.issue(&services, &wanted).unwrap();
+        verify(&installation, &[&services.certificate], &good.der, &["-purpose", "sslserver"]).unwrap();
+        webpki_verdict(&installation, &[&services.certificate], &good.der, server(), None).unwrap();
+    }
+
+    /// A certificate with no lint before its signature.
+    fn forge(
+        installation: &Installation,
+        issuer: &Issuer,
+        wanted: &Wanted<'_>,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Vec<u8> {
+        let mut parameters = parameters(&installation.template(wanted)).unwrap();
+        change(&mut parameters);
+        let tbs = encode(issuer, &parameters, wanted.spki).unwrap();
+        encoding::signed(&tbs, issuer.signer.algorithm(), &issuer.signer.sign(&tbs).unwrap())
+    }
+
+    #[test]
+    fn a_device_or_a_second_authority_below_an_authority_is_refused() {
+        let installation = Installation::new(KeyAlgorithm::P256);
+        let authority = installation.authority("authority-device", KeyAlgorithm::P256);
+        let holder = key(KeyAlgorithm::P256);
+        let device = Wanted { uri: Some(URI), spki: holder.public_key(), ..Wanted::default() };
+        let below = key(KeyAlgorithm::P256);
+        let leaf = Wanted { uri: Some(URI), spki: below.public_key(), index: 2, ..Wanted::default() };
+        let as_authority = Wanted { profile: "authority-device", spki: holder.public_key(), ..Wanted::default() };
+
+        let signer: Arc<dyn Signer> = Arc::clone(&holder);
+        let plain = Issuer { certificate: installation.issue(&authority, &device).unwrap().der.into(), signer: Arc::clone(&signer) };
+        let second = Issuer { certificate: forge(&installation, &authority, &as_authority, |_| {}).into(), signer };
+        for middle in [plain, second] {
+            let forged = forge(&installation, &middle, &leaf, |_| {});
+            let chain: &[&[u8]] = &[&authority.certificate, &middle.certificate];
+            assert!(verify(&installation, chain, &forged, &[]).is_err());
+            assert!(webpki_verdict(&installation, chain, &forged, webpki::KeyUsage::client_auth(), None).is_err());
+        }
+        // Our own linter would sign neither.
+        assert!(matches!(installation.issue(&authority, &as_authority), Err(PkiError::Lint(_))));
+    }
+
+    #[test]
+    fn what_is_issued_reads_as_it_was_wanted() {
+        let installation = Installation::new(KeyAlgorithm::P256);
+        let authority = installation.authority("authority-service", KeyAlgorithm::P256);
+        let holder = key(KeyAlgorithm::P384);
+        let pointers = Pointers {
+            ocsp: Some("http://ca.example/ocsp".to_owned()),
+            ca_issuers: Some("http://ca.example/ca.der".to_owned()),
+            crl: Some("http://ca.example/1.crl".to_owned()),
+        };
+        let wanted = Wanted {
+            profile: "service",
+            index: 0x0102,
+            common_name: "door",
+            uri: Some("spiffe://fleet.example/service/door"),
+            dns_names: &["ca.example".to_owned(), "localhost".to_owned()],
+            addresses: &["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()],
+            spki: holder.public_key(),
+            pointers: &pointers,
+        };
+        let issued = installation.issue(&authority, &wanted).unwrap();
+        let text = String::from_utf8(openssl(&["x509", "-inform", "DER", "-noout", "-text"], &issued.der).unwrap()).unwrap();
+        for part in [
+            "Serial Number:\n            01:00:00:00:01:00:00:01:02:a5:a5:a5:a5:a5:a5:a5:a5",
+            "Subject: O = default, CN = door",
+            "Issuer: O = default, CN = authority-service",
+            "URI:spiffe://fleet.example/service/door, DNS:ca.example, DNS:localhost, IP Address:127.0.0.1, IP Address:0:0:0:0:0:0:0:1",
+            "X509v3 Key Usage: critical\n                Digital Signature\n",
+            "TLS Web Client Authentication, TLS Web Server Authentication",
+            "OCSP - URI:http://ca.example/ocsp",
+            "CA Issuers - URI:http://ca.example/ca.der",
+            "Full Name:\n                  URI:http://ca.example/1.crl",
+            "X509v3 Basic Constraints: critical\n                CA:FALSE",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        verify(&installation, &[&authority.certificate], &issued.der, &["-verify_hostname", "ca.example"]).unwrap();
+        verify(&installation, &[&authority.certificate], &issued.der, &["-verify_ip", "127.0.0.1"]).unwrap();
+
+        let facts = facts(&issued.der).unwrap();
+        let template = installation.template(&wanted);
+        assert_eq!(facts.serial, Some(template.serial));
+        assert_eq!((facts.fingerprint, facts.key_hash), (issued.fingerprint, issued.key_hash));
+        assert_eq!(facts.uris, ["spiffe://fleet.example/service/door"]);
+        assert_eq!((facts.not_before, facts.not_after), (template.not_before, template.not_after));
+        let issuer = super::facts(&authority.certificate).unwrap();
+        assert!(facts.authority_key_id.is_some());
+        assert_eq!(facts.authority_key_id, issuer.subject_key_id);
+        assert_ne!(facts.subject_key_id, issuer.subject_key_id);
+    }
+
+    #[test]
+    fn rsa_keys_and_years_past_2050_are_encoded_right() {
+        let mut installation = Installation::new(KeyAlgorithm::P256);
+        let pem = openssl(&["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"], b"").unwrap();
+        let spki = openssl(&["pkey", "-pubout", "-outform", "DER"], &pem).unwrap();
+        let authority = installation.authority("authority-device", KeyAlgorithm::P256);
+        let mut wanted = Wanted { profile: "device-legacy", uri: Some(URI), spki: &spki, ..Wanted::default() };
+        let legacy = installation.issue(&authority, &wanted).unwrap();
+        verify(&installation, &[&authority.certificate], &legacy.der, &[]).unwrap();
+        let text = String::from_utf8(openssl(&["x509", "-inform", "DER", "-noout", "-text"], &legacy.der).unwrap()).unwrap();
+        assert!(text.contains("Digital Signature, Key Encipherment"), "{text}");
+        wanted.profile = "device";
+        assert!(matches!(installation.issue(&authority, &wanted), Err(PkiError::Lint(_))));
+
+        // 2040-01-01: a root of 20 years ends in 2059.
+        installation.now = Timestamp(2_208_988_800);
+        let signer = key(KeyAlgorithm::P256);
+        let root = Issuer { certificate: Arc::from([]), signer: Arc::clone(&signer) };
+        let wanted = Wanted { profile: "root", common_name: "Late", spki: signer.public_key(), ..Wanted::default() };
+        let late = installation.issue(&root, &wanted).unwrap();
+        let dates = openssl(&["x509", "-inform", "DER", "-noout", "-enddate"], &late.der).unwrap();
+        assert!(String::from_utf8(dates).unwrap().contains("2059"));
+        assert!(late.der.windows(8).any(|w| w == [b"\x18\x0f".as_slice(), b"205912"].concat()));
+    }
+
+    #[test]
+    fn name_constraints_keep_addresses_out() {
+        let installation = Installation::new(KeyAlgorithm::P256);
+        let text = include_str!("../../certs/profiles/authority-device.toml").replace("exclude_addresses = false", "exclude_addresses = true");
+        let profile = Profile::parse("authority-device", &text).unwrap();
+        let signer = key(KeyAlgorithm::P256);
+        let wanted = Wanted { profile: "authority-device", spki: signer.public_key(), ..Wanted::default() };
+        let template = Template { profile: &profile, ..installation.template(&wanted) };
+        let certificate = issue(&installation.root, &template).unwrap().der.into();
+        let authority = Issuer { certificate, signer: Arc::clone(&signer) };
+        let device = installation.device(&authority, 1, "sensor.01");
+        verify(&installation, &[&authority.certificate], &device.der, &[]).unwrap();
+        let addresses = ["10.0.0.1".parse().unwrap()];
+        let wanted = Wanted { uri: Some(URI), addresses: &addresses, spki: signer.public_key(), ..Wanted::default() };
+        let forged = forge(&installation, &authority, &wanted, |_| {});
+        assert!(verify(&installation, &[&authority.certificate], &forged, &[]).unwrap_err().contains("excluded subtree"));
+        let chain: &[&[u8]] = &[&authority.certificate];
+        assert!(webpki_verdict(&installation, chain, &forged, webpki::KeyUsage::client_auth(), None).is_err());
+    }
+
+    #[test]
+    fn facts_refuse_what_is_no_certificate() {
+        let installation = Installation::new(KeyAlgorithm::Ed25519);
+        let good = installation.root.certificate.to_vec();
+        assert_eq!(facts(&good).unwrap().uris, Vec::<String>::new());
+        assert!(facts(&[good.clone(), vec![0]].concat()).is_err());
+        assert!(facts(good.get(..good.len() - 1).unwrap()).is_err());
+        assert!(facts(&[]).is_err());
+        assert!(facts(&[good, vec![0; MAX_CERTIFICATE]].concat()).is_err());
+    }
+}

@@ -206,7 +206,8 @@ fn file_error(path: &Path) -> impl Fn(std::io::Error) -> PkiError + '_ {
     |source| PkiError::KeyFile { path: path.to_owned(), source }
 }
 
-fn generate(algorithm: KeyAlgorithm, random: &SystemRandom) -> Result<Zeroizing<Vec<u8>>, PkiError> {
+/// A new key as PKCS#8, in memory alone.
+pub(crate) fn generate(algorithm: KeyAlgorithm, random: &SystemRandom) -> Result<Zeroizing<Vec<u8>>, PkiError> {
     let ecdsa = |curve| {
         EcdsaKeyPair::generate_pkcs8(curve, random)
             .map(|document| Zeroizing::new(document.as_ref().to_vec()))
