@@ -501,9 +501,11 @@ mod tests {
         let device = installation.device(&authority, 1, "sensor.01");
         verify(&installation, &[&authority.certificate], &device.der, &[]).unwrap();
         let addresses = ["10.0.0.1".parse().unwrap()];
-        let wanted = Wanted { uri: Some(URI), addresses: &addresses, spki: signer.public_key(), ..Wanted::default() };
+        let holder = key(KeyAlgorithm::P256);
+        let wanted = Wanted { uri: Some(URI), addresses: &addresses, spki: holder.public_key(), ..Wanted::default() };
         let forged = forge(&installation, &authority, &wanted, |_| {});
-        assert!(verify(&installation, &[&authority.certificate], &forged, &[]).unwrap_err().contains("excluded subtree"));
+        let error = verify(&installation, &[&authority.certificate], &forged, &[]).unwrap_err();
+        assert!(error.contains("excluded subtree"), "{error}");
         let chain: &[&[u8]] = &[&authority.certificate];
         assert!(webpki_verdict(&installation, chain, &forged, webpki::KeyUsage::client_auth(), None).is_err());
     }
