@@ -60,3 +60,31 @@ fn block(label: &str, der: &[u8]) -> String {
     text.push_str(&format!("-----END {label}-----\n"));
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::keys::KeyAlgorithm;
+    use crate::pki::testing::{Installation, openssl};
+
+    #[test]
+    fn openssl_reads_the_certificates_back() {
+        let installation = Installation::new(KeyAlgorithm::P256);
+        let authority = installation.authority("authority-device", KeyAlgorithm::P256);
+        let both = [installation.root.certificate.as_ref(), authority.certificate.as_ref()];
+        let pkcs7 = certs_only(&both).unwrap();
+        let printed = openssl(&["pkcs7", "-inform", "DER", "-print_certs"], &pkcs7).unwrap();
+        let printed = String::from_utf8(printed).unwrap();
+        assert_eq!(printed.matches("BEGIN CERTIFICATE").count(), 2);
+        for der in both {
+            let text = pem(&[der]);
+            assert!(printed.contains(&text), "openssl wraps PEM as we do");
+            assert_eq!(openssl(&["x509", "-outform", "DER"], text.as_bytes()).unwrap(), der);
+        }
+        openssl(&["cms", "-inform", "DER", "-cmsout", "-print", "-noout"], &pkcs7).unwrap();
+        assert!(certs_only(&[b"no certificate"]).is_err());
+        assert!(certs_only(&[both[0], both[0]]).is_err());
+        let none: [&[u8]; 0] = [];
+        openssl(&["pkcs7", "-inform", "DER", "-print_certs"], &certs_only(&none).unwrap()).unwrap();
+    }
+}
