@@ -98,8 +98,11 @@ mod tests {
         for algorithm in [KeyAlgorithm::P256, KeyAlgorithm::P384, KeyAlgorithm::Ed25519] {
             let installation = Installation::new(algorithm);
             let authority = installation.authority("authority-device", algorithm);
-            let (good, bad, held) =
-                (installation.device(&authority, 1, "a"), installation.device(&authority, 2, "b"), installation.device(&authority, 3, "c"));
+            let (good, bad, held) = (
+                installation.device(&authority, 1, "a"),
+                installation.device(&authority, 2, "b"),
+                installation.device(&authority, 3, "c"),
+            );
             let lines = [revoked(&installation, 2, Some(RevocationReason::KeyCompromise)), revoked(&installation, 3, None)];
             let list = build(&authority, &header(&installation, 2), &lines).unwrap();
             let roots = build(&installation.root, &header(&installation, 1), &[]).unwrap();
@@ -119,9 +122,8 @@ mod tests {
             assert!(verify(&bad.der).unwrap_err().contains("revoked"));
             assert!(verify(&held.der).unwrap_err().contains("revoked"));
 
-            let parsed: Vec<webpki::CertRevocationList<'_>> = [&list, &roots]
-                .map(|der| webpki::BorrowedCertRevocationList::from_der(der).unwrap().into())
-                .into();
+            let parsed: Vec<webpki::CertRevocationList<'_>> =
+                [&list, &roots].map(|der| webpki::BorrowedCertRevocationList::from_der(der).unwrap().into()).into();
             let parsed: Vec<&webpki::CertRevocationList<'_>> = parsed.iter().collect();
             let verdict = |der: &[u8]| {
                 let options = webpki::RevocationOptionsBuilder::new(&parsed)
@@ -141,10 +143,14 @@ mod tests {
     #[test]
     fn the_text_is_as_rfc_5280_has_it() {
         let installation = Installation::new(KeyAlgorithm::P256);
-        let text = |der: &[u8]| String::from_utf8(openssl(&["crl", "-inform", "DER", "-noout", "-text"], der).unwrap()).unwrap();
+        let text =
+            |der: &[u8]| String::from_utf8(openssl(&["crl", "-inform", "DER", "-noout", "-text"], der).unwrap()).unwrap();
         let empty = build(&installation.root, &header(&installation, 258), &[]).unwrap();
         let shown = text(&empty);
-        assert!(shown.contains("No Revoked Certificates") && shown.contains("X509v3 CRL Number: \n                258"), "{shown}");
+        assert!(
+            shown.contains("No Revoked Certificates") && shown.contains("X509v3 CRL Number: \n                258"),
+            "{shown}"
+        );
         assert!(!shown.contains("critical"), "mbedTLS refuses any critical extension: {shown}");
         let key_id = hex::encode_upper(issue::facts(&installation.root.certificate).unwrap().subject_key_id.unwrap());
         assert!(shown.replace(':', "").contains(&key_id), "{shown}");
@@ -160,7 +166,16 @@ mod tests {
             .map(|(reason, index)| revoked(&installation, index, reason))
             .collect();
         let shown = text(&build(&installation.root, &header(&installation, 1), &lines).unwrap());
-        for reason in ["Key Compromise", "CA Compromise", "Affiliation Changed", "Superseded", "Cessation Of Operation", "Certificate Hold", "Privilege Withdrawn", "AA Compromise"] {
+        for reason in [
+            "Key Compromise",
+            "CA Compromise",
+            "Affiliation Changed",
+            "Superseded",
+            "Cessation Of Operation",
+            "Certificate Hold",
+            "Privilege Withdrawn",
+            "AA Compromise",
+        ] {
             assert_eq!(shown.matches(reason).count(), 1, "{reason} in {shown}");
         }
         assert_eq!(shown.matches("Reason Code").count(), 8, "unspecified is not written");
@@ -177,7 +192,8 @@ mod tests {
     #[test]
     fn a_hundred_thousand_lines_take_seconds_even_unoptimised() {
         let installation = Installation::new(KeyAlgorithm::P256);
-        let lines: Vec<_> = (0..100_000).map(|index| revoked(&installation, index, Some(RevocationReason::Superseded))).collect();
+        let lines: Vec<_> =
+            (0..100_000).map(|index| revoked(&installation, index, Some(RevocationReason::Superseded))).collect();
         let start = Instant::now();
         let list = build(&installation.root, &header(&installation, 1), &lines).unwrap();
         let took = start.elapsed();

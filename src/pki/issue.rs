@@ -133,7 +133,8 @@ pub(super) fn parameters(template: &Template<'_>) -> Result<CertificateParams, P
     }
     parameters.use_authority_key_identifier_extension = true;
     // RFC 7093 2, method 4 with SHA-256: the leftmost 160 bits over the SubjectPublicKeyInfo.
-    parameters.key_identifier_method = KeyIdMethod::PreSpecified(encoding::sha256(template.spki).into_iter().take(20).collect());
+    parameters.key_identifier_method =
+        KeyIdMethod::PreSpecified(encoding::sha256(template.spki).into_iter().take(20).collect());
     // RFC 6960 4.2.2.2.1: nobody asks for the status of a certificate with nocheck, so it does not say where to.
     let pointers = template.pointers;
     let (crl, ocsp) = if profile.ocsp_nocheck { (None, None) } else { (pointers.crl.as_ref(), pointers.ocsp.as_deref()) };
@@ -243,9 +244,8 @@ fn no_addresses() -> NameConstraints {
 }
 
 fn information_access(ocsp: Option<&str>, ca_issuers: Option<&str>) -> Option<CustomExtension> {
-    let description = |method: &[u8], uri: &str| {
-        encoding::tlv(encoding::SEQUENCE, &[method, &encoding::tlv(URI_NAME, &[uri.as_bytes()])])
-    };
+    let description =
+        |method: &[u8], uri: &str| encoding::tlv(encoding::SEQUENCE, &[method, &encoding::tlv(URI_NAME, &[uri.as_bytes()])]);
     let descriptions: Vec<Vec<u8>> = [(AD_OCSP, ocsp), (AD_CA_ISSUERS, ca_issuers)]
         .iter()
         .filter_map(|(method, uri)| uri.map(|uri| description(method, uri)))
@@ -400,7 +400,8 @@ mod tests {
         let as_authority = Wanted { profile: "authority-device", spki: holder.public_key(), ..Wanted::default() };
 
         let signer: Arc<dyn Signer> = Arc::clone(&holder);
-        let plain = Issuer { certificate: installation.issue(&authority, &device).unwrap().der.into(), signer: Arc::clone(&signer) };
+        let plain =
+            Issuer { certificate: installation.issue(&authority, &device).unwrap().der.into(), signer: Arc::clone(&signer) };
         let second = Issuer { certificate: forge(&installation, &authority, &as_authority, |_| {}).into(), signer };
         for middle in [plain, second] {
             let forged = forge(&installation, &middle, &leaf, |_| {});
@@ -491,7 +492,8 @@ mod tests {
     #[test]
     fn name_constraints_keep_addresses_out() {
         let installation = Installation::new(KeyAlgorithm::P256);
-        let text = include_str!("../../certs/profiles/authority-device.toml").replace("exclude_addresses = false", "exclude_addresses = true");
+        let text = include_str!("../../certs/profiles/authority-device.toml")
+            .replace("exclude_addresses = false", "exclude_addresses = true");
         let profile = Profile::parse("authority-device", &text).unwrap();
         let signer = key(KeyAlgorithm::P256);
         let wanted = Wanted { profile: "authority-device", spki: signer.public_key(), ..Wanted::default() };

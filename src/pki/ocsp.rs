@@ -9,9 +9,9 @@ use x509_ocsp::{OcspRequest, Version};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
+use super::PkiError;
 use super::encoding::{self, OCTET_STRING, SEQUENCE, tlv};
 use super::issue::Issuer;
-use super::PkiError;
 
 /// The largest OCSP request, in octets.
 pub const MAX_REQUEST: usize = 4 * 1024;
@@ -112,10 +112,7 @@ impl IssuerHashes {
     pub fn of(certificate: &[u8]) -> Result<Self, PkiError> {
         let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| unreadable())?;
         let (name, key) = (parsed.subject().as_raw(), parsed.public_key().subject_public_key.data.as_ref());
-        Ok(Self {
-            sha1: (sha1(name), sha1(key)),
-            sha256: (encoding::sha256(name).to_vec(), encoding::sha256(key).to_vec()),
-        })
+        Ok(Self { sha1: (sha1(name), sha1(key)), sha256: (encoding::sha256(name).to_vec(), encoding::sha256(key).to_vec()) })
     }
 
     /// Whether the question is about this authority.
@@ -198,9 +195,8 @@ pub fn failure(failure: Failure) -> Vec<u8> {
 fn nonce(extensions: Option<&Extensions>) -> Result<Option<Vec<u8>>, Failure> {
     let mut nonces = extensions.into_iter().flatten().filter(|extension| extension.extn_id == NONCE);
     let Some(extension) = nonces.next() else { return Ok(None) };
-    let octets = der::asn1::OctetStringRef::from_der(extension.extn_value.as_bytes())
-        .map_err(|_| Failure::MalformedRequest)?
-        .as_bytes();
+    let octets =
+        der::asn1::OctetStringRef::from_der(extension.extn_value.as_bytes()).map_err(|_| Failure::MalformedRequest)?.as_bytes();
     if nonces.next().is_some() || !(1..=MAX_NONCE).contains(&octets.len()) {
         return Err(Failure::MalformedRequest);
     }
@@ -290,7 +286,8 @@ mod tests {
             let installation = Installation::new(KeyAlgorithm::P256);
             let authority = installation.authority("authority-device", algorithm);
             let signer = key(algorithm);
-            let wanted = Wanted { profile: "ocsp", index: 9, common_name: "responder", spki: signer.public_key(), ..Wanted::default() };
+            let wanted =
+                Wanted { profile: "ocsp", index: 9, common_name: "responder", spki: signer.public_key(), ..Wanted::default() };
             let certificate = installation.issue(&authority, &wanted).unwrap().der.into();
             let responder = Issuer { certificate, signer: Arc::clone(&signer) };
             let directory = tempfile::tempdir().unwrap();
@@ -326,8 +323,18 @@ mod tests {
         /// What openssl makes of an answer to a request.
         fn judge(&self, request: &[u8], response: &[u8]) -> Result<String, String> {
             let (request, response) = (write(self.path(), "q.der", request), write(self.path(), "a.der", response));
-            let arguments =
-                ["ocsp", "-reqin", &request, "-respin", &response, "-issuer", &self.issuer, "-CAfile", &self.root, "-resp_text"];
+            let arguments = [
+                "ocsp",
+                "-reqin",
+                &request,
+                "-respin",
+                &response,
+                "-issuer",
+                &self.issuer,
+                "-CAfile",
+                &self.root,
+                "-resp_text",
+            ];
             // openssl prints its verdict on standard error.
             let output = std::process::Command::new("openssl").args(arguments).output().unwrap();
             let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();

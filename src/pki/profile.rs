@@ -159,14 +159,26 @@ impl Profile {
             (self.renew_after_percent <= self.renew_jitter_percent, "renewal would be due before the start"),
             (self.unconfirmed_ttl.is_some_and(|ttl| ttl >= self.lifetime), "unconfirmed_ttl is shorter than the lifetime"),
             (self.keys.is_empty(), "keys names at least one algorithm"),
-            (self.keys.iter().enumerate().any(|(at, key)| twice(at, self.keys.iter().take(at).any(|k| k == key))), "keys names an algorithm twice"),
-            (usages.iter().enumerate().any(|(at, one)| twice(at, usages.iter().take(at).any(|u| u == one))), "extended_key_usage names a usage twice"),
+            (
+                self.keys.iter().enumerate().any(|(at, key)| twice(at, self.keys.iter().take(at).any(|k| k == key))),
+                "keys names an algorithm twice",
+            ),
+            (
+                usages.iter().enumerate().any(|(at, one)| twice(at, usages.iter().take(at).any(|u| u == one))),
+                "extended_key_usage names a usage twice",
+            ),
             (self.ca.is_some() && self.identity, "an authority has no identity"),
             (self.ca.is_some() && self.keys.contains(&KeyAlgorithm::Rsa), "authorities have no RSA keys"),
             (self.ca.is_some_and(|ca| ca.path_length > 4), "path_length is at most 4"),
             (self.ca.is_none() && usages.is_empty(), "an end entity has an extended_key_usage"),
-            (self.ca.is_none() && self.identity == usages.contains(&ExtendedKeyUsage::OcspSigning), "ocsp-signing is for authorities and OCSP responders"),
-            (self.ocsp_nocheck && (self.ca.is_some() || *usages != [ExtendedKeyUsage::OcspSigning]), "ocsp_nocheck is for OCSP responders alone"),
+            (
+                self.ca.is_none() && self.identity == usages.contains(&ExtendedKeyUsage::OcspSigning),
+                "ocsp-signing is for authorities and OCSP responders",
+            ),
+            (
+                self.ocsp_nocheck && (self.ca.is_some() || *usages != [ExtendedKeyUsage::OcspSigning]),
+                "ocsp_nocheck is for OCSP responders alone",
+            ),
             (self.registered_names && !self.identity, "registered_names is for identities"),
         ];
         rules.into_iter().find_map(|(broken, why)| broken.then_some(why))
