@@ -24,7 +24,7 @@ pub fn crl_pem(der: &[u8]) -> String {
     block("X509 CRL", der)
 }
 
-/// A degenerate SignedData that holds these certificates and nothing else, in DER. DER sorts them: their order is lost.
+/// A degenerate `SignedData` that holds these certificates and nothing else, in DER. DER sorts them: their order is lost.
 ///
 /// # Errors
 /// [`PkiError::Certificate`] for one that cannot be read or stands there twice.
@@ -52,12 +52,16 @@ pub fn certs_only<D: AsRef<[u8]>>(certificates: &[D]) -> Result<Vec<u8>, PkiErro
 fn block(label: &str, der: &[u8]) -> String {
     const OCTETS_A_LINE: usize = 48;
     let mut text = String::with_capacity(der.len() / 3 * 4 + der.len() / OCTETS_A_LINE + 64);
-    text.push_str(&format!("-----BEGIN {label}-----\n"));
+    for part in ["-----BEGIN ", label, "-----\n"] {
+        text.push_str(part);
+    }
     for line in der.chunks(OCTETS_A_LINE) {
         STANDARD.encode_string(line, &mut text);
         text.push('\n');
     }
-    text.push_str(&format!("-----END {label}-----\n"));
+    for part in ["-----END ", label, "-----\n"] {
+        text.push_str(part);
+    }
     text
 }
 

@@ -61,7 +61,7 @@ pub(super) fn key_algorithm(identifier: &AlgorithmIdentifierRef<'_>) -> Option<K
         EC_PUBLIC_KEY if curve() == Some(P384) => Some(KeyAlgorithm::P384),
         ED25519 if identifier.parameters.is_none() => Some(KeyAlgorithm::Ed25519),
         // RFC 4055 1.2: the parameters are NULL.
-        RSA_ENCRYPTION if identifier.parameters.is_some_and(|any| any.is_null()) => Some(KeyAlgorithm::Rsa),
+        RSA_ENCRYPTION if identifier.parameters.is_some_and(der::asn1::AnyRef::is_null) => Some(KeyAlgorithm::Rsa),
         _ => None,
     }
 }

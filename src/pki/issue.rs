@@ -31,7 +31,7 @@ const AD_OCSP: [u8; 10] = [0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x30,
 const AD_CA_ISSUERS: [u8; 10] = [0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x30, 0x02];
 /// id-pkix-ocsp-nocheck (RFC 6960 4.2.2.2.1); its value is NULL.
 const OCSP_NOCHECK: [u64; 10] = [1, 3, 6, 1, 5, 5, 7, 48, 1, 5];
-/// uniformResourceIdentifier in a GeneralName: `[6] IMPLICIT IA5String`.
+/// uniformResourceIdentifier in a `GeneralName`: `[6] IMPLICIT IA5String`.
 const URI_NAME: u8 = 0x86;
 
 /// An authority that can sign: its certificate and its key.
@@ -458,10 +458,10 @@ mod tests {
         assert_eq!((facts.fingerprint, facts.key_hash), (issued.fingerprint, issued.key_hash));
         assert_eq!(facts.uris, ["spiffe://fleet.example/service/door"]);
         assert_eq!((facts.not_before, facts.not_after), (template.not_before, template.not_after));
-        let issuer = super::facts(&authority.certificate).unwrap();
+        let above = super::facts(&authority.certificate).unwrap();
         assert!(facts.authority_key_id.is_some());
-        assert_eq!(facts.authority_key_id, issuer.subject_key_id);
-        assert_ne!(facts.subject_key_id, issuer.subject_key_id);
+        assert_eq!(facts.authority_key_id, above.subject_key_id);
+        assert_ne!(facts.subject_key_id, above.subject_key_id);
     }
 
     #[test]

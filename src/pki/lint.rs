@@ -30,7 +30,7 @@ pub struct Finding {
     pub clause: &'static str,
 }
 
-/// Lints a TBSCertificate against RFC 5280, this project's DESIGN §4, the template with its profile, and the issuer whose
+/// Lints a `TBSCertificate` against RFC 5280, this project's DESIGN §4, the template with its profile, and the issuer whose
 /// key is about to sign it.
 ///
 /// # Errors
@@ -75,7 +75,7 @@ const RULES: &[Rule] = &[
     }),
     ("issuer_empty", "RFC 5280 4.1.2.4", |s| !s.tbs.issuer.0.is_empty()),
     ("issuer_not_the_authoritys_subject", "RFC 5280 6.1.3", |s| {
-        s.tbs.issuer == s.authority.map_or(&s.tbs.subject, |authority| &authority.subject).clone()
+        s.tbs.issuer == *s.authority.map_or(&s.tbs.subject, |authority| &authority.subject)
     }),
     ("key_not_the_authoritys", "RFC 5280 6.1.3", |s| match s.authority {
         Some(authority) => authority.subject_public_key_info.to_der().is_ok_and(|der| der == s.issuer.signer.public_key()),
@@ -214,7 +214,7 @@ fn authority_may_issue(s: &Subject<'_>) -> bool {
         && s.template.profile.ca.is_none_or(below)
 }
 
-/// O and CN, each an RDN of its own, as UTF8String (RFC 5280 4.1.2.4).
+/// O and CN, each an RDN of its own, as `UTF8String` (RFC 5280 4.1.2.4).
 fn subject_fits(s: &Subject<'_>) -> bool {
     let expected = [(ORGANIZATION, s.template.organization), (COMMON_NAME, s.template.common_name)];
     let names = &s.tbs.subject.0;
@@ -258,7 +258,8 @@ fn registered_names_fit(s: &Subject<'_>) -> bool {
         let Ok(octets) = der::asn1::OctetString::new(octets) else { return false };
         expected.push(GeneralName::IpAddress(octets));
     }
-    found.eq(expected.iter())
+    // RFC 5280 4.2.1.6: the extension holds at least one name.
+    find(s, SubjectAltName::OID).is_some() != names.is_empty() && found.eq(expected.iter())
 }
 
 fn key_usage_fits(s: &Subject<'_>) -> bool {
@@ -448,7 +449,7 @@ mod tests {
         ("serial_not_the_templates", |c| c.parameters.serial_number = Some(vec![1; 16].into())),
         ("serial_not_the_templates", |c| c.parameters.serial_number = Some(vec![0].into())),
         ("signature_algorithm_not_the_keys", |c| {
-            c.patch = |tbs| with_fields(&tbs, |fields| fields[2] = encoding::signature_algorithm(KeyAlgorithm::P384).to_vec())
+            c.patch = |tbs| with_fields(&tbs, |fields| fields[2] = encoding::signature_algorithm(KeyAlgorithm::P384).to_vec());
         }),
         ("issuer_empty", |c| c.patch = |tbs| with_fields(&tbs, |fields| fields[3] = vec![0x30, 0])),
         ("issuer_not_the_authoritys_subject", |c| {
@@ -510,6 +511,11 @@ mod tests {
             c.parameters.subject_alt_names.push(SanType::Rfc822Name(Ia5String::try_from("a@b").unwrap()));
         }),
         ("registered_names_not_the_templates", |c| c.parameters.subject_alt_names.truncate(2)),
+        ("registered_names_not_the_templates", |c| {
+            c.template.uri = None;
+            c.parameters.subject_alt_names.clear();
+            c.extension(&[2, 5, 29, 17], false, &[0x30, 0]);
+        }),
         ("registered_names_not_allowed", |c| c.profile(|p| p.registered_names = false)),
         ("basic_constraints_not_the_profiles", |c| c.parameters.is_ca = IsCa::Ca(rcgen::BasicConstraints::Constrained(0))),
         ("basic_constraints_not_the_profiles", |c| c.parameters.is_ca = IsCa::NoCa),

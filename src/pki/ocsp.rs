@@ -44,10 +44,10 @@ pub struct Request {
     pub nonce: Option<Vec<u8>>,
 }
 
-/// One CertID.
+/// One `CertID`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
-    /// The CertID in DER, given back as it came.
+    /// The `CertID` in DER, given back as it came.
     pub cert_id: Vec<u8>,
     /// Digest of the issuer's name.
     pub issuer_name_hash: Vec<u8>,
@@ -59,7 +59,7 @@ pub struct Question {
     pub serial: Option<Serial>,
 }
 
-/// The digest of a CertID.
+/// The digest of a `CertID`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CertIdDigest {
     /// SHA-1, RFC 5019 2.1.1.
@@ -95,7 +95,7 @@ pub enum Failure {
 /// Why a request is not answered with statuses.
 pub type Refused = Failure;
 
-/// The issuer hashes by which CertIDs name an authority.
+/// The issuer hashes by which `CertID`s name an authority.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IssuerHashes {
     /// SHA-1 of name and key.
