@@ -376,6 +376,18 @@ mod tests {
         webpki_verdict(&installation, &[&services.certificate], &good.der, server(), None).unwrap();
     }
 
+    #[test]
+    fn a_door_is_believed_by_a_clock_that_is_four_weeks_behind() {
+        let installation = Installation::new(KeyAlgorithm::P256);
+        let authority = installation.authority("authority-service", KeyAlgorithm::P256);
+        let holder = key(KeyAlgorithm::P256);
+        let wanted = Wanted { profile: "service", uri: Some(URI), spki: holder.public_key(), ..Wanted::default() };
+        let door = installation.issue(&authority, &wanted).unwrap();
+        let at = |days: i64| (installation.now.0 - days * 86_400).to_string();
+        verify(&installation, &[&authority.certificate], &door.der, &["-attime", &at(29)]).unwrap();
+        assert!(verify(&installation, &[&authority.certificate], &door.der, &["-attime", &at(31)]).is_err());
+    }
+
     /// A certificate with no lint before its signature.
     fn forge(
         installation: &Installation,

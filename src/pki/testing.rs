@@ -163,3 +163,47 @@ pub(crate) fn webpki_verdict(
     let time = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(installation.now.0).unwrap() + 60));
     end.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &anchors, &intermediates, time, usage, revocation, None).map(|_| ())
 }
+
+mod hostile {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::pki::csr::VerifiedCsr;
+    use crate::pki::{issue, ocsp};
+
+    /// Everything of this room that reads what strangers send.
+    fn read(octets: &[u8]) {
+        let _ = VerifiedCsr::from_body(octets);
+        let _ = VerifiedCsr::from_der(octets);
+        let _ = ocsp::parse(octets);
+        let _ = issue::facts(octets);
+    }
+
+    fn samples() -> Vec<Vec<u8>> {
+        let extensions = "subjectAltName=URI:spiffe://a/b,DNS:x,IP:1.2.3.4,otherName:1.2.3;UTF8:x";
+        let request = ["req", "-new", "-nodes", "-keyout", "/dev/null", "-subj", "/O=a/CN=b", "-addext", extensions];
+        let request = |form| openssl(&[&request[..], &["-newkey", "ed25519", "-outform", form]].concat(), b"").unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let installation = Installation::new(KeyAlgorithm::P256);
+        let issuer = write_pem(directory.path(), "issuer.pem", &[&installation.root.certificate]);
+        let question = write(directory.path(), "question.der", b"");
+        openssl(&["ocsp", "-reqout", &question, "-issuer", &issuer, "-serial", "1"], b"").unwrap();
+        let root = installation.root.certificate.to_vec();
+        vec![request("DER"), request("PEM"), std::fs::read(question).unwrap(), root]
+    }
+
+    #[test]
+    fn changed_input_makes_nothing_panic() {
+        let samples = samples();
+        let change = (0..samples.len(), prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6));
+        proptest!(ProptestConfig::with_cases(3000), |((which, changes) in change)| {
+            let mut octets = samples[which].clone();
+            for (at, octet) in changes {
+                let at = at.index(octets.len());
+                octets[at] = octet;
+            }
+            read(&octets);
+        });
+        proptest!(ProptestConfig::with_cases(1000), |(octets in prop::collection::vec(any::<u8>(), 0..600))| read(&octets));
+    }
+}
