@@ -114,9 +114,7 @@ impl IndexSet {
 
     /// Its certificates, ascending.
     pub fn certificates(&self) -> impl Iterator<Item = (Epoch, Index)> + '_ {
-        self.0
-            .iter()
-            .flat_map(|range| (range.first.0..range.first.0.saturating_add(range.count)).map(|i| (range.epoch, Index(i))))
+        self.0.iter().flat_map(|range| (range.first.0..range.first.0.saturating_add(range.count)).map(|i| (range.epoch, Index(i))))
     }
 }
 
