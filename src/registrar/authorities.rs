@@ -11,7 +11,7 @@ use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
 use super::{Error, Registrar, Result};
 use crate::pki::PkiError;
 use crate::pki::issue::{Issuer, Pointers, facts};
-use crate::pki::keys::{KeyFiles, Signer};
+use crate::pki::keys::{KeyAlgorithm, KeyFiles, Signer};
 use crate::pki::ocsp::IssuerHashes;
 use crate::pki::profile::Profiles;
 use crate::store::acts::lease::LeaseIndices;
@@ -32,8 +32,6 @@ pub struct Authority {
     pub record: AuthorityRecord,
     /// Its certificate and key.
     pub issuer: Issuer,
-    /// The key of its OCSP responder.
-    pub ocsp_signer: Arc<dyn Signer>,
     /// How CertIDs name it.
     pub hashes: IssuerHashes,
     /// Its subject key identifier: the AKI of what it issued.
@@ -51,13 +49,17 @@ impl Authority {
     /// Opens an authority's keys and reads its certificate.
     pub fn open(record: AuthorityRecord, keys: &KeyFiles, public_url: &str) -> std::result::Result<Self, PkiError> {
         let facts = facts(&record.certificate)?;
-        let issuer = Issuer { certificate: record.certificate.as_slice().into(), signer: keys.load(&record.key_label)? };
+        // An offline root's key is not here: what it signed goes on, and what it should sign is refused by name.
+        let signer: Arc<dyn Signer> = match keys.contains(&record.key_label) {
+            false if record.kind == AuthorityKind::Root => Arc::new(Absent(record.key_label.clone())),
+            _ => keys.load(&record.key_label)?,
+        };
+        let issuer = Issuer { certificate: record.certificate.as_slice().into(), signer };
         Ok(Self {
-            ocsp_signer: keys.load(&record.ocsp_key_label)?,
             hashes: IssuerHashes::of(&record.certificate)?,
             key_id: facts.subject_key_id.unwrap_or_default(),
             not_after: facts.not_after,
-            pointers: pointers(public_url, record.id),
+            pointers: pointers(public_url, &record),
             issuer,
             record,
             leased: tokio::sync::Mutex::default(),
@@ -81,10 +83,30 @@ impl Authority {
     }
 }
 
-/// Where relying parties find what authority `id` publishes.
-fn pointers(public_url: &str, id: AuthorityId) -> Pointers {
+/// A key that is kept elsewhere.
+#[derive(Debug)]
+struct Absent(String);
+
+impl Signer for Absent {
+    fn algorithm(&self) -> KeyAlgorithm {
+        KeyAlgorithm::P256
+    }
+
+    fn public_key(&self) -> &[u8] {
+        &[]
+    }
+
+    fn sign(&self, _: &[u8]) -> std::result::Result<Vec<u8>, PkiError> {
+        Err(PkiError::KeyAbsent(self.0.clone()))
+    }
+}
+
+/// Where relying parties find what the authority publishes.
+/// A root answers no OCSP requests: its key may be offline, and its list changes rarely.
+fn pointers(public_url: &str, record: &AuthorityRecord) -> Pointers {
+    let id = record.id;
     Pointers {
-        ocsp: Some(format!("{public_url}/ocsp")),
+        ocsp: (record.kind != AuthorityKind::Root).then(|| format!("{public_url}/ocsp")),
         ca_issuers: Some(format!("{public_url}/ca/{id}.crt")),
         crl: Some(format!("{public_url}/crl/{id}.crl")),
     }
@@ -122,7 +144,9 @@ impl Authorities {
     pub fn issuing(&self, kind: Kind, fleet: Option<&FleetName>) -> Result<Arc<Authority>> {
         let all = self.current.load();
         let found = all.values().find(|authority| authority.issues() && authority.is_bound_to(kind, fleet));
-        found.cloned().ok_or_else(|| Error::with_detail(Refusal::AuthorityUnavailable, format!("no active authority for {kind}s")))
+        found
+            .cloned()
+            .ok_or_else(|| Error::with_detail(Refusal::AuthorityUnavailable, format!("no active authority for {kind}s")))
     }
 
     /// The root.

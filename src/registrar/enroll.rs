@@ -248,7 +248,8 @@ impl Registrar {
         let identity = identity_of(subject)?;
         let details = self.details(identity.uri(&self.trust_domain), None, None, Some(ticket.note))?;
         let place = (certificate.serial.epoch(), certificate.serial.index());
-        let act = RecordCertificate { certificate, holder: ticket.holder, proof: ticket.proof, details, at: now };
+        let act =
+            RecordCertificate { certificate, holder: ticket.holder, proof: ticket.proof, credential: None, details, at: now };
         match commit(&*self.store, act).await {
             Ok(Recorded::New(certificate)) => self.enrollment(identity, certificate, &authority, false),
             // The key was certified by a request that came at the same time.
@@ -266,7 +267,13 @@ impl Registrar {
     }
 
     /// Gives the certificate of a key again, while it holds.
-    fn replay(&self, subject: &Subject, existing: Certificate, token: Option<&Token>, now: Timestamp) -> Result<Enrollment> {
+    pub(super) fn replay(
+        &self,
+        subject: &Subject,
+        existing: Certificate,
+        token: Option<&Token>,
+        now: Timestamp,
+    ) -> Result<Enrollment> {
         if existing.subject != Some(subject.id) {
             alarm("key_of_another", &format!("serial {}, asked by {}", existing.serial, subject.name));
             return Err(Refusal::KeyOfAnother.into());
@@ -288,10 +295,17 @@ impl Registrar {
         self.enrollment(identity_of(subject)?, existing, &authority, true)
     }
 
-    fn enrollment(&self, identity: Identity, certificate: Certificate, authority: &Authority, replayed: bool) -> Result<Enrollment> {
+    fn enrollment(
+        &self,
+        identity: Identity,
+        certificate: Certificate,
+        authority: &Authority,
+        replayed: bool,
+    ) -> Result<Enrollment> {
         let root = self.authorities.root()?;
         let standing = if replayed { "replayed" } else { "issued" };
-        metrics::counter!("fleetmark_enrollments_total", "kind" => identity.kind().as_str(), "outcome" => standing).increment(1);
+        metrics::counter!("fleetmark_enrollments_total", "kind" => identity.kind().as_str(), "outcome" => standing)
+            .increment(1);
         Ok(Enrollment {
             identity,
             certificate,
@@ -318,7 +332,11 @@ pub(super) struct Ticket {
 }
 
 /// The subject that a token admits: the one that it is bound to, or the one of the name asked for.
-fn subject_of_token(rows: &mut dyn Rows, token: &Token, asked: Option<&Name>) -> std::result::Result<Option<Subject>, StoreError> {
+fn subject_of_token(
+    rows: &mut dyn Rows,
+    token: &Token,
+    asked: Option<&Name>,
+) -> std::result::Result<Option<Subject>, StoreError> {
     if let Some(id) = token.subject {
         let subject = rows.subject(id)?.ok_or(Refusal::DeviceUnknown)?;
         if asked.is_some_and(|asked| *asked != subject.name) {

@@ -136,7 +136,8 @@ impl Registrar {
         let (id, secret): (TokenId, [u8; 20]) = match idempotency {
             None => (self.random()?, self.random()?),
             Some(idempotency) => {
-                let message = [&caller.subject.id.to_be_bytes()[..], &idempotency.request_hash, idempotency.key.as_bytes()].concat();
+                let message =
+                    [&caller.subject.id.to_be_bytes()[..], &idempotency.request_hash, idempotency.key.as_bytes()].concat();
                 let derived = hmac::sign(&self.token_key, &message);
                 let (id, rest) = derived.as_ref().split_at(8);
                 let secret = rest.get(..20).and_then(|secret| secret.try_into().ok());
@@ -179,7 +180,13 @@ impl Registrar {
     }
 
     /// Withdraws a token; certificates enrolled with it stay.
-    pub async fn withdraw_token(&self, caller: &Caller, fleet: &FleetName, id: &TokenId, _now: Timestamp) -> Result<TokenSummary> {
+    pub async fn withdraw_token(
+        &self,
+        caller: &Caller,
+        fleet: &FleetName,
+        id: &TokenId,
+        _now: Timestamp,
+    ) -> Result<TokenSummary> {
         caller.may(Action::MintToken, Some(fleet))?;
         let act = WithdrawToken { id: *id, kind: Kind::Device, fleet: Some(fleet.clone()) };
         Ok(TokenSummary { token: commit(&*self.store, act).await?, name: None })
@@ -207,7 +214,9 @@ mod tests {
 
     #[test]
     fn other_texts_are_no_tokens() {
-        for text in ["", "fmt_", "fmt_00", "fmt_0011223344556677", "xyz_0011223344556677_s", "fmt_001122334455667_s", &"a".repeat(200)] {
+        for text in
+            ["", "fmt_", "fmt_00", "fmt_0011223344556677", "xyz_0011223344556677_s", "fmt_001122334455667_s", &"a".repeat(200)]
+        {
             assert_eq!(PresentedToken::parse(text).map(|token| token.id), Err(Refusal::TokenUnknown), "{text}");
         }
         let token = PresentedToken::parse("fmt_0011223344556677_secret").expect("a token");

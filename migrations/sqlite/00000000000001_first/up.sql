@@ -22,7 +22,6 @@ CREATE TABLE authorities (
     fleet TEXT NOT NULL,
     state SMALLINT NOT NULL,
     key_label TEXT NOT NULL,
-    ocsp_key_label TEXT NOT NULL,
     certificate BLOB NOT NULL,
     issuer BIGINT,
     created_at BIGINT NOT NULL
