@@ -1,4 +1,5 @@
-//! The ledger's formats, made and verified: what the server writes is what an auditor reads.
+//! The ledger's formats, made and verified: what the server writes is what an auditor reads. No I/O, no clock, no
+//! randomness; docs/ledger.md says the same for a second implementation.
 //!
 //! - [`entry`]: one act that changed a standing or a policy, in deterministic CBOR.
 //! - [`details`]: names, reasons and who did it: committed to by a salted hash, erasable.
@@ -7,6 +8,7 @@
 //! - [`note`]: keys, checkpoints, signatures and timestamped cosignatures (C2SP signed-note, tlog-checkpoint,
 //!   tlog-cosignature).
 
+mod cbor;
 pub mod details;
 pub mod entry;
 pub mod merkle;
