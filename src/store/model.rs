@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use fleetmark_domain::standing::Choices;
-use fleetmark_domain::{Epoch, Fingerprint, FleetName, Index, KeyHash, Kind, LedgerName, Name, Role, Serial, Standing, Timestamp};
+use fleetmark_domain::{
+    Epoch, Fingerprint, FleetName, Index, KeyHash, Kind, LedgerName, Name, Role, Serial, Standing, Timestamp,
+};
 use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
 use fleetmark_ledger::merkle::{Frontier, Head};
 

@@ -55,7 +55,13 @@ impl<'a> Transaction<'a> {
     }
 
     /// Appends an entry, and returns its position.
-    pub fn append(&mut self, ledger: &LedgerName, at: Timestamp, event: Event, details: Option<&Details>) -> Result<u64, StoreError> {
+    pub fn append(
+        &mut self,
+        ledger: &LedgerName,
+        at: Timestamp,
+        event: Event,
+        details: Option<&Details>,
+    ) -> Result<u64, StoreError> {
         let tail = self.tails.get_mut(ledger).ok_or(StoreError::Unreadable { what: "ledger" })?;
         let entry = Entry { at, event, details: details.map(Details::commitment) };
         let octets = entry.encode().map_err(|source| StoreError::Unavailable(Box::new(source)))?;
