@@ -7,7 +7,21 @@
 //! - [`proof`]: inclusion and consistency proofs, made from stored nodes and checked from nothing.
 //! - [`note`]: keys, checkpoints, signatures and timestamped cosignatures (C2SP signed-note, tlog-checkpoint,
 //!   tlog-cosignature).
+//! - [`audit`]: reads a whole ledger and names the first entry that breaks a rule.
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::as_conversions,
+        reason = "a test fails by panicking"
+    )
+)]
+
+pub mod audit;
 mod cbor;
 pub mod details;
 pub mod entry;

@@ -120,3 +120,81 @@ impl Frontier {
         fits.then(|| Self { size, roots: roots.iter().map(|root| Hash(*root)).collect() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The test tree of google/certificate-transparency (`merkletree/merkle_tree_test.cc`), which RFC 6962's
+    /// implementations share: leaf, then the root of the tree that ends with it.
+    const LEAVES: [(&str, &str); 8] = [
+        ("", "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d"),
+        ("00", "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125"),
+        ("10", "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77"),
+        ("2021", "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7"),
+        ("3031", "4e3bbb1f7b478dcfe71fb631631519a3bca12c9aefca1612bfce4c13a86264d4"),
+        ("40414243", "76e67dadbcdf1e10e1b74ddc608abd2f98dfb16fbce75277b5232a127f2087ef"),
+        ("5051525354555657", "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c"),
+        ("606162636465666768696a6b6c6d6e6f", "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328"),
+    ];
+
+    #[test]
+    fn roots_are_those_of_the_known_tree() {
+        let mut frontier = Frontier::default();
+        let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(hex::encode(frontier.head().root.0), empty);
+        for (leaf, root) in LEAVES {
+            frontier.append(leaf_hash(&hex::decode(leaf).unwrap()), |_, _| panic!("no node of level 8 in 8 leaves"));
+            assert_eq!(hex::encode(frontier.head().root.0), root);
+            assert_eq!(Frontier::decode(&frontier.encode()), Some(frontier.clone()));
+        }
+        assert_eq!(frontier.size(), 8);
+    }
+
+    #[test]
+    fn completed_nodes_are_those_of_levels_8_and_16() {
+        let mut frontier = Frontier::default();
+        let mut told = BTreeMap::new();
+        let mut last_tile = Frontier::default();
+        for leaf in 0..65_536_u32 + 256 {
+            let hash = leaf_hash(&leaf.to_be_bytes());
+            frontier.append(hash, |node, hash| assert!(told.insert(node, hash).is_none(), "{node:?} was told twice"));
+            if leaf >= 65_536 {
+                last_tile.append(hash, |_, _| {});
+            }
+        }
+        let expected: Vec<_> = (0..257).map(|index| Node { level: 8, index }).chain([Node { level: 16, index: 0 }]).collect();
+        assert_eq!(told.keys().copied().collect::<Vec<_>>(), expected);
+        assert_eq!(told.get(&Node { level: 8, index: 256 }), Some(&last_tile.head().root));
+        let both = node_hash(&told[&Node { level: 16, index: 0 }], &last_tile.head().root);
+        assert_eq!(frontier.head().root, both);
+    }
+
+    #[test]
+    fn a_frontier_whose_roots_do_not_fit_its_size_is_refused() {
+        let mut frontier = Frontier::default();
+        (0..5_u8).for_each(|leaf| frontier.append(leaf_hash(&[leaf]), |_, _| {}));
+        let good = frontier.encode();
+        assert!(Frontier::decode(&good).is_some());
+        assert!(Frontier::decode(&good[..good.len() - 1]).is_none());
+        assert!(Frontier::decode(&good[..good.len() - 32]).is_none());
+        assert!(Frontier::decode(&[good.clone(), vec![0]].concat()).is_none());
+        assert!(Frontier::decode(&[]).is_none());
+        assert!(Frontier::decode(&[&(1_u64 << 63).to_be_bytes()[..], &[0; 32]].concat()).is_none(), "above i64");
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_frontiers_do_no_harm(octets in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Some(mut frontier) = Frontier::decode(&octets) {
+                prop_assert_eq!(frontier.encode(), octets);
+                frontier.append(leaf_hash(b"leaf"), |_, _| {});
+                let _ = frontier.head();
+            }
+        }
+    }
+}

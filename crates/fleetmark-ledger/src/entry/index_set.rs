@@ -36,7 +36,7 @@ impl IndexSet {
         for (epoch, index) in certificates {
             match ranges.last_mut() {
                 Some(last) if last.epoch == epoch && last.end() == u64::from(index.0) && last.count < u32::MAX => {
-                    last.count += 1
+                    last.count += 1;
                 }
                 _ => ranges.push(Range { epoch, first: index, count: 1 }),
             }

@@ -12,13 +12,13 @@ const HEIGHT: u8 = 8;
 pub(super) struct Tiles<'a, S> {
     source: &'a mut S,
     size: u64,
-    tiles: BTreeMap<Node, Vec<Hash>>,
+    read: BTreeMap<Node, Vec<Hash>>,
 }
 
 impl<'a, S: NodeSource> Tiles<'a, S> {
     /// Over the tree of `size` leaves.
     pub(super) const fn new(source: &'a mut S, size: u64) -> Self {
-        Self { source, size, tiles: BTreeMap::new() }
+        Self { source, size, read: BTreeMap::new() }
     }
 
     /// The root over a span: of a complete subtree, or of the right edge, whose complete subtrees are joined.
@@ -47,7 +47,7 @@ impl<'a, S: NodeSource> Tiles<'a, S> {
 
     /// The hashes of a tile as far as the tree has them: its `index` counts tiles, as in C2SP tlog-tiles.
     fn tile(&mut self, tile: Node) -> Result<&[Hash], MakeError<S::Error>> {
-        if !self.tiles.contains_key(&tile) {
+        if !self.read.contains_key(&tile) {
             let first = tile.index << HEIGHT;
             let complete = (self.size >> tile.level).saturating_sub(first).min(1 << HEIGHT);
             let count = u16::try_from(complete).unwrap_or(0);
@@ -55,9 +55,9 @@ impl<'a, S: NodeSource> Tiles<'a, S> {
             if hashes.len() != usize::from(count) {
                 return Err(MakeError::Missing);
             }
-            self.tiles.insert(tile, hashes);
+            self.read.insert(tile, hashes);
         }
-        Ok(self.tiles.get(&tile).map(Vec::as_slice).unwrap_or_default())
+        Ok(self.read.get(&tile).map(Vec::as_slice).unwrap_or_default())
     }
 }
 
