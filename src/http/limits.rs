@@ -1,7 +1,7 @@
 //! How large, how long and how often.
 //!
-//! Heads are actix-http's: at most 96 header lines and 128 KiB over HTTP/1.1 (431, without a body), 16 MiB a header list
-//! over HTTP/2 is cut to its default. A head that takes longer than [`HEAD_TIME`] is answered with 408 by actix itself.
+//! Heads are actix-http's own: over HTTP/1.1 at most 96 header lines and 128 KiB, over HTTP/2 16 MiB (the h2 crate's default). A head that
+//! is not there within [`HEAD_TIME`] is answered with 408 by actix itself, without a body.
 
 use std::future::Future;
 use std::io;
@@ -19,6 +19,7 @@ use actix_web::{HttpRequest, http::header};
 use fleetmark_domain::Refusal;
 use futures_util::{Stream, StreamExt};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use serde::de::DeserializeOwned;
 use tokio::time::Sleep;
 
 use super::problem::Problem;
@@ -59,7 +60,7 @@ pub fn bound(request: &mut ServiceRequest) -> Result<(), Refusal> {
     if uri.path().len() > MAX_URI_PART || uri.query().is_some_and(|query| query.len() > MAX_URI_PART) {
         return Err(Refusal::UriTooLong);
     }
-    let payload = request.take_payload();
+    let payload = request.parts_mut().1.take();
     if !matches!(payload, Payload::None) {
         request.set_payload(Payload::Stream { payload: Box::pin(Timed { payload, deadline: None }) });
     }
@@ -85,6 +86,18 @@ pub async fn read_body(request: &HttpRequest, mut payload: web::Payload, limit: 
         body.extend_from_slice(&part);
     }
     Ok(body)
+}
+
+/// Reads a JSON body of at most [`MAX_JSON`] octets, where the extractor does not fit.
+///
+/// # Errors
+/// `UnsupportedMediaType`, `BodyTooLarge`, `RequestTimeout`, `MalformedRequest`.
+pub async fn read_json<T: DeserializeOwned>(request: &HttpRequest, payload: web::Payload) -> Result<T, Error> {
+    if !is_of_type(request, "application/json") {
+        return Err(Refusal::UnsupportedMediaType.into());
+    }
+    let body = read_body(request, payload, MAX_JSON).await?;
+    serde_json::from_slice(&body).map_err(|error| malformed(&error.to_string()))
 }
 
 /// Whether the body is of this type; parameters do not matter.

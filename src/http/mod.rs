@@ -1,6 +1,7 @@
 //! The doors: wire in, wire out. Parses once, asks the registrar, writes the answer; decides nothing.
 //!
-//! - [`server`]: the listeners and the servers behind them.
+//! - [`listeners`]: the doors' sockets, bound before anything else is done.
+//! - [`server`]: the servers behind them.
 //! - [`watch`]: around every request: its id, its time, its metrics, and what becomes of a handler that panics.
 //! - [`limits`]: how large, how long and how often.
 //! - [`problem`]: refusals as problem documents (RFC 9457), logged once and counted here.
@@ -14,6 +15,7 @@ pub mod admin;
 pub mod caller;
 pub mod device;
 pub mod limits;
+pub mod listeners;
 pub mod problem;
 pub mod public;
 pub mod rescue;
