@@ -91,10 +91,10 @@ pub async fn read_body(request: &HttpRequest, mut payload: web::Payload, limit: 
 /// Reads a JSON body of at most [`MAX_JSON`] octets, where the extractor does not fit.
 ///
 /// # Errors
-/// `UnsupportedMediaType`, `BodyTooLarge`, `RequestTimeout`, `MalformedRequest`.
+/// `MediaTypeNotSupported`, `BodyTooLarge`, `RequestTimeout`, `MalformedRequest`.
 pub async fn read_json<T: DeserializeOwned>(request: &HttpRequest, payload: web::Payload) -> Result<T, Error> {
     if !is_of_type(request, "application/json") {
-        return Err(Refusal::UnsupportedMediaType.into());
+        return Err(Refusal::MediaTypeNotSupported.into());
     }
     let body = read_body(request, payload, MAX_JSON).await?;
     serde_json::from_slice(&body).map_err(|error| malformed(&error.to_string()))
@@ -108,7 +108,7 @@ pub fn is_of_type(request: &HttpRequest, essence: &str) -> bool {
 
 fn json_refusal(error: &JsonPayloadError) -> Error {
     match error {
-        JsonPayloadError::ContentType => Refusal::UnsupportedMediaType.into(),
+        JsonPayloadError::ContentType => Refusal::MediaTypeNotSupported.into(),
         JsonPayloadError::Overflow { .. } | JsonPayloadError::OverflowKnownLength { .. } => Refusal::BodyTooLarge.into(),
         JsonPayloadError::Payload(error) => payload_refusal(error).into(),
         JsonPayloadError::Deserialize(error) => malformed(&error.to_string()),

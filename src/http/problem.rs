@@ -64,7 +64,7 @@ pub const fn status(class: Class) -> StatusCode {
         Class::TooSlow => StatusCode::REQUEST_TIMEOUT,
         Class::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Class::TooLong => StatusCode::URI_TOO_LONG,
-        Class::WrongType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Class::WrongMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Class::Unacceptable => StatusCode::UNPROCESSABLE_ENTITY,
         Class::TooMany => StatusCode::TOO_MANY_REQUESTS,
         Class::Faulty => StatusCode::INTERNAL_SERVER_ERROR,

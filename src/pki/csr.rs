@@ -335,7 +335,10 @@ mod tests {
             (&["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-521"], Refusal::KeyTypeNotAllowed),
             (&["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:secp256k1"], Refusal::KeyTypeNotAllowed),
             (&["-newkey", "ed448"], Refusal::KeyTypeNotAllowed),
-            (&[&EC[..], &["-pkeyopt", "ec_param_enc:explicit"]].concat()[..], Refusal::KeyTypeNotAllowed),
+            (
+                &[&EC[..], &["-pkeyopt", "ec_param_enc:explicit"]].concat()[..],
+                Refusal::KeyTypeNotAllowed,
+            ),
         ] {
             assert_eq!(refusal(&request(arguments)), expected, "{arguments:?}");
         }

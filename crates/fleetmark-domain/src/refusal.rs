@@ -29,7 +29,7 @@ pub enum Class {
     /// The path or the query is too long (414).
     TooLong,
     /// The resource does not take bodies of this type (415).
-    WrongType,
+    WrongMediaType,
     /// Readable, and not acceptable (422).
     Unacceptable,
     /// The caller asks too often (429).
@@ -74,7 +74,7 @@ refusals! {
     // The request itself.
     MalformedRequest => "malformed_request", Malformed, "The request is not of the form that this resource takes.";
     MethodNotAllowed => "method_not_allowed", WrongMethod, "This resource does not take this method.";
-    UnsupportedMediaType => "unsupported_media_type", WrongType, "This resource does not take bodies of this type.";
+    MediaTypeNotSupported => "media_type_not_supported", WrongMediaType, "This resource does not take bodies of this type.";
     UriTooLong => "uri_too_long", TooLong, "The path or the query is longer than 2 KiB.";
     RequestTimeout => "request_timeout", TooSlow, "The request did not come in time.";
     BodyTooLarge => "body_too_large", TooLarge, "The body is larger than this resource takes.";

@@ -129,7 +129,7 @@ fn label(request: &HttpRequest, state: &State) -> Result<FleetName, Refusal> {
 
 async fn read_csr(request: &HttpRequest, payload: web::Payload) -> Result<VerifiedCsr, Refusal> {
     if !is_of_type(request, "application/pkcs10") {
-        return Err(Refusal::UnsupportedMediaType);
+        return Err(Refusal::MediaTypeNotSupported);
     }
     VerifiedCsr::from_body(&read_body(request, payload, MAX_EST).await?)
 }
