@@ -24,7 +24,7 @@ pub fn crl_pem(der: &[u8]) -> String {
     block("X509 CRL", der)
 }
 
-/// A degenerate SignedData that holds these certificates and nothing else, in DER. DER sorts them: their order is lost.
+/// A degenerate `SignedData` that holds these certificates and nothing else, in DER. DER sorts them: their order is lost.
 ///
 /// # Errors
 /// [`PkiError::Certificate`] for one that cannot be read or stands there twice.
@@ -52,11 +52,43 @@ pub fn certs_only<D: AsRef<[u8]>>(certificates: &[D]) -> Result<Vec<u8>, PkiErro
 fn block(label: &str, der: &[u8]) -> String {
     const OCTETS_A_LINE: usize = 48;
     let mut text = String::with_capacity(der.len() / 3 * 4 + der.len() / OCTETS_A_LINE + 64);
-    text.push_str(&format!("-----BEGIN {label}-----\n"));
+    for part in ["-----BEGIN ", label, "-----\n"] {
+        text.push_str(part);
+    }
     for line in der.chunks(OCTETS_A_LINE) {
         STANDARD.encode_string(line, &mut text);
         text.push('\n');
     }
-    text.push_str(&format!("-----END {label}-----\n"));
+    for part in ["-----END ", label, "-----\n"] {
+        text.push_str(part);
+    }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::keys::KeyAlgorithm;
+    use crate::pki::testing::{Installation, openssl};
+
+    #[test]
+    fn openssl_reads_the_certificates_back() {
+        let installation = Installation::new(KeyAlgorithm::P256);
+        let authority = installation.authority("authority-device", KeyAlgorithm::P256);
+        let both = [installation.root.certificate.as_ref(), authority.certificate.as_ref()];
+        let pkcs7 = certs_only(&both).unwrap();
+        let printed = openssl(&["pkcs7", "-inform", "DER", "-print_certs"], &pkcs7).unwrap();
+        let printed = String::from_utf8(printed).unwrap();
+        assert_eq!(printed.matches("BEGIN CERTIFICATE").count(), 2);
+        for der in both {
+            let text = pem(&[der]);
+            assert!(printed.contains(&text), "openssl wraps PEM as we do");
+            assert_eq!(openssl(&["x509", "-outform", "DER"], text.as_bytes()).unwrap(), der);
+        }
+        openssl(&["cms", "-inform", "DER", "-cmsout", "-print", "-noout"], &pkcs7).unwrap();
+        assert!(certs_only(&[b"no certificate"]).is_err());
+        assert!(certs_only(&[both[0], both[0]]).is_err());
+        let none: [&[u8]; 0] = [];
+        openssl(&["pkcs7", "-inform", "DER", "-print_certs"], &certs_only(&none).unwrap()).unwrap();
+    }
 }

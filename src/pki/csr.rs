@@ -335,10 +335,7 @@ mod tests {
             (&["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-521"], Refusal::KeyTypeNotAllowed),
             (&["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:secp256k1"], Refusal::KeyTypeNotAllowed),
             (&["-newkey", "ed448"], Refusal::KeyTypeNotAllowed),
-            (
-                &[&EC[..], &["-pkeyopt", "ec_param_enc:explicit"]].concat()[..],
-                Refusal::KeyTypeNotAllowed,
-            ),
+            (&[&EC[..], &["-pkeyopt", "ec_param_enc:explicit"]].concat()[..], Refusal::KeyTypeNotAllowed),
         ] {
             assert_eq!(refusal(&request(arguments)), expected, "{arguments:?}");
         }
@@ -415,9 +412,8 @@ mod tests {
     fn bodies_of_every_form_are_read() {
         let der = request(&EC);
         let line = base64::engine::general_purpose::STANDARD.encode(&der);
-        let wrapped = |end: &str| {
-            line.as_bytes().chunks(64).map(|l| format!("{}{end}", std::str::from_utf8(l).unwrap())).collect::<String>()
-        };
+        let wrapped =
+            |end: &str| line.as_bytes().chunks(64).flat_map(|l| [std::str::from_utf8(l).unwrap(), end]).collect::<String>();
         let pem = |label: &str, end: &str| format!("-----BEGIN {label}-----{end}{}-----END {label}-----{end}", wrapped(end));
         let forms = [
             line.clone(),

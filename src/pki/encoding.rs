@@ -49,9 +49,7 @@ pub(super) const fn signature_algorithm(algorithm: KeyAlgorithm) -> &'static [u8
         KeyAlgorithm::P256 => &[0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02],
         KeyAlgorithm::P384 => &[0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x03],
         KeyAlgorithm::Ed25519 => &[0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70],
-        KeyAlgorithm::Rsa => {
-            &[0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0b, 0x05, 0x00]
-        }
+        KeyAlgorithm::Rsa => &[0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0b, 0x05, 0x00],
     }
 }
 
@@ -63,7 +61,7 @@ pub(super) fn key_algorithm(identifier: &AlgorithmIdentifierRef<'_>) -> Option<K
         EC_PUBLIC_KEY if curve() == Some(P384) => Some(KeyAlgorithm::P384),
         ED25519 if identifier.parameters.is_none() => Some(KeyAlgorithm::Ed25519),
         // RFC 4055 1.2: the parameters are NULL.
-        RSA_ENCRYPTION if identifier.parameters.is_some_and(|any| any.is_null()) => Some(KeyAlgorithm::Rsa),
+        RSA_ENCRYPTION if identifier.parameters.is_some_and(der::asn1::AnyRef::is_null) => Some(KeyAlgorithm::Rsa),
         _ => None,
     }
 }

@@ -206,7 +206,8 @@ fn file_error(path: &Path) -> impl Fn(std::io::Error) -> PkiError + '_ {
     |source| PkiError::KeyFile { path: path.to_owned(), source }
 }
 
-fn generate(algorithm: KeyAlgorithm, random: &SystemRandom) -> Result<Zeroizing<Vec<u8>>, PkiError> {
+/// A new key as PKCS#8, in memory alone.
+pub(crate) fn generate(algorithm: KeyAlgorithm, random: &SystemRandom) -> Result<Zeroizing<Vec<u8>>, PkiError> {
     let ecdsa = |curve| {
         EcdsaKeyPair::generate_pkcs8(curve, random)
             .map(|document| Zeroizing::new(document.as_ref().to_vec()))
@@ -277,9 +278,7 @@ fn decrypt(path: &Path, text: &[u8], passphrase: &SecretString) -> Result<Zeroiz
     let info = EncryptedPrivateKeyInfo::try_from(der.as_slice()).map_err(|_| damaged())?;
     let EncryptionScheme::Pbes2(parameters) = &info.encryption_algorithm else { return Err(damaged()) };
     let affordable = match &parameters.kdf {
-        Kdf::Scrypt(scrypt) => {
-            scrypt.cost_parameter <= MAX_SCRYPT_N && scrypt.block_size <= 16 && scrypt.parallelization <= 16
-        }
+        Kdf::Scrypt(scrypt) => scrypt.cost_parameter <= MAX_SCRYPT_N && scrypt.block_size <= 16 && scrypt.parallelization <= 16,
         Kdf::Pbkdf2(pbkdf2) => pbkdf2.iteration_count <= MAX_PBKDF2_ITERATIONS,
         _ => false,
     };
@@ -345,10 +344,9 @@ mod tests {
     fn keys_made_by_openssl_are_read() {
         let directory = tempfile::tempdir().unwrap();
         let keys = KeyFiles::open(directory.path(), secret("pass")).unwrap();
-        for (label, options) in [
-            ("ec", &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"][..]),
-            ("ed", &["-algorithm", "ED25519"][..]),
-        ] {
+        for (label, options) in
+            [("ec", &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"][..]), ("ed", &["-algorithm", "ED25519"][..])]
+        {
             let path = directory.path().join(format!("{label}.key.pem"));
             let mut arguments = vec!["genpkey", "-aes-256-cbc", "-pass", "pass:pass", "-out", path.to_str().unwrap()];
             arguments.extend_from_slice(options);
