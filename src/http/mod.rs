@@ -14,6 +14,9 @@ pub mod public;
 
 use std::sync::Arc;
 
+use fleetmark_domain::Timestamp;
+use metrics_exporter_prometheus::PrometheusHandle;
+
 use crate::registrar::Registrar;
 use crate::telemetry::clock::SharedClock;
 
@@ -24,4 +27,8 @@ pub struct State {
     pub registrar: Arc<Registrar>,
     /// Now.
     pub clock: SharedClock,
+    /// When this process started.
+    pub started_at: Timestamp,
+    /// Renders what was counted, for `GET /metrics`.
+    pub metrics: PrometheusHandle,
 }

@@ -58,6 +58,8 @@ pub const fn status(class: Class) -> StatusCode {
         Class::Unproven => StatusCode::UNAUTHORIZED,
         Class::Forbidden => StatusCode::FORBIDDEN,
         Class::Unknown => StatusCode::NOT_FOUND,
+        Class::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
+        Class::WrongMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Class::Conflict => StatusCode::CONFLICT,
         Class::Stale => StatusCode::PRECONDITION_FAILED,
         Class::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,

@@ -16,6 +16,10 @@ pub enum Class {
     Forbidden,
     /// There is no such thing, or none that the caller may know of (404).
     Unknown,
+    /// The resource has no such method (405).
+    WrongMethod,
+    /// The body is of a media type that the resource does not take (415).
+    WrongMediaType,
     /// The state of things is against it (409).
     Conflict,
     /// The thing was changed since the caller read it (412).
@@ -63,6 +67,8 @@ macro_rules! refusals {
 refusals! {
     // The request itself.
     MalformedRequest => "malformed_request", Malformed, "The request is not of the form that this resource takes.";
+    MethodNotAllowed => "method_not_allowed", WrongMethod, "This resource has no such method.";
+    MediaTypeNotSupported => "media_type_not_supported", WrongMediaType, "The body is not of a media type that this resource takes.";
     BodyTooLarge => "body_too_large", TooLarge, "The body is larger than this resource takes.";
     InvalidName => "invalid_name", Unacceptable, "A name starts with a letter or digit and goes on with at most 62 letters, digits, '.', '_' or '-'.";
     InvalidValue => "invalid_value", Unacceptable, "A value is outside what this field takes.";
