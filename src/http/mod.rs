@@ -24,7 +24,8 @@ pub mod watch;
 
 use std::sync::Arc;
 
-use fleetmark_domain::FleetName;
+use fleetmark_domain::{FleetName, Timestamp};
+use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::registrar::Registrar;
 use crate::telemetry::clock::SharedClock;
@@ -44,4 +45,8 @@ pub struct State {
     pub enrollments: Option<Arc<AddressLimit>>,
     /// When the store was last known to take writes; whoever writes on a schedule reports here.
     pub pulse: Arc<Pulse>,
+    /// When this process started.
+    pub started_at: Timestamp,
+    /// Renders what was counted, for `GET /metrics`.
+    pub metrics: PrometheusHandle,
 }

@@ -8,6 +8,7 @@
 //! - [`certificates`]: search and look-up.
 //! - [`authorities`]: the issuing authorities in memory: keys, certificates, index leases.
 //! - [`publish`]: CRLs and OCSP answers as views of the ledger.
+//! - [`overview`]: the authorities with what their certificates say, and the writer's queue.
 //! - [`audit`]: the ledgers' checkpoints, entries and proofs.
 //! - [`install`]: what the first start makes.
 
@@ -18,6 +19,7 @@ pub mod certificates;
 pub mod enroll;
 pub mod fleets;
 pub mod install;
+pub mod overview;
 pub mod publish;
 pub mod standing;
 pub mod subjects;

@@ -16,20 +16,20 @@ pub enum Class {
     Forbidden,
     /// There is no such thing, or none that the caller may know of (404).
     Unknown,
+    /// The resource has no such method (405).
+    WrongMethod,
+    /// The body is of a media type that the resource does not take (415).
+    WrongMediaType,
     /// The state of things is against it (409).
     Conflict,
     /// The thing was changed since the caller read it (412).
     Stale,
-    /// The resource does not take this method (405).
-    WrongMethod,
     /// The request did not come in time (408).
     TooSlow,
     /// The body is too large (413).
     TooLarge,
     /// The path or the query is too long (414).
     TooLong,
-    /// The resource does not take bodies of this type (415).
-    WrongMediaType,
     /// Readable, and not acceptable (422).
     Unacceptable,
     /// The caller asks too often (429).
@@ -73,8 +73,8 @@ macro_rules! refusals {
 refusals! {
     // The request itself.
     MalformedRequest => "malformed_request", Malformed, "The request is not of the form that this resource takes.";
-    MethodNotAllowed => "method_not_allowed", WrongMethod, "This resource does not take this method.";
-    MediaTypeNotSupported => "media_type_not_supported", WrongMediaType, "This resource does not take bodies of this type.";
+    MethodNotAllowed => "method_not_allowed", WrongMethod, "This resource has no such method.";
+    MediaTypeNotSupported => "media_type_not_supported", WrongMediaType, "The body is not of a media type that this resource takes.";
     UriTooLong => "uri_too_long", TooLong, "The path or the query is longer than 2 KiB.";
     RequestTimeout => "request_timeout", TooSlow, "The request did not come in time.";
     BodyTooLarge => "body_too_large", TooLarge, "The body is larger than this resource takes.";
