@@ -60,7 +60,7 @@ where
     T::Err: fmt::Display,
 {
     let text = text.unwrap_or(default);
-    text.parse().map_err(|reason: T::Err| value(read, key, text, format!("a text of which holds: {reason}")))
+    text.parse().map_err(|reason: T::Err| value(read, key, text, reason.to_string()))
 }
 
 fn doors(read: &Read) -> Result<Doors, ConfigError> {
@@ -75,13 +75,17 @@ fn doors(read: &Read) -> Result<Doors, ConfigError> {
         public: door("doors.public", &raw.public, "0.0.0.0:8080")?,
     };
     let pairs = [
-        ("doors.admin", doors.admin, doors.device),
-        ("doors.public", doors.public, doors.device),
-        ("doors.public", doors.public, doors.admin),
+        ("doors.admin", doors.admin, "doors.device", doors.device),
+        ("doors.public", doors.public, "doors.device", doors.device),
+        ("doors.public", doors.public, "doors.admin", doors.admin),
     ];
     // Port 0 asks the system for a free port, so two of them do not clash.
-    match pairs.into_iter().find(|(_, one, other)| one.port() != 0 && one == other) {
-        Some((key, one, _)) => Err(value(read, key, one, "an address that no other door has")),
+    match pairs.into_iter().find(|(_, one, _, other)| one.port() != 0 && one == other) {
+        Some((one, address, other, _)) => {
+            // The key that somebody wrote is the one to name.
+            let key = if raw.is_given(one) { one } else { other };
+            Err(value(read, key, address, "an address that no other door has"))
+        }
         None => Ok(doors),
     }
 }

@@ -54,6 +54,17 @@ pub(super) struct RawDoors {
     pub public: Option<String>,
 }
 
+impl RawDoors {
+    /// Whether somebody wrote this key.
+    pub(super) fn is_given(&self, key: &str) -> bool {
+        match key {
+            "doors.device" => self.device.is_some(),
+            "doors.admin" => self.admin.is_some(),
+            _ => self.public.is_some(),
+        }
+    }
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawLimits {

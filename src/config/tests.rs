@@ -73,7 +73,7 @@ fn errors_name_file_key_and_what_was_expected() {
     assert!(kind.contains("`workers`") && kind.contains("many") && kind.contains("expected"), "{kind}");
     for (text, key, expected) in [
         ("[doors]\ndevice = \"8443\"", "`doors.device`", "ADDRESS:PORT"),
-        ("[doors]\ndevice = \"127.0.0.1:9443\"", "`doors.admin`", "no other door"),
+        ("[doors]\ndevice = \"127.0.0.1:9443\"", "`doors.device`", "no other door"),
         ("names = [\"*.example\"]", "`names`", "no wildcard"),
         ("names = [\"1.2.3\"]", "`names`", "DNS names"),
         ("names = []", "`names`", "at least one"),
