@@ -132,7 +132,8 @@ impl Profile {
             return Err(ProfileError::Exists(directory.to_owned()));
         }
         make_directory(directory)?;
-        let settings = toml::to_string(&new.settings).map_err(|error| form(&directory.join("operator.toml"), &error.to_string()))?;
+        let settings =
+            toml::to_string(&new.settings).map_err(|error| form(&directory.join("operator.toml"), &error.to_string()))?;
         write_durably(&directory.join("key.pem"), new.key_pem.as_bytes(), 0o600)?;
         write_durably(&directory.join("cert.pem"), new.certificate_pem.as_bytes(), 0o644)?;
         write_durably(&directory.join("ca.pem"), new.ca_pem.as_bytes(), 0o644)?;
@@ -168,7 +169,10 @@ impl Profile {
     ///
     /// # Errors
     /// [`ProfileError`], and what `make` gives.
-    pub fn renewal_key<E: From<ProfileError>>(&self, make: impl FnOnce() -> Result<Zeroizing<String>, E>) -> Result<Zeroizing<Vec<u8>>, E> {
+    pub fn renewal_key<E: From<ProfileError>>(
+        &self,
+        make: impl FnOnce() -> Result<Zeroizing<String>, E>,
+    ) -> Result<Zeroizing<Vec<u8>>, E> {
         let path = self.directory.join("key.pem.new");
         if path.exists() {
             return Ok(read_secret(&path)?);

@@ -115,6 +115,13 @@ impl Idempotency {
 }
 
 impl Error {
+    /// The causes, from the outermost on, for the log.
+    pub fn chain(&self) -> String {
+        let first = self.cause.as_deref().map(|cause| cause as &dyn std::error::Error);
+        let causes = std::iter::successors(first, |cause| cause.source()).map(ToString::to_string);
+        causes.collect::<Vec<_>>().join(": ")
+    }
+
     /// Whether another request took the same place at the same time, so that a second try may find things settled.
     fn is_race(&self) -> bool {
         self.cause
