@@ -75,16 +75,8 @@ impl Trust {
         let facts = facts(certificate).map_err(|_| Refusal::CertificateForeign)?;
         let anchor = self.named_by(&facts).ok_or(Refusal::CertificateForeign)?;
         let leaf = EndEntityCert::try_from(certificate).map_err(|_| Refusal::CertificateForeign)?;
-        leaf.verify_for_usage(
-            algorithms.all,
-            std::slice::from_ref(&anchor.key),
-            &[],
-            now,
-            KeyUsage::client_auth(),
-            None,
-            None,
-        )
-        .map_err(|error| refusal(&error))?;
+        leaf.verify_for_usage(algorithms.all, std::slice::from_ref(&anchor.key), &[], now, KeyUsage::client_auth(), None, None)
+            .map_err(|error| refusal(&error))?;
         anchor.in_time(now)?;
         // Asked last: that an authority is here is told to those alone whose certificate is from it.
         if kind.is_some_and(|kind| kind != anchor.kind) { Err(Refusal::WrongKind) } else { Ok(anchor.id) }
