@@ -107,6 +107,12 @@ impl Profiles {
         Ok(Self(profiles))
     }
 
+    /// The longest lifetime of an end entity's profile.
+    pub fn longest_lifetime(&self) -> Duration {
+        let end_entities = self.0.values().filter(|profile| profile.ca.is_none());
+        end_entities.map(|profile| profile.lifetime).max().unwrap_or_default()
+    }
+
     /// The profile of this name.
     pub fn find(&self, name: &str) -> Option<&Profile> {
         self.0.get(name)
