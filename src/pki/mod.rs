@@ -52,9 +52,6 @@ pub enum PkiError {
     /// The key file holds no key that we can use.
     #[error("the key file {0} is damaged")]
     DamagedKey(std::path::PathBuf),
-    /// The key is kept elsewhere: an offline root's.
-    #[error("the key {0} is not on this machine")]
-    KeyAbsent(String),
     /// The signing key failed.
     #[error("the key could not sign")]
     Signing,

@@ -1,6 +1,6 @@
 //! The authorities in memory: certificates, keys, index leases. Swapped in whole when one is added.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -97,7 +97,7 @@ impl Signer for Absent {
     }
 
     fn sign(&self, _: &[u8]) -> std::result::Result<Vec<u8>, PkiError> {
-        Err(PkiError::KeyAbsent(self.0.clone()))
+        Err(PkiError::KeyMissing(self.0.clone().into()))
     }
 }
 
@@ -112,8 +112,8 @@ fn pointers(public_url: &str, record: &AuthorityRecord) -> Pointers {
     }
 }
 
-/// All authorities at one moment, by id.
-pub type AuthoritySet = BTreeMap<AuthorityId, Arc<Authority>>;
+/// All authorities at one moment, ascending by id.
+pub type AuthoritySet = Vec<Arc<Authority>>;
 
 /// The authorities, their keys, and the profiles by which they issue.
 pub struct Authorities {
@@ -137,13 +137,13 @@ impl Authorities {
 
     /// The authority with this id.
     pub fn by_id(&self, id: AuthorityId) -> Option<Arc<Authority>> {
-        self.current.load().get(&id).cloned()
+        self.current.load().iter().find(|authority| authority.record.id == id).cloned()
     }
 
     /// The active authority for this kind and fleet.
     pub fn issuing(&self, kind: Kind, fleet: Option<&FleetName>) -> Result<Arc<Authority>> {
         let all = self.current.load();
-        let found = all.values().find(|authority| authority.issues() && authority.is_bound_to(kind, fleet));
+        let found = all.iter().find(|authority| authority.issues() && authority.is_bound_to(kind, fleet));
         found
             .cloned()
             .ok_or_else(|| Error::with_detail(Refusal::AuthorityUnavailable, format!("no active authority for {kind}s")))
@@ -152,7 +152,7 @@ impl Authorities {
     /// The root.
     pub fn root(&self) -> Result<Arc<Authority>> {
         let all = self.current.load();
-        let found = all.values().find(|authority| authority.record.kind == AuthorityKind::Root);
+        let found = all.iter().find(|authority| authority.record.kind == AuthorityKind::Root);
         found.cloned().ok_or_else(|| Refusal::AuthorityUnavailable.into())
     }
 
@@ -168,7 +168,7 @@ impl Authorities {
 
     /// An id that no authority has.
     pub fn next_id(&self) -> AuthorityId {
-        self.current.load().keys().next_back().map_or(1, |last| last + 1)
+        self.current.load().iter().map(|authority| authority.record.id).max().map_or(1, |last| last + 1)
     }
 
     /// Takes an authority on.
@@ -177,7 +177,7 @@ impl Authorities {
         let authority = Arc::new(opened.map_err(|cause| Error::caused(Refusal::AuthorityUnavailable, cause))?);
         self.current.rcu(|current| {
             let mut next = AuthoritySet::clone(current);
-            next.insert(authority.record.id, authority.clone());
+            next.push(authority.clone());
             next
         });
         Ok(authority)
@@ -185,7 +185,7 @@ impl Authorities {
 
     /// After a restore: every authority begins a new epoch before it issues again.
     pub fn begin_new_epochs(&self) {
-        let all = self.current.load().keys().copied().collect();
+        let all = self.current.load().iter().map(|authority| authority.record.id).collect();
         *self.fresh_epochs.lock().unwrap_or_else(PoisonError::into_inner) = all;
     }
 

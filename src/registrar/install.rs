@@ -287,7 +287,7 @@ impl Registrar {
     /// Makes sure that every authority but the root has an OCSP responder whose certificate is not due.
     pub async fn renew_responders(&self, now: Timestamp) -> Result<()> {
         let profile = self.find_profile("ocsp")?;
-        for authority in self.authorities.all().values() {
+        for authority in self.authorities.all().iter() {
             if authority.record.kind == AuthorityKind::Root || !authority.issues() {
                 continue;
             }
@@ -441,6 +441,6 @@ fn ledger_key(keys: &KeyFiles, ledger: &LedgerRecord) -> Result<LedgerKey> {
 }
 
 /// Subject O of the installation's own certificates; RFC 5280 A.1 bounds it to 64 characters.
-fn organization(domain: &TrustDomain) -> &str {
+pub(super) fn organization(domain: &TrustDomain) -> &str {
     domain.as_str().get(..64).unwrap_or(domain.as_str())
 }

@@ -69,7 +69,7 @@ impl Registrar {
             profile: order.profile,
             serial,
             common_name: order.common_name,
-            organization: fleet.map_or(self.trust_domain.as_str(), |fleet| fleet.as_str()),
+            organization: fleet.map_or_else(|| super::install::organization(&self.trust_domain), |fleet| fleet.as_str()),
             uri: uri.as_deref(),
             dns_names: order.subject.map_or(&[], |subject| &subject.dns_names),
             addresses: order.subject.map_or(&[], |subject| &subject.addresses),

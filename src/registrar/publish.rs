@@ -35,7 +35,7 @@ const PAGE: u32 = 1_000;
 #[derive(Debug, Clone)]
 pub struct OcspAnswer {
     /// The octets.
-    pub der: Arc<[u8]>,
+    pub der: Vec<u8>,
     /// How long a cache may keep it; None: not at all (nonce, or an unsigned failure).
     pub fresh_until: Option<Timestamp>,
     /// When the statuses were read.
@@ -108,7 +108,7 @@ impl Registrar {
     /// Returns how many were made.
     pub async fn refresh_crls(&self, now: Timestamp) -> Result<usize> {
         let mut made = 0;
-        for authority in self.authorities.all().values() {
+        for authority in self.authorities.all().iter() {
             if authority.record.state != AuthorityState::Revoked && self.wants_crl(authority, now).await? {
                 made += usize::from(self.make_crl(authority, now).await?);
             }
@@ -196,7 +196,7 @@ impl Registrar {
         };
         let outcome = if fresh_until.is_some() { "signed" } else { "not_cacheable" };
         metrics::counter!("fleetmark_ocsp_total", "outcome" => outcome).increment(1);
-        let answer = OcspAnswer { der: der.into(), fresh_until, at: now };
+        let answer = OcspAnswer { der, fresh_until, at: now };
         if fresh_until.is_some() {
             let mut answers = self.published.answers.lock().unwrap_or_else(PoisonError::into_inner);
             if answers.len() >= OCSP_KEPT {
@@ -210,7 +210,7 @@ impl Registrar {
     async fn answer(&self, der: &[u8], now: Timestamp) -> std::result::Result<(Vec<u8>, Option<Timestamp>), Failure> {
         let request = ocsp::parse(der)?;
         let all = self.authorities.all();
-        let ours = |question: &Question| all.values().find(|authority| authority.hashes.fits(question)).cloned();
+        let ours = |question: &Question| all.iter().find(|authority| authority.hashes.fits(question)).cloned();
         let authority = request.questions.iter().find_map(ours).ok_or(Failure::Unauthorized)?;
         let responder = self.published.responders.load().get(&authority.record.id).cloned().ok_or(Failure::Unauthorized)?;
         let statuses = self.statuses(&authority, &request.questions, now).await.map_err(|error| {
