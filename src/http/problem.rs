@@ -77,14 +77,18 @@ impl Problem {
     pub fn record(&self) {
         let refusal = self.0.refusal;
         metrics::counter!("fleetmark_refused_total", "code" => refusal.code()).increment(1);
-        match &self.0.cause {
-            Some(cause) => {
-                let chain = std::iter::successors(Some(&**cause as &dyn std::error::Error), |error| error.source());
-                let chain: Vec<_> = chain.map(ToString::to_string).collect();
-                tracing::error!(code = refusal.code(), cause = chain.join(": "), "refused");
-            }
-            None => tracing::info!(code = refusal.code(), detail = self.0.detail.as_deref(), "refused"),
+        let Some(cause) = &self.0.cause else {
+            tracing::info!(code = refusal.code(), detail = self.0.detail.as_deref(), "refused");
+            return;
+        };
+        let mut chain = cause.to_string();
+        let mut source = cause.source();
+        while let Some(error) = source {
+            chain.push_str(": ");
+            chain.push_str(&error.to_string());
+            source = error.source();
         }
+        tracing::error!(code = refusal.code(), cause = chain, "refused");
     }
 
     /// Status and headers, without a body.

@@ -86,12 +86,12 @@ pub fn start(listeners: Listeners, doors: &TlsDoors, state: State, options: Opti
     let mut servers = Vec::new();
     if !listeners.device.is_empty() {
         let config = tls::device_door(&doors.device).map_err(io::Error::other)?;
-        let sockets = Sockets::Tls(listeners.device, config, Arc::clone(&doors.device.trust));
+        let sockets = Sockets::Tls(listeners.device, Box::new(config), Arc::clone(&doors.device.trust));
         servers.push(serve(site("device", device::configure), sockets, options)?);
     }
     if !listeners.admin.is_empty() {
         let config = tls::admin_door(&doors.admin).map_err(io::Error::other)?;
-        let sockets = Sockets::Tls(listeners.admin, config, Arc::clone(&doors.admin.trust));
+        let sockets = Sockets::Tls(listeners.admin, Box::new(config), Arc::clone(&doors.admin.trust));
         servers.push(serve(site("admin", admin::configure), sockets, few)?);
     }
     if !listeners.public.is_empty() {
@@ -148,7 +148,7 @@ impl Running {
 
 /// What a door listens on.
 enum Sockets {
-    Tls(Vec<TcpListener>, ServerConfig, Arc<ArcSwap<Trust>>),
+    Tls(Vec<TcpListener>, Box<ServerConfig>, Arc<ArcSwap<Trust>>),
     Plain(Vec<TcpListener>),
     Unix(UnixListener),
 }
@@ -169,7 +169,7 @@ fn serve(site: Site, sockets: Sockets, options: Options) -> io::Result<Server> {
         Sockets::Tls(listeners, config, trust) => {
             server = server.on_connect(remember_peer(trust));
             for listener in listeners {
-                server = server.listen_rustls_0_23(listener, config.clone())?;
+                server = server.listen_rustls_0_23(listener, *config.clone())?;
             }
         }
         Sockets::Plain(listeners) => {

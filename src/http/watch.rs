@@ -33,15 +33,14 @@ pub async fn watch(
         let response = span.in_scope(|| request.error_response(Problem::from(refusal)));
         return Ok(finish(door, &id, started, response));
     }
-    match AssertUnwindSafe(next.call(request)).catch_unwind().instrument(span.clone()).await {
-        Ok(response) => Ok(finish(door, &id, started, response?)),
+    let answered = AssertUnwindSafe(next.call(request)).catch_unwind().instrument(span.clone()).await;
+    let Ok(response) = answered else {
         // The panic's words went to the log by the hook. The worker goes on: handlers share no locks.
-        Err(_) => {
-            count(door, "none", status(Refusal::InternalError.class()).as_u16(), started);
-            span.in_scope(|| tracing::error!("a handler panicked"));
-            Err(Problem::from(Refusal::InternalError).into())
-        }
-    }
+        span.in_scope(|| tracing::error!("a handler panicked"));
+        count(door, "none", status(Refusal::InternalError.class()).as_u16(), started);
+        return Err(Problem::from(Refusal::InternalError).into());
+    };
+    Ok(finish(door, &id, started, response?))
 }
 
 fn finish(door: &'static str, id: &str, started: Instant, mut response: ServiceResponse) -> ServiceResponse {

@@ -26,7 +26,7 @@ struct Anchor {
     kind: Kind,
     not_before: Timestamp,
     not_after: Timestamp,
-    anchor: TrustAnchor<'static>,
+    key: TrustAnchor<'static>,
 }
 
 impl Trust {
@@ -44,11 +44,11 @@ impl Trust {
                 .subject_key_id
                 .ok_or_else(|| PkiError::Certificate(format!("authority {id} has no subject key identifier")))?;
             let certificate = CertificateDer::from(der.as_slice());
-            let anchor = anchor_from_trusted_cert(&certificate)
+            let key = anchor_from_trusted_cert(&certificate)
                 .map_err(|error| PkiError::Certificate(format!("authority {id}: {error}")))?
                 .to_owned();
             let (not_before, not_after) = (facts.not_before, facts.not_after);
-            anchors.insert(key_id, Anchor { id: *id, kind, not_before, not_after, anchor });
+            anchors.insert(key_id, Anchor { id: *id, kind, not_before, not_after, key });
         }
         Ok(Self { anchors })
     }
@@ -75,16 +75,8 @@ impl Trust {
         let facts = facts(certificate).map_err(|_| Refusal::CertificateForeign)?;
         let anchor = self.named_by(&facts).ok_or(Refusal::CertificateForeign)?;
         let leaf = EndEntityCert::try_from(certificate).map_err(|_| Refusal::CertificateForeign)?;
-        leaf.verify_for_usage(
-            algorithms.all,
-            std::slice::from_ref(&anchor.anchor),
-            &[],
-            now,
-            KeyUsage::client_auth(),
-            None,
-            None,
-        )
-        .map_err(|error| refusal(&error))?;
+        leaf.verify_for_usage(algorithms.all, std::slice::from_ref(&anchor.key), &[], now, KeyUsage::client_auth(), None, None)
+            .map_err(|error| refusal(&error))?;
         anchor.in_time(now)?;
         // Asked last: that an authority is here is told to those alone whose certificate is from it.
         if kind.is_some_and(|kind| kind != anchor.kind) { Err(Refusal::WrongKind) } else { Ok(anchor.id) }

@@ -124,7 +124,7 @@ fn age(lists: &[Arc<StoredCrl>], now: Timestamp) -> Duration {
     lists.iter().map(|list| list.next_update.since(now)).min().unwrap_or_default().min(CRL_AGE)
 }
 
-/// CRLNumber never goes back, so the numbers tell one state of the lists from any other.
+/// A list's number never goes back, so the numbers tell one state of the lists from any other.
 fn numbers(lists: &[Arc<StoredCrl>], form: Form) -> String {
     let text: Vec<u8> = lists
         .iter()
