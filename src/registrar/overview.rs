@@ -35,7 +35,9 @@ impl Registrar {
             .collect();
         let ids: Vec<_> = reached.iter().map(|record| record.id).collect();
         let epochs = store::read(&*self.store, move |rows| {
-            ids.into_iter().map(|id| Ok(rows.open_epoch(id)?.map(|epoch| epoch.number))).collect::<std::result::Result<Vec<_>, _>>()
+            ids.into_iter()
+                .map(|id| Ok(rows.open_epoch(id)?.map(|epoch| epoch.number)))
+                .collect::<std::result::Result<Vec<_>, _>>()
         })
         .await?;
         reached.into_iter().zip(epochs).map(|(record, epoch)| view(record, epoch)).collect()
