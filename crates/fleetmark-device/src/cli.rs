@@ -170,7 +170,11 @@ struct Report {
 /// Runs the program.
 pub fn main() -> ExitCode {
     // clap ends the process itself with 2 for bad arguments, and 0 for --help.
-    let arguments = Arguments::parse();
+    ExitCode::from(program(&Arguments::parse()))
+}
+
+/// Does what `arguments` say, prints what came of it, and returns the exit code.
+fn program(arguments: &Arguments) -> u8 {
     let filter = EnvFilter::try_from_env("FLEETMARK_LOG").unwrap_or_else(|_| EnvFilter::new("warn,fleetmark_device=info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
     let outcome = tokio::runtime::Builder::new_current_thread()
@@ -181,7 +185,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(report) => {
             print(&if arguments.json { report.json.to_string() } else { report.text });
-            ExitCode::SUCCESS
+            0
         }
         Err(error) => {
             if arguments.json {
@@ -189,7 +193,7 @@ pub fn main() -> ExitCode {
             } else {
                 eprintln!("fleetmark-device: {}: {error}\n  {}", error.code(), error.advice());
             }
-            ExitCode::from(error.exit_code())
+            error.exit_code()
         }
     }
 }
@@ -324,3 +328,6 @@ fn status_text(status: &Status) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

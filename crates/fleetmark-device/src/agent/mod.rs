@@ -101,3 +101,6 @@ impl Agent {
 fn device_time(store: &Store, clock: Arc<dyn Clock>) -> Result<DeviceTime, Error> {
     Ok(DeviceTime::new(clock, store.clock()?.map(|note| note.server_time)))
 }
+
+#[cfg(test)]
+mod tests;
