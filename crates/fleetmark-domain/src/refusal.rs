@@ -73,6 +73,7 @@ refusals! {
     CsrTrailingOctets => "csr_trailing_octets", Malformed, "Octets follow the certificate request.";
     CsrBadSignature => "csr_bad_signature", Unacceptable, "The certificate request is not signed by the key that it names.";
     CsrDigestWeak => "csr_digest_weak", Unacceptable, "The certificate request is signed with a broken digest (MD5 or SHA-1).";
+    CsrAlgorithmNotSupported => "csr_algorithm_not_supported", Unacceptable, "The certificate request is signed with an algorithm that is not supported. Sign with SHA-256.";
     KeyWeak => "key_weak", Unacceptable, "The key is too short or has a weak parameter.";
     KeyTypeNotAllowed => "key_type_not_allowed", Unacceptable, "The profile does not allow this type of key.";
     KeyOfAnother => "key_of_another_device", Conflict, "This key was certified for another identity. Make a new key.";

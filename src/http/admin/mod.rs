@@ -1,0 +1,1 @@
+//! The admin door: the operators' REST API.

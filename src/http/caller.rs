@@ -1,0 +1,51 @@
+//! Who calls, as typed extractors. The TLS layer verified the chain at the handshake; standing is asked here, on every
+//! request, so that a revocation counts on connections that are open.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use actix_web::dev::Payload;
+use actix_web::{FromRequest, HttpRequest, web};
+use fleetmark_domain::{Kind, Refusal};
+
+use super::State;
+use super::problem::Problem;
+use crate::registrar::caller::{Caller, Peer};
+
+/// An operator in good standing: every handler of the admin door takes one.
+#[derive(Debug, Clone)]
+pub struct Operator(pub Caller);
+
+/// Anybody with a certificate of ours in good standing.
+#[derive(Debug, Clone)]
+pub struct Identified(pub Caller);
+
+/// The caller of this request; `on_connect` put the [`Peer`] beside the connection.
+async fn identify(request: &HttpRequest) -> Result<Caller, Problem> {
+    let peer = request.conn_data::<Peer>().ok_or(Refusal::CertificateRequired)?;
+    let state = request.app_data::<web::Data<State>>().ok_or(Refusal::Overloaded)?;
+    Ok(state.registrar.identify(peer, state.clock.now()).await?)
+}
+
+impl FromRequest for Identified {
+    type Error = Problem;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        Box::pin(async move { identify(&request).await.map(Self) })
+    }
+}
+
+impl FromRequest for Operator {
+    type Error = Problem;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        Box::pin(async move {
+            let caller = identify(&request).await?;
+            if caller.identity.kind() == Kind::Operator { Ok(Self(caller)) } else { Err(Refusal::WrongKind.into()) }
+        })
+    }
+}

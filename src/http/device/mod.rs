@@ -1,0 +1,1 @@
+//! The device door: enroll, renew, confirm, time, EST.

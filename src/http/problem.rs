@@ -1,0 +1,116 @@
+//! Refusals as problem documents (RFC 9457). The one place where a refusal is logged and counted.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::{HttpResponse, ResponseError};
+use fleetmark_domain::Refusal;
+use fleetmark_domain::refusal::Class;
+use serde::Serialize;
+
+use crate::registrar;
+
+/// Seconds after which a refused caller may try again, with 429 and 503.
+const RETRY_SECONDS: u32 = 2;
+
+/// A refusal on its way out.
+#[derive(Debug)]
+pub struct Problem(pub registrar::Error);
+
+impl From<registrar::Error> for Problem {
+    fn from(error: registrar::Error) -> Self {
+        Self(error)
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        Self(refusal.into())
+    }
+}
+
+/// The body of a problem document.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct ProblemDocument {
+    /// `urn:fleetmark:problem:` and the code.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// One sentence for the person who must act on it.
+    pub title: &'static str,
+    /// The HTTP status.
+    pub status: u16,
+    /// The stable name, for programs.
+    pub code: &'static str,
+    /// One more sentence, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The HTTP status of a class of refusals.
+pub const fn status(class: Class) -> StatusCode {
+    match class {
+        Class::Malformed => StatusCode::BAD_REQUEST,
+        Class::Unproven => StatusCode::UNAUTHORIZED,
+        Class::Forbidden => StatusCode::FORBIDDEN,
+        Class::Unknown => StatusCode::NOT_FOUND,
+        Class::Conflict => StatusCode::CONFLICT,
+        Class::Stale => StatusCode::PRECONDITION_FAILED,
+        Class::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Class::Unacceptable => StatusCode::UNPROCESSABLE_ENTITY,
+        Class::TooMany => StatusCode::TOO_MANY_REQUESTS,
+        Class::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+impl Problem {
+    /// Logs and counts the refusal, once.
+    pub fn record(&self) {
+        let refusal = self.0.refusal;
+        metrics::counter!("fleetmark_refused_total", "code" => refusal.code()).increment(1);
+        match &self.0.cause {
+            Some(cause) => {
+                let chain = std::iter::successors(Some(&**cause as &dyn std::error::Error), |error| error.source());
+                let chain: Vec<_> = chain.map(ToString::to_string).collect();
+                tracing::error!(code = refusal.code(), cause = chain.join(": "), "refused");
+            }
+            None => tracing::info!(code = refusal.code(), detail = self.0.detail.as_deref(), "refused"),
+        }
+    }
+
+    /// Status and headers, without a body.
+    pub fn head(&self) -> actix_web::HttpResponseBuilder {
+        let class = self.0.refusal.class();
+        let mut response = HttpResponse::build(status(class));
+        match class {
+            Class::Unproven => response.insert_header((WWW_AUTHENTICATE, "Bearer")),
+            Class::TooMany | Class::Unavailable => response.insert_header((RETRY_AFTER, RETRY_SECONDS)),
+            _ => &mut response,
+        };
+        response
+    }
+}
+
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        status(self.0.refusal.class())
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        self.record();
+        let refusal = self.0.refusal;
+        let document = ProblemDocument {
+            kind: format!("urn:fleetmark:problem:{}", refusal.code()),
+            title: refusal.text(),
+            status: self.status_code().as_u16(),
+            code: refusal.code(),
+            detail: self.0.detail.clone(),
+        };
+        let body = serde_json::to_string(&document).unwrap_or_default();
+        self.head().insert_header((CONTENT_TYPE, "application/problem+json")).body(body)
+    }
+}

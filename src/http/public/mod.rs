@@ -1,0 +1,1 @@
+//! The public door: CRLs, OCSP, CA certificates, health.

@@ -1,0 +1,189 @@
+//! What is kept, and how it becomes durable. Decides nothing about who may do what.
+//!
+//! - [`model`]: the records, as the rest of the server sees them.
+//! - [`rows`]: the row operations that a backend offers; written once, run by SQLite and PostgreSQL.
+//! - [`acts`]: named transactions over rows: the checks and writes of every use case, in one place, for both backends.
+//! - [`transaction`]: rows and ledger tails within one transaction.
+//! - [`writer`]: the one batching writer of a process, with two lanes.
+//! - [`engine`]: the [`Store`] over a backend: writer and read pool.
+//! - [`sqlite`], [`postgres`]: the two backends.
+
+pub mod acts;
+pub mod model;
+pub mod rows;
+pub mod transaction;
+
+use std::any::Any;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use fleetmark_domain::{LedgerName, Refusal};
+use fleetmark_ledger::merkle::Head;
+
+use rows::Rows;
+use transaction::Transaction;
+
+/// Why the store did not do what it was asked. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The act's own checks refused it.
+    #[error("refused: {0}")]
+    Refused(Refusal),
+    /// Two acts raced for the same unique value; the caller may read again and retry.
+    #[error("another act took the same place")]
+    Collision,
+    /// The disk is full.
+    #[error("the disk is full")]
+    Full(#[source] BoxError),
+    /// Another process holds the database.
+    #[error("the database is locked by another process")]
+    Locked(#[source] BoxError),
+    /// The database file is damaged, or is no database.
+    #[error("the database is damaged")]
+    Damaged(#[source] BoxError),
+    /// The database was written by a newer Fleetmark.
+    #[error("the database's schema ({found}) is newer than this program knows ({known}); use the newer program")]
+    NewerSchema {
+        /// The newest migration in the database.
+        found: String,
+        /// The newest migration that this program has.
+        known: String,
+    },
+    /// The database cannot be reached, or said no.
+    #[error("the database cannot be used")]
+    Unavailable(#[source] BoxError),
+    /// A row does not hold what this program would have written.
+    #[error("the database holds a {what} that cannot be read")]
+    Unreadable {
+        /// Which kind of row.
+        what: &'static str,
+    },
+    /// The writer's queue is full.
+    #[error("the writer's queue is full")]
+    Busy,
+    /// The store is stopping.
+    #[error("the store is stopping")]
+    Stopping,
+}
+
+/// Any error of a library below.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+impl From<Refusal> for StoreError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl StoreError {
+    /// The name under which the doors refuse because of it.
+    pub const fn refusal(&self) -> Refusal {
+        match self {
+            Self::Refused(refusal) => *refusal,
+            Self::Collision | Self::Busy => Refusal::Overloaded,
+            Self::Full(_) => Refusal::StorageFull,
+            Self::Locked(_) => Refusal::StorageLocked,
+            Self::Damaged(_) | Self::NewerSchema { .. } | Self::Unreadable { .. } => Refusal::StorageDamaged,
+            Self::Unavailable(_) => Refusal::StorageUnavailable,
+            Self::Stopping => Refusal::Stopping,
+        }
+    }
+}
+
+/// The writer's two lanes: bad news goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Revocations, holds, quarantines.
+    Urgent,
+    /// All else.
+    Ordinary,
+}
+
+/// A named transaction. It makes all its checks before its first write, so that a refusal leaves nothing behind, and may
+/// be performed again when the batch that it was in failed.
+pub trait Act: Send + 'static {
+    /// What the caller learns.
+    type Outcome: Send + 'static;
+
+    /// Its lane.
+    fn lane(&self) -> Lane {
+        Lane::Ordinary
+    }
+
+    /// The ledgers that it may append to. Their heads are locked, in sorted order, before the batch begins.
+    fn ledgers(&self) -> Vec<LedgerName>;
+
+    /// Checks and writes.
+    fn perform(&self, transaction: &mut Transaction<'_>) -> Result<Self::Outcome, StoreError>;
+}
+
+/// An [`Act`] whose outcome's type was erased.
+pub trait ErasedAct: Send {
+    /// See [`Act::lane`].
+    fn lane(&self) -> Lane;
+    /// See [`Act::ledgers`].
+    fn ledgers(&self) -> Vec<LedgerName>;
+    /// See [`Act::perform`].
+    fn perform(&self, transaction: &mut Transaction<'_>) -> Result<Box<dyn Any + Send>, StoreError>;
+}
+
+impl<A: Act> ErasedAct for A {
+    fn lane(&self) -> Lane {
+        Act::lane(self)
+    }
+
+    fn ledgers(&self) -> Vec<LedgerName> {
+        Act::ledgers(self)
+    }
+
+    fn perform(&self, transaction: &mut Transaction<'_>) -> Result<Box<dyn Any + Send>, StoreError> {
+        Act::perform(self, transaction).map(|outcome| Box::new(outcome) as Box<dyn Any + Send>)
+    }
+}
+
+/// A reading, whose result's type was erased.
+pub type ErasedRead = Box<dyn FnOnce(&mut dyn Rows) -> Result<Box<dyn Any + Send>, StoreError> + Send>;
+
+/// The store, as the registrar sees it. Two primitives; [`commit`] and [`read`] give them their types.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Performs an act. Answers once its transaction is durable and the checkpoint over its entries is signed.
+    async fn write(&self, act: Box<dyn ErasedAct>) -> Result<Box<dyn Any + Send>, StoreError>;
+
+    /// Reads a consistent state of things.
+    async fn look(&self, read: ErasedRead) -> Result<Box<dyn Any + Send>, StoreError>;
+
+    /// How many acts wait in the writer's queue: urgent, ordinary.
+    fn waiting(&self) -> (usize, usize);
+
+    /// A consistent copy of the database in a file, where the backend can make one (SQLite).
+    async fn copy_to(&self, file: &std::path::Path) -> Result<(), StoreError>;
+
+    /// Finishes what is queued and stops.
+    async fn stop(&self);
+}
+
+/// Performs an act; see [`Store::write`].
+pub async fn commit<A: Act>(store: &dyn Store, act: A) -> Result<A::Outcome, StoreError> {
+    let outcome = store.write(Box::new(act)).await?;
+    outcome.downcast::<A::Outcome>().map(|outcome| *outcome).map_err(|_| StoreError::Unreadable { what: "outcome" })
+}
+
+/// Reads; see [`Store::look`].
+pub async fn read<T: Send + 'static>(
+    store: &dyn Store,
+    read: impl FnOnce(&mut dyn Rows) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let erased: ErasedRead = Box::new(move |rows| read(rows).map(|value| Box::new(value) as Box<dyn Any + Send>));
+    let value = store.look(erased).await?;
+    value.downcast::<T>().map(|value| *value).map_err(|_| StoreError::Unreadable { what: "reading" })
+}
+
+/// Who signs checkpoints. Called by the writer after a commit and before its callers are answered.
+pub trait HeadSigner: Send + Sync {
+    /// The newest durable head of `ledger`.
+    fn committed(&self, ledger: &LedgerName, head: &Head);
+}
+
+/// A signer to share.
+pub type SharedHeadSigner = Arc<dyn HeadSigner>;

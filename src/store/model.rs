@@ -1,0 +1,323 @@
+//! The records, as the rest of the server sees them. Rows of the database are private to the backends.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use fleetmark_domain::standing::Choices;
+use fleetmark_domain::{
+    Epoch, Fingerprint, FleetName, Index, KeyHash, Kind, LedgerName, Name, Role, Serial, Standing, Timestamp,
+};
+use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
+use fleetmark_ledger::merkle::{Frontier, Head};
+
+/// A fleet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fleet {
+    /// Its name, which is also its ledger's.
+    pub name: FleetName,
+    /// Whether it takes enrollments.
+    pub open: bool,
+    /// The profile of its devices' certificates.
+    pub profile: String,
+    /// Overrides the profile's time to live of unconfirmed certificates.
+    pub unconfirmed_ttl: Option<Duration>,
+    /// What its views list.
+    pub choices: Choices,
+    /// After how long without a verified signature a gateway refuses.
+    pub max_age: Duration,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// Rises with every change; the ETag.
+    pub version: u64,
+}
+
+/// An authority's id; small and dense.
+pub type AuthorityId = u32;
+
+/// An authority's record. Its key lies in the key files under `key_label`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthorityRecord {
+    /// Its id.
+    pub id: AuthorityId,
+    /// What it issues for.
+    pub kind: AuthorityKind,
+    /// The one fleet, of a device authority.
+    pub fleet: Option<FleetName>,
+    /// Where it is in its life.
+    pub state: AuthorityState,
+    /// The key file's label.
+    pub key_label: String,
+    /// The label of its OCSP responder's key.
+    pub ocsp_key_label: String,
+    /// Certificate in DER.
+    pub certificate: Vec<u8>,
+    /// Who issued it; None for a root.
+    pub issuer: Option<AuthorityId>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// An epoch of an authority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EpochRecord {
+    /// Its number, which is never used again.
+    pub number: Epoch,
+    /// Whose certificates it numbers.
+    pub authority: AuthorityId,
+    /// When it was opened.
+    pub opened_at: Timestamp,
+    /// When it was closed, if it was.
+    pub closed_at: Option<Timestamp>,
+    /// The lowest index that was never leased.
+    pub next_index: u32,
+}
+
+/// A lease of consecutive indices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseRecord {
+    /// Numbering space.
+    pub epoch: Epoch,
+    /// First index.
+    pub first: Index,
+    /// How many.
+    pub count: u32,
+    /// From then on others may issue what of it was not committed.
+    pub expires_at: Timestamp,
+}
+
+/// A subject's id; from 1. 0 stands for the installation itself.
+pub type SubjectId = u64;
+
+/// Whether a subject is let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SubjectState {
+    /// Known; has no confirmed certificate yet.
+    Registered,
+    /// Has, or had, a confirmed certificate.
+    Active,
+    /// Put out, or retired: gets no certificate any more.
+    Out,
+}
+
+/// A device, gateway, service or operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// Its id; the store sets it at insertion.
+    pub id: SubjectId,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its fleet, of a device.
+    pub fleet: Option<FleetName>,
+    /// Its name, unique within kind and fleet without regard to case.
+    pub name: Name,
+    /// Whether it is let in.
+    pub state: SubjectState,
+    /// An operator's role.
+    pub role: Option<Role>,
+    /// The fleets that an operator, gateway or service was granted; None: all.
+    pub grants: Option<Vec<FleetName>>,
+    /// Names for its certificate.
+    pub dns_names: Vec<String>,
+    /// Addresses for its certificate.
+    pub addresses: Vec<IpAddr>,
+    /// What operators wrote down about it.
+    pub attributes: BTreeMap<String, String>,
+    /// The newest generation issued; 0 before the first.
+    pub last_generation: u32,
+    /// The newest generation confirmed; 0 before the first.
+    pub confirmed_generation: u32,
+    /// When it was registered.
+    pub created_at: Timestamp,
+    /// Rises with every change of the record by an operator; the ETag.
+    pub version: u64,
+}
+
+/// A certificate's record. Kept after the certificate ended: key hash, fingerprint, standing and generation are
+/// the tombstone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// The serial; epoch and index are in it.
+    pub serial: Serial,
+    /// Who issued it.
+    pub authority: AuthorityId,
+    /// Who holds it; None: the installation itself.
+    pub subject: Option<SubjectId>,
+    /// Which of the subject's certificates, from 1; 0 for the installation's own.
+    pub generation: u32,
+    /// SHA-256 over the public key; unique, for ever.
+    pub key_hash: KeyHash,
+    /// SHA-256 over the certificate.
+    pub fingerprint: Fingerprint,
+    /// What it is worth.
+    pub standing: Standing,
+    /// Start of validity.
+    pub not_before: Timestamp,
+    /// End of validity.
+    pub not_after: Timestamp,
+    /// When its holder should renew.
+    pub renew_after: Timestamp,
+    /// Until when it must be confirmed, while unconfirmed; None: no limit.
+    pub confirm_before: Option<Timestamp>,
+    /// When it was issued.
+    pub issued_at: Timestamp,
+    /// When its standing last changed.
+    pub changed_at: Timestamp,
+    /// The ledger that holds its entries.
+    pub ledger: LedgerName,
+    /// The position of its `issued` entry; the writer sets it.
+    pub position: u64,
+    /// The token that it was enrolled with.
+    pub token: Option<TokenId>,
+    /// The certificate.
+    pub der: Vec<u8>,
+}
+
+impl Certificate {
+    /// Whether it is unconfirmed and its time to live is over at `now`.
+    pub fn has_lapsed(&self, now: Timestamp) -> bool {
+        self.standing == Standing::Unconfirmed && self.confirm_before.is_some_and(|end| end <= now)
+    }
+}
+
+/// A token's public id.
+pub type TokenId = [u8; 8];
+
+/// Where a token is in its life. Expiry is told by the clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenState {
+    /// Not used.
+    Fresh,
+    /// Used; bound to this key until confirmation.
+    Reserved(KeyHash),
+    /// Used up by this key.
+    Used(KeyHash),
+    /// Withdrawn by an operator.
+    Withdrawn,
+}
+
+/// An enrollment token, or an invitation. The secret is kept as its SHA-256 alone.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token {
+    /// Public id.
+    pub id: TokenId,
+    /// SHA-256 over the secret.
+    pub secret_hash: [u8; 32],
+    /// What it admits.
+    pub kind: Kind,
+    /// The fleet, of a device's.
+    pub fleet: Option<FleetName>,
+    /// The one subject that it admits; None: whoever comes first, under the name that it asks for.
+    pub subject: Option<SubjectId>,
+    /// Where it is in its life.
+    pub state: TokenState,
+    /// When it ends; a reserved one may still be used by its key until its certificate lapses.
+    pub expires_at: Timestamp,
+    /// When it was minted.
+    pub created_at: Timestamp,
+    /// By whom; 0: the installation itself.
+    pub created_by: SubjectId,
+    /// What the operator wrote.
+    pub note: String,
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Token").field("id", &hex::encode(self.id)).field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+/// A ledger's tail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerRecord {
+    /// Its name.
+    pub name: LedgerName,
+    /// The first line of its checkpoints.
+    pub origin: String,
+    /// The label of its signing key.
+    pub key_label: String,
+    /// Ed25519 public key.
+    pub key: [u8; 32],
+    /// All that is needed to append.
+    pub frontier: Frontier,
+}
+
+impl LedgerRecord {
+    /// Size and root.
+    pub fn head(&self) -> Head {
+        self.frontier.head()
+    }
+}
+
+/// An entry as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEntry {
+    /// From 0.
+    pub position: u64,
+    /// CBOR.
+    pub entry: Vec<u8>,
+    /// CBOR of the details; None where there are none, or where they were erased.
+    pub details: Option<Vec<u8>>,
+}
+
+/// A revocation list as it was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredCrl {
+    /// Whose.
+    pub authority: AuthorityId,
+    /// CRLNumber.
+    pub number: u64,
+    /// When it was made.
+    pub this_update: Timestamp,
+    /// Until when it holds.
+    pub next_update: Timestamp,
+    /// The ledger position that it was made at.
+    pub position: u64,
+    /// The list.
+    pub der: Vec<u8>,
+}
+
+/// What an Idempotency-Key was used for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remembered {
+    /// SHA-256 over the request.
+    pub request_hash: [u8; 32],
+    /// What it made: a name, an id.
+    pub resource: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Which certificates to list. All conditions hold together.
+#[derive(Debug, Clone, Default)]
+pub struct CertificateFilter {
+    /// Of this authority.
+    pub authority: Option<AuthorityId>,
+    /// Of this subject.
+    pub subject: Option<SubjectId>,
+    /// Of subjects of this kind.
+    pub kind: Option<Kind>,
+    /// In this ledger: a fleet's devices, or the system's.
+    pub ledgers: Option<Vec<LedgerName>>,
+    /// Of this standing, by code.
+    pub standing: Option<u8>,
+    /// That end before this.
+    pub expiring_before: Option<Timestamp>,
+    /// That end after this.
+    pub expiring_after: Option<Timestamp>,
+    /// With this fingerprint.
+    pub fingerprint: Option<Fingerprint>,
+}
+
+/// Which subjects to list.
+#[derive(Debug, Clone)]
+pub struct SubjectFilter {
+    /// Of this kind.
+    pub kind: Kind,
+    /// Of this fleet.
+    pub fleet: Option<FleetName>,
+    /// Whose name holds this text, without regard to case.
+    pub search: Option<String>,
+    /// In this state.
+    pub state: Option<SubjectState>,
+}

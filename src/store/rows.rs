@@ -1,0 +1,118 @@
+//! Row operations. A backend implements them; acts and readings are written over them, once, for both backends.
+
+use fleetmark_domain::{Epoch, FleetName, Index, KeyHash, Kind, LedgerName, Serial, Standing, Timestamp};
+use fleetmark_ledger::entry::AuthorityState;
+use fleetmark_ledger::merkle::{Hash, Node};
+
+use super::StoreError;
+use super::model::{
+    AuthorityId, AuthorityRecord, Certificate, CertificateFilter, EpochRecord, Fleet, LeaseRecord, LedgerRecord, Remembered,
+    StoredCrl, StoredEntry, Subject, SubjectFilter, SubjectId, Token, TokenId,
+};
+
+/// A certificate's place as one number, ascending by epoch and index: `epoch << 32 | index`. Cursors of lists too.
+pub type CertificateId = u64;
+
+/// The place of `index` in `epoch`.
+pub fn certificate_id(epoch: Epoch, index: Index) -> CertificateId {
+    (u64::from(epoch.0) << 32) | u64::from(index.0)
+}
+
+/// A change of one certificate's standing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StandingUpdate {
+    /// Which.
+    pub serial: Serial,
+    /// To what.
+    pub standing: Standing,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Row operations, synchronous: a writer thread or a reader thread runs them. Lists are ascending, and give what follows
+/// `after`, at most `limit`.
+///
+/// Every method fails with a [`StoreError`] of the database alone, never with a refusal; an insertion that meets a unique
+/// value fails with [`StoreError::Collision`].
+#[rustfmt::skip]
+pub trait Rows {
+    // Installation-wide values: trust domain, installation id, restore marks.
+    fn value(&mut self, key: &str) -> Result<Option<Vec<u8>>, StoreError>;
+    fn set_value(&mut self, key: &str, value: &[u8]) -> Result<(), StoreError>;
+
+    fn fleet(&mut self, name: &FleetName) -> Result<Option<Fleet>, StoreError>;
+    fn fleets(&mut self, after: Option<&str>, limit: u32) -> Result<Vec<Fleet>, StoreError>;
+    fn insert_fleet(&mut self, fleet: &Fleet) -> Result<(), StoreError>;
+    fn update_fleet(&mut self, fleet: &Fleet) -> Result<(), StoreError>;
+
+    /// Every authority, by id. There are few.
+    fn authorities(&mut self) -> Result<Vec<AuthorityRecord>, StoreError>;
+    fn insert_authority(&mut self, authority: &AuthorityRecord) -> Result<(), StoreError>;
+    fn set_authority_state(&mut self, id: AuthorityId, state: AuthorityState) -> Result<(), StoreError>;
+
+    /// The epoch of this authority that is not closed, if there is one.
+    fn open_epoch(&mut self, authority: AuthorityId) -> Result<Option<EpochRecord>, StoreError>;
+    fn epoch(&mut self, number: Epoch) -> Result<Option<EpochRecord>, StoreError>;
+    /// The highest epoch number ever used; 0 before the first.
+    fn highest_epoch(&mut self) -> Result<Epoch, StoreError>;
+    fn insert_epoch(&mut self, epoch: &EpochRecord) -> Result<(), StoreError>;
+    fn update_epoch(&mut self, epoch: &EpochRecord) -> Result<(), StoreError>;
+    /// The lease of this epoch that expired first, before `now`.
+    fn expired_lease(&mut self, epoch: Epoch, now: Timestamp) -> Result<Option<LeaseRecord>, StoreError>;
+    fn insert_lease(&mut self, lease: &LeaseRecord) -> Result<(), StoreError>;
+    fn delete_lease(&mut self, epoch: Epoch, first: Index) -> Result<(), StoreError>;
+
+    fn subject(&mut self, id: SubjectId) -> Result<Option<Subject>, StoreError>;
+    /// `folded` is [`fleetmark_domain::Name::folded`].
+    fn subject_by_name(&mut self, kind: Kind, fleet: Option<&FleetName>, folded: &str) -> Result<Option<Subject>, StoreError>;
+    fn subjects(&mut self, filter: &SubjectFilter, after: SubjectId, limit: u32) -> Result<Vec<Subject>, StoreError>;
+    /// Inserts, and returns the new id; `subject.id` is not read.
+    fn insert_subject(&mut self, subject: &Subject) -> Result<SubjectId, StoreError>;
+    fn update_subject(&mut self, subject: &Subject) -> Result<(), StoreError>;
+    /// Sets generations and state alone: what enrollment and confirmation change.
+    fn advance_subject(&mut self, subject: &Subject) -> Result<(), StoreError>;
+    /// How many operators hold the role owner and are not out.
+    fn owners(&mut self) -> Result<u64, StoreError>;
+
+    /// The certificate of this epoch and index.
+    fn certificate(&mut self, id: CertificateId) -> Result<Option<Certificate>, StoreError>;
+    fn certificate_by_key(&mut self, key: &KeyHash) -> Result<Option<Certificate>, StoreError>;
+    /// The certificate of this subject and generation.
+    fn certificate_of(&mut self, subject: SubjectId, generation: u32) -> Result<Option<Certificate>, StoreError>;
+    /// The subject's certificates that are not revoked, by generation.
+    fn live_certificates_of(&mut self, subject: SubjectId) -> Result<Vec<Certificate>, StoreError>;
+    fn certificates(&mut self, filter: &CertificateFilter, after: CertificateId, limit: u32) -> Result<Vec<Certificate>, StoreError>;
+    /// Certificates of `authority` of a standing other than unconfirmed and good, that end after `now`.
+    fn not_good(&mut self, authority: AuthorityId, now: Timestamp, after: CertificateId, limit: u32) -> Result<Vec<Certificate>, StoreError>;
+    /// Unconfirmed certificates whose time to live ended at or before `now`.
+    fn lapsed(&mut self, now: Timestamp, limit: u32) -> Result<Vec<Certificate>, StoreError>;
+    /// Which of these places hold a certificate.
+    fn taken(&mut self, epoch: Epoch, first: Index, count: u32) -> Result<Vec<Index>, StoreError>;
+    fn insert_certificate(&mut self, certificate: &Certificate) -> Result<(), StoreError>;
+    fn update_standing(&mut self, update: &StandingUpdate) -> Result<(), StoreError>;
+
+    fn token(&mut self, id: &TokenId) -> Result<Option<Token>, StoreError>;
+    fn tokens(&mut self, kind: Kind, fleet: Option<&FleetName>, after: Option<&TokenId>, limit: u32) -> Result<Vec<Token>, StoreError>;
+    fn insert_token(&mut self, token: &Token) -> Result<(), StoreError>;
+    fn set_token_state(&mut self, token: &Token) -> Result<(), StoreError>;
+
+    fn ledgers(&mut self) -> Result<Vec<LedgerRecord>, StoreError>;
+    fn ledger(&mut self, name: &LedgerName) -> Result<Option<LedgerRecord>, StoreError>;
+    /// Like [`Self::ledger`], and keeps others from appending until the transaction ends.
+    fn lock_ledger(&mut self, name: &LedgerName) -> Result<Option<LedgerRecord>, StoreError>;
+    fn insert_ledger(&mut self, ledger: &LedgerRecord) -> Result<(), StoreError>;
+    fn set_frontier(&mut self, ledger: &LedgerRecord) -> Result<(), StoreError>;
+    fn insert_entries(&mut self, ledger: &LedgerName, entries: &[StoredEntry]) -> Result<(), StoreError>;
+    fn entries(&mut self, ledger: &LedgerName, from: u64, limit: u32) -> Result<Vec<StoredEntry>, StoreError>;
+    fn insert_nodes(&mut self, ledger: &LedgerName, nodes: &[(Node, Hash)]) -> Result<(), StoreError>;
+    /// `count` stored nodes of `node.level` (8, 16, …) from `node.index`.
+    fn nodes(&mut self, ledger: &LedgerName, node: Node, count: u16) -> Result<Vec<Hash>, StoreError>;
+
+    fn crl(&mut self, authority: AuthorityId) -> Result<Option<StoredCrl>, StoreError>;
+    fn put_crl(&mut self, crl: &StoredCrl) -> Result<(), StoreError>;
+
+    fn remembered(&mut self, subject: SubjectId, key: &str) -> Result<Option<Remembered>, StoreError>;
+    fn remember(&mut self, subject: SubjectId, key: &str, value: &Remembered) -> Result<(), StoreError>;
+    /// Forgets what was remembered before `before`.
+    fn forget(&mut self, before: Timestamp) -> Result<u64, StoreError>;
+}

@@ -1,0 +1,3 @@
+//! Clock, logs and metrics.
+
+pub mod clock;
