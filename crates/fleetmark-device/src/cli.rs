@@ -102,7 +102,7 @@ struct ServerArguments {
 
 #[derive(Args)]
 struct TokenArguments {
-    /// The enrollment token. Better given by --token-file or in FLEETMARK_TOKEN: other processes can read this.
+    /// The enrollment token. Better given by --token-file or in `FLEETMARK_TOKEN`: other processes can read this.
     #[arg(long, conflicts_with = "token_file")]
     token: Option<String>,
     /// A file that holds the enrollment token.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use x509_parser::prelude::{FromDer as _, X509CertificationRequest};
 
 use crate::agent::Setup;
-use crate::clock::Dates;
+use crate::clock::{Clock as _, Dates, SystemClock};
 use crate::door::Door;
 use crate::http::provider;
 use crate::pkcs7::tests::certs_only;
@@ -31,7 +31,7 @@ pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 
 /// The real time: the test server's TLS verifies client certificates by it.
 pub(crate) fn now() -> Timestamp {
-    Timestamp(0) + SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970")
+    SystemClock::default().wall()
 }
 
 pub(crate) fn around(begin: Timestamp, life: Duration) -> Dates {
@@ -301,6 +301,11 @@ fn answer(request: &Request, authority: &Authority, state: &mut State, trick: &T
                 let mut value = value.clone();
                 value["standing"] = json!("good");
                 json(value)
+            }
+            None if request.token.as_deref() == Some("good") => {
+                let body: Value = serde_json::from_slice(&request.body).expect("body");
+                let found = state.issued.values().find(|(value, _)| value["fingerprint"] == body["fingerprint"]);
+                found.map_or_else(|| refuse(404, "not_found"), |(value, _)| json(value.clone()))
             }
             None => refuse(401, "certificate_required"),
         },

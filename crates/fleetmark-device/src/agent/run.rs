@@ -152,8 +152,8 @@ impl Failures {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::answer::Record;
     use crate::error::Refused;
-    use crate::store::Record;
     use fleetmark_domain::{Epoch, Fingerprint, Index, Serial};
 
     fn generation(confirmed: bool) -> Generation {

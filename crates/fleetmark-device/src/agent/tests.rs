@@ -318,3 +318,32 @@ async fn a_directory_keeps_its_identity() {
     drop(held);
     assert!(Agent::open(dir.path(), clock()).is_ok());
 }
+
+#[tokio::test]
+async fn a_token_confirms_without_a_second_connection() {
+    let (dir, server) = (TempDir::new().expect("dir"), Server::start());
+    let mut agent = agent(&dir, &server).await;
+    agent.enroll(&good(), false).await.expect("enrolled");
+    let record = agent.current().expect("read").expect("identity").record;
+    let client = agent.anonymous().expect("client");
+    let confirmed = client.confirm_with_token(&good(), record.fingerprint).await.expect("confirmed");
+    assert_eq!(confirmed.serial, record.serial);
+    client.ask_time().await.expect("time");
+    assert_eq!(client.renew("").await.expect_err("no certificate").code(), "certificate_required");
+}
+
+#[tokio::test]
+async fn a_client_certificate_that_the_handshake_refuses_is_told_apart() {
+    let (dir, server) = (TempDir::new().expect("dir"), Server::start());
+    let agent = enrolled(&dir, &server).await;
+    let current = agent.current().expect("read").expect("identity");
+    let (fullchain, key) = (agent.store.fullchain(&current).expect("chain"), agent.store.key(&current).expect("key"));
+    for name in ["ca", "other", "ca", "other"] {
+        let other = Server::start_with(Authority::new(name), around(now() - DAY, DAY * 90));
+        let setup = other.setup();
+        let roots = Roots::new(vec![other.authority.root.clone()]).expect("roots");
+        let client = Client::with_certificate(&setup.server, &setup.door, &roots, agent.time(), &fullchain, &key);
+        let error = client.expect("client").renew("").await.expect_err("foreign");
+        assert_eq!((error.code(), error.exit_code()), ("certificate_not_taken", 3), "{error}");
+    }
+}
