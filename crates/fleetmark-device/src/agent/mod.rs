@@ -78,6 +78,12 @@ impl Agent {
         Client::with_certificate(&self.settings.server, &self.settings.door, &self.roots, &self.time, &fullchain, &key)
     }
 
+    /// Asks the server for the time, and notes it.
+    pub async fn ask_time(&self) -> Result<(), Error> {
+        self.anonymous()?.ask_time().await?;
+        self.note_time()
+    }
+
     /// Judges an answer to `pending`, keeps it and puts it to use.
     fn take(&mut self, issued: &Issued, pending: &Pending, expected: &Expected) -> Result<Generation, Error> {
         let accepted = accept(issued, &pending.key, expected, &self.roots)?;

@@ -347,3 +347,25 @@ async fn a_client_certificate_that_the_handshake_refuses_is_told_apart() {
         assert_eq!((error.code(), error.exit_code()), ("certificate_not_taken", 3), "{error}");
     }
 }
+
+#[tokio::test]
+async fn a_device_without_a_clock_asks_for_the_time_before_it_sleeps() {
+    let (dir, server) = (TempDir::new().expect("dir"), Server::start());
+    drop(enrolled(&dir, &server).await);
+    let note = dir.path().join("clock.json");
+    fs::write(&note, r#"{"server_time":"2020-01-01T00:00:00Z","wall_behind_seconds":0}"#).expect("write");
+    let mut agent = Agent::open(dir.path(), FakeClock::at(1)).expect("open");
+    let shutdown = tokio::time::sleep(Duration::from_millis(500));
+    agent.run(None, shutdown).await.expect("run");
+    assert_eq!(server.log().last().map(String::as_str), Some("GET /v1/time"));
+    assert!(agent.time().now() + DAY > now());
+    let later = Agent::open(dir.path(), FakeClock::at(1));
+    assert_eq!(later.expect_err("held").code(), "directory_busy");
+    drop(agent);
+    // A single renewal, from a timer say, asks as well.
+    let mut agent = Agent::open(dir.path(), FakeClock::at(1)).expect("open");
+    assert!(matches!(agent.renew(false).await, Ok(Renewal::NotDue(_))));
+    assert_eq!(server.log().iter().filter(|line| *line == "GET /v1/time").count(), 2);
+    let noted = crate::store::View::new(dir.path()).clock().expect("read").expect("note");
+    assert!(noted.server_time + DAY > now());
+}

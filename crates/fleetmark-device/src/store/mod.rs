@@ -94,6 +94,9 @@ impl Store {
         if self.current()?.is_none_or(|current| current.number < newest.number) {
             return self.adopt(&newest);
         }
+        if newest.record.confirmed {
+            self.prune(newest.number)?;
+        }
         self.discard_answered(&newest)
     }
 
