@@ -41,7 +41,8 @@ impl Agent {
     /// # Errors
     /// [`Error::Usage`] when it was not; those of [`Store::open`].
     pub fn open(dir: &Path, clock: Arc<dyn Clock>) -> Result<Self, Error> {
-        let missing = || Error::Usage(format!("{} was not set up yet: use enroll first", dir.display()));
+        let missing =
+            || Error::Usage(format!("{} was not set up yet: --server and --ca-fingerprint are needed", dir.display()));
         if !dir.is_dir() {
             return Err(missing());
         }

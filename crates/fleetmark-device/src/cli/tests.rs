@@ -78,6 +78,9 @@ fn exit_codes_are_as_documented() {
     assert_eq!((code, said["outcome"].as_str()), (Some(0), Some("not_due")));
     let (code, said) = run(&["status", "--json", "--dir", path]);
     assert_eq!((code, said["state"].as_str()), (Some(0), Some("good")));
+    // The directory knows the server.
+    let (code, said) = run(&["enroll", "--json", "--dir", path, "--token", "good", "--replace"]);
+    assert_eq!((code, said["outcome"].as_str()), (Some(0), Some("enrolled")));
     let missing = Arguments::try_parse_from(["fleetmark-device", "enroll"]).expect_err("missing");
     assert_eq!(missing.exit_code(), 2);
 }
@@ -113,18 +116,25 @@ fn wait(child: &mut Child) -> Option<i32> {
 }
 
 #[test]
-fn run_enrolls_and_stops_at_sigterm() {
+fn run_enrolls_stops_at_sigterm_and_starts_again() {
     let (server, dir) = (Server::start(), TempDir::new().expect("dir"));
     let pin = server.authority.pin().to_string();
     let mut arguments = enroll(&server, &pin, dir.path(), "good");
     arguments[0] = "run";
     let mut child = process(None, &arguments).spawn().expect("run");
     let began = Instant::now();
+    let path = dir.path().to_str().expect("text");
     while status(dir.path(), &SystemClock::default()).map_or("", |status| status.state) != "good" {
         assert!(began.elapsed() < Duration::from_secs(20), "not enrolled in time");
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(Process::new("kill").arg(child.id().to_string()).status().expect("kill").success());
+    assert_eq!(wait(&mut child), Some(0));
+    // The directory says the rest.
+    let mut child = process(None, &["run", "--dir", path]).spawn().expect("run");
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(child.try_wait().expect("wait").is_none(), "it sleeps until the renewal is due");
+    assert!(Process::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill").success());
     assert_eq!(wait(&mut child), Some(0));
 }
 
