@@ -8,6 +8,7 @@
 //! - [`certificates`]: search and look-up.
 //! - [`authorities`]: the issuing authorities in memory: keys, certificates, index leases.
 //! - [`publish`]: CRLs and OCSP answers as views of the ledger.
+//! - [`overview`]: the authorities with what their certificates say, and the writer's queue.
 //! - [`audit`]: the ledgers' checkpoints, entries and proofs.
 //! - `issue`: one certificate, from a holder's record to a certificate's record.
 //! - [`install`]: what the first start makes.
@@ -20,6 +21,7 @@ pub mod enroll;
 pub mod fleets;
 pub mod install;
 mod issue;
+pub mod overview;
 pub mod publish;
 pub mod standing;
 pub mod subjects;
@@ -178,11 +180,6 @@ impl Registrar {
     /// The ledgers' publisher.
     pub const fn publisher(&self) -> &Arc<Publisher> {
         &self.publisher
-    }
-
-    /// How many acts wait to become durable: urgent, ordinary.
-    pub fn waiting(&self) -> (usize, usize) {
-        self.store.waiting()
     }
 
     /// Details of an entry, under a fresh salt.
