@@ -14,6 +14,8 @@ mod queries;
 
 pub mod acts;
 pub mod backend;
+#[cfg(test)]
+mod contract;
 pub mod engine;
 pub mod location;
 mod migrations;
