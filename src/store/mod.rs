@@ -20,6 +20,7 @@ pub mod engine;
 pub mod location;
 mod migrations;
 pub mod model;
+pub mod postgres;
 mod queue;
 pub mod rows;
 mod schema;
