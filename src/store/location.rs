@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::backend::Backend;
 use super::engine::{Engine, on_a_thread};
 use super::postgres::{Postgres, PostgresLocation, PostgresLocationError};
 use super::sqlite::Sqlite;
@@ -58,10 +59,14 @@ impl fmt::Debug for StoreLocation {
 /// See [`Sqlite::open`] and [`Postgres::open`].
 pub async fn open(location: StoreLocation, signer: SharedHeadSigner) -> Result<Arc<dyn Store>, StoreError> {
     on_a_thread(move || match location {
-        StoreLocation::Sqlite(path) => Ok(Arc::new(Engine::start(Sqlite::open(&path)?, signer)?) as Arc<dyn Store>),
-        StoreLocation::Postgres(location) => Ok(Arc::new(Engine::start(Postgres::open(*location)?, signer)?) as Arc<dyn Store>),
+        StoreLocation::Sqlite(path) => started(Sqlite::open(&path)?, signer),
+        StoreLocation::Postgres(location) => started(Postgres::open(*location)?, signer),
     })
     .await
+}
+
+fn started<B: Backend>(backend: B, signer: SharedHeadSigner) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(Arc::new(Engine::start(backend, signer)?))
 }
 
 #[cfg(test)]

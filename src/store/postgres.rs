@@ -88,6 +88,7 @@ pub struct PostgresRows {
 }
 
 impl PostgresRows {
+    #[expect(clippy::unused_self, reason = "the queries, written once, ask the connection")]
     fn fault(&self, error: Error) -> StoreError {
         match &error {
             Error::DatabaseError(DatabaseErrorKind::UniqueViolation | DatabaseErrorKind::SerializationFailure, _) => {

@@ -43,18 +43,14 @@ impl Driver {
         let closed = Arc::new(AtomicBool::new(false));
         let client = runtime.block_on(async {
             let unavailable = |source| StoreError::Unavailable(Box::new(source));
-            match &self.tls {
-                Some(tls) => {
-                    let (client, connection) = location.config.connect(tls.clone()).await.map_err(unavailable)?;
-                    tokio::spawn(drive(connection, Arc::clone(&closed)));
-                    Ok::<_, StoreError>(client)
-                }
-                None => {
-                    let (client, connection) = location.config.connect(NoTls).await.map_err(unavailable)?;
-                    tokio::spawn(drive(connection, Arc::clone(&closed)));
-                    Ok(client)
-                }
+            if let Some(tls) = &self.tls {
+                let (client, connection) = location.config.connect(tls.clone()).await.map_err(unavailable)?;
+                tokio::spawn(drive(connection, Arc::clone(&closed)));
+                return Ok::<_, StoreError>(client);
             }
+            let (client, connection) = location.config.connect(NoTls).await.map_err(unavailable)?;
+            tokio::spawn(drive(connection, Arc::clone(&closed)));
+            Ok(client)
         })?;
         let connection = runtime.block_on(AsyncPgConnection::try_from(client));
         let connection = connection.map_err(|source| StoreError::Unavailable(Box::new(source)))?;

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 const BINARIES: &str = "/usr/lib/postgresql/15/bin";
 
+/// A running cluster.
 pub struct Cluster {
     directory: PathBuf,
     port: u16,
@@ -53,24 +54,26 @@ impl Cluster {
         let port = TcpListener::bind("127.0.0.1:0").expect("port").local_addr().expect("address").port();
         let rules = "local all all trust\nhostssl all all 127.0.0.1/32 trust\n";
         std::fs::write(data.join("pg_hba.conf"), rules).expect("rules");
-        // The server ends when the pipe to this process does.
-        let script = format!(
-            "{BINARIES}/postgres -D {data} -k {directory} -p {port} -c listen_addresses=127.0.0.1 -c ssl=on \
-             -c ssl_cert_file={data}/server.pem -c ssl_key_file={data}/server.key >{data}/log 2>&1 & \
-             read -r line; kill -INT $!; wait; rm -rf {data}",
+        let options = format!(
+            "-k {directory} -p {port} -c listen_addresses=127.0.0.1 -c ssl=on -c ssl_cert_file={data}/server.pem \
+             -c ssl_key_file={data}/server.key",
             data = data.display(),
             directory = directory.display(),
         );
-        let keeper = command("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().expect("postgres");
-        let cluster = Self { directory, port, _keeper: keeper };
-        let ready = || cluster.command("pg_isready").stdout(Stdio::null()).status().is_ok_and(|status| status.success());
-        let mut patience = 300;
-        while !ready() {
-            patience -= 1;
-            assert!(patience > 0, "PostgreSQL did not start: {:?}", std::fs::read_to_string(data.join("log")));
-            std::thread::sleep(std::time::Duration::from_millis(100));
-        }
-        cluster
+        let log = data.join("log");
+        run(command("pg_ctl").arg("-D").arg(&data).arg("-l").arg(&log).args(["-w", "-o", &options, "start"]));
+        // The cluster ends when the pipe to this process does.
+        let mut stop = command("pg_ctl");
+        stop.arg("-D").arg(&data).args(["-m", "immediate", "stop"]);
+        let keeper = Command::new("sh")
+            .args(["-c", "read -r line; directory=$1; shift; \"$@\" >/dev/null; rm -rf \"$directory\"", "keeper"])
+            .arg(&directory)
+            .arg(stop.get_program())
+            .args(stop.get_args())
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("keeper");
+        Self { directory, port, _keeper: keeper }
     }
 
     fn command(&self, program: &str) -> Command {

@@ -94,7 +94,7 @@ fn a_newer_schema_is_refused_by_name() {
     drop(sqlite);
     match Sqlite::open(&path) {
         Err(StoreError::NewerSchema { found, known }) => {
-            assert_eq!((found.as_str(), known.as_str()), ("99990101000000", "00000000000001"))
+            assert_eq!((found.as_str(), known.as_str()), ("99990101000000", "00000000000001"));
         }
         Err(other) => panic!("{other:?}"),
         Ok(_) => panic!("opened"),

@@ -39,7 +39,7 @@ enum Does {
     Wait(Mutex<(mpsc::Sender<()>, mpsc::Receiver<()>)>),
 }
 
-fn put(key: impl ToString, does: Does) -> Put {
+fn put(key: impl std::fmt::Display, does: Does) -> Put {
     Put { key: key.to_string(), octets: 8, lane: Lane::Ordinary, does }
 }
 
@@ -56,14 +56,13 @@ impl Act for Put {
 
     fn perform(&self, transaction: &mut Transaction<'_>) -> Result<u64, StoreError> {
         match &self.does {
-            Does::Well => {}
             Does::Refuse => return Err(Refusal::NotPermitted.into()),
             Does::Wait(gate) => {
                 let gate = gate.lock().unwrap();
                 gate.0.send(()).unwrap();
                 gate.1.recv().unwrap();
             }
-            Does::Collide | Does::Panic => {}
+            Does::Well | Does::Collide | Does::Panic => {}
         }
         transaction.rows.set_value(&self.key, &vec![1; self.octets])?;
         let event = Event::AuthorityChanged {
@@ -97,7 +96,7 @@ impl Act for OpenLedger {
 
 fn engine(sqlite: Sqlite) -> (Arc<Engine<Sqlite>>, Arc<Signed>) {
     let signed = Arc::new(Signed::default());
-    let engine = Engine::start(sqlite, Arc::clone(&signed) as SharedHeadSigner).unwrap();
+    let engine = Engine::start(sqlite, Arc::<Signed>::clone(&signed)).unwrap();
     (Arc::new(engine), signed)
 }
 
