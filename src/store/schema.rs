@@ -28,7 +28,6 @@ diesel::table! {
         fleet -> Text,
         state -> SmallInt,
         key_label -> Text,
-        ocsp_key_label -> Text,
         certificate -> Binary,
         issuer -> Nullable<BigInt>,
         created_at -> BigInt,

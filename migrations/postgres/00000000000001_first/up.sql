@@ -23,7 +23,6 @@ CREATE TABLE authorities (
     fleet TEXT NOT NULL,
     state SMALLINT NOT NULL,
     key_label TEXT NOT NULL,
-    ocsp_key_label TEXT NOT NULL,
     certificate BYTEA NOT NULL,
     issuer BIGINT REFERENCES authorities (id),
     created_at BIGINT NOT NULL

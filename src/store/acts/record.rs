@@ -6,7 +6,7 @@ use fleetmark_ledger::entry::Event;
 
 use super::found::issued;
 use super::standing::set_standing;
-use crate::store::model::{Certificate, Subject, SubjectId, SubjectState, Token, TokenId, TokenState};
+use crate::store::model::{Certificate, Credential, Subject, SubjectId, SubjectState, Token, TokenId, TokenState};
 use crate::store::rows::certificate_id;
 use crate::store::transaction::Transaction;
 use crate::store::{Act, StoreError};
@@ -20,6 +20,8 @@ pub struct RecordCertificate {
     pub holder: Holder,
     /// By what right.
     pub proof: Proof,
+    /// Under which of the installation's values the server remembers it as its own.
+    pub credential: Option<(String, Credential)>,
     /// Who did it.
     pub details: Details,
     /// Now.
@@ -84,6 +86,9 @@ impl Act for RecordCertificate {
         set_standing(transaction, &earlier, Standing::Revoked(RevocationReason::Superseded), self.at, Some(&self.details))?;
         if let Some(token) = token {
             transaction.rows.set_token_state(&Token { state: TokenState::Reserved(self.certificate.key_hash), ..token })?;
+        }
+        if let Some((name, credential)) = &self.credential {
+            transaction.rows.set_value(name, &credential.encode())?;
         }
         Ok(Recorded::New(self.write(transaction, subject)?))
     }
