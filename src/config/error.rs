@@ -11,6 +11,9 @@ pub enum ConfigError {
     /// The file cannot be read.
     #[error("{}: it cannot be read", .0.display())]
     File(PathBuf, #[source] std::io::Error),
+    /// The data directory or its configuration cannot be made.
+    #[error("{}: it cannot be written; name another data directory with --data, or correct its owner and mode", .0.display())]
+    Unwritable(PathBuf, #[source] std::io::Error),
     /// The file is no TOML.
     #[error("{origin}: it is no TOML: {reason}")]
     Syntax {

@@ -1,6 +1,14 @@
 //! What lies where in the data directory (mode 0700).
 
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+
+use super::{ConfigError, Overrides};
+
+/// What stands at the head of a configuration that we write.
+const HEAD: &str = "# Written at the first start from what the command line said.\n\
+    # All keys, with their defaults, are in docs/configuration.md.\n";
 
 /// A data directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,5 +63,31 @@ impl Layout {
     /// Whether an installation was made here: there is a key.
     pub fn is_initialised(&self) -> bool {
         std::fs::read_dir(self.keys()).is_ok_and(|mut keys| keys.next().is_some())
+    }
+
+    /// Makes the directory with mode 0700, where it is not there.
+    ///
+    /// # Errors
+    /// [`ConfigError::File`].
+    pub fn create(&self) -> Result<(), ConfigError> {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0);
+        made.map_err(|error| ConfigError::Unwritable(self.0.clone(), error))
+    }
+
+    /// Keeps what the command line said as the configuration file, where there is none; says whether it did.
+    ///
+    /// # Errors
+    /// [`ConfigError::Unwritable`].
+    pub fn keep(&self, overrides: &Overrides) -> Result<bool, ConfigError> {
+        let path = self.config_file();
+        let failed = |error| ConfigError::Unwritable(path.clone(), error);
+        let text = toml::to_string(overrides).map_err(|error| failed(std::io::Error::other(error)))?;
+        let mut file = match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
+            Err(error) => return Err(failed(error)),
+        };
+        file.write_all(HEAD.as_bytes()).and_then(|()| file.write_all(text.as_bytes())).and_then(|()| file.sync_all()).map_err(failed)?;
+        Ok(true)
     }
 }

@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+/// The key of a request that was not answered yet.
+const PENDING_KEY: &str = "key.pem.new";
+
 /// The largest file of a profile, in octets.
 const MAX_FILE: u64 = 256 * 1024;
 
@@ -35,8 +38,8 @@ pub struct ProfileSettings {
 
 /// What a new profile is made of.
 pub struct NewProfile<'a> {
-    /// `operator.toml`.
-    pub settings: ProfileSettings,
+    /// `operator.toml`; None for a gateway or service, which has none.
+    pub settings: Option<ProfileSettings>,
     /// The private key, PKCS#8 PEM.
     pub key_pem: &'a str,
     /// The certificate and its issuing authority, PEM.
@@ -123,23 +126,6 @@ impl Profile {
         Ok(profile)
     }
 
-    /// Makes a profile, key first; the directory is made with mode 0700.
-    ///
-    /// # Errors
-    /// [`ProfileError::Exists`] unless `replace`; [`ProfileError::File`].
-    pub fn create(directory: &Path, new: &NewProfile<'_>, replace: bool) -> Result<Self, ProfileError> {
-        if directory.join("operator.toml").exists() && !replace {
-            return Err(ProfileError::Exists(directory.to_owned()));
-        }
-        make_directory(directory)?;
-        let settings = toml::to_string(&new.settings).map_err(|error| form(&directory.join("operator.toml"), &error.to_string()))?;
-        write_durably(&directory.join("key.pem"), new.key_pem.as_bytes(), 0o600)?;
-        write_durably(&directory.join("cert.pem"), new.certificate_pem.as_bytes(), 0o644)?;
-        write_durably(&directory.join("ca.pem"), new.ca_pem.as_bytes(), 0o644)?;
-        write_durably(&directory.join("operator.toml"), settings.as_bytes(), 0o644)?;
-        Ok(Self { directory: directory.to_owned(), settings: new.settings.clone() })
-    }
-
     /// The private key, PKCS#8 PEM.
     ///
     /// # Errors
@@ -164,25 +150,13 @@ impl Profile {
         read_limited(&self.directory.join("ca.pem"))
     }
 
-    /// The key for a renewal: the one of a renewal that was not answered, else `make`'s, kept before it is used.
-    ///
-    /// # Errors
-    /// [`ProfileError`], and what `make` gives.
-    pub fn renewal_key<E: From<ProfileError>>(&self, make: impl FnOnce() -> Result<Zeroizing<String>, E>) -> Result<Zeroizing<Vec<u8>>, E> {
-        let path = self.directory.join("key.pem.new");
-        if path.exists() {
-            return Ok(read_secret(&path)?);
-        }
-        let key = make()?;
-        write_durably(&path, key.as_bytes(), 0o600)?;
-        Ok(Zeroizing::new(key.as_bytes().to_vec()))
-    }
-
-    /// Puts the renewed certificate, and the key that it was asked for with, in the old ones' place.
+    /// Puts the renewed certificate, and the key that it was asked for with, in the old ones' place; `ca_pem` holds the
+    /// old roots, and may hold more.
     ///
     /// # Errors
     /// [`ProfileError::File`].
-    pub fn renewed(&self, certificate_pem: &str) -> Result<(), ProfileError> {
+    pub fn renewed(&self, certificate_pem: &str, ca_pem: &str) -> Result<(), ProfileError> {
+        write_durably(&self.directory.join("ca.pem"), ca_pem.as_bytes(), 0o644)?;
         write_durably(&self.directory.join("cert.pem.new"), certificate_pem.as_bytes(), 0o644)?;
         self.finish_renewal()
     }
@@ -200,6 +174,60 @@ impl Profile {
         }
         sync_directory(&self.directory)
     }
+}
+
+/// Makes a profile's files, `operator.toml` last; the directory is made with mode 0700.
+///
+/// # Errors
+/// [`ProfileError::Exists`] where there is a certificate, unless `replace`; [`ProfileError::File`].
+pub fn create(directory: &Path, new: &NewProfile<'_>, replace: bool) -> Result<(), ProfileError> {
+    if directory.join("cert.pem").exists() && !replace {
+        return Err(ProfileError::Exists(directory.to_owned()));
+    }
+    make_directory(directory)?;
+    write_durably(&directory.join("key.pem"), new.key_pem.as_bytes(), 0o600)?;
+    let pending = directory.join(PENDING_KEY);
+    if pending.exists() {
+        std::fs::remove_file(&pending).map_err(at(&pending))?;
+    }
+    write_durably(&directory.join("ca.pem"), new.ca_pem.as_bytes(), 0o644)?;
+    write_durably(&directory.join("cert.pem"), new.certificate_pem.as_bytes(), 0o644)?;
+    let Some(settings) = &new.settings else {
+        return Ok(());
+    };
+    let path = directory.join("operator.toml");
+    let settings = toml::to_string(settings).map_err(|error| form(&path, &error.to_string()))?;
+    write_durably(&path, settings.as_bytes(), 0o644)
+}
+
+/// The key to ask for a certificate with: the one of a request that was not answered, else `make`'s, kept in `directory`
+/// before it is used.
+///
+/// # Errors
+/// [`ProfileError`], and what `make` gives.
+pub fn pending_key<E: From<ProfileError>>(
+    directory: &Path,
+    make: impl FnOnce() -> Result<Zeroizing<String>, E>,
+) -> Result<Zeroizing<String>, E> {
+    let path = directory.join(PENDING_KEY);
+    if path.exists() {
+        let octets = read_secret(&path)?;
+        let text = std::str::from_utf8(&octets).map_err(|_| form(&path, "it is not text"))?;
+        return Ok(Zeroizing::new(text.to_owned()));
+    }
+    make_directory(directory)?;
+    let key = make()?;
+    write_durably(&path, key.as_bytes(), 0o600)?;
+    Ok(key)
+}
+
+/// Throws the key of an unanswered request away: the server refused the key itself.
+///
+/// # Errors
+/// [`ProfileError::File`].
+pub fn forget_pending_key(directory: &Path) -> Result<(), ProfileError> {
+    let path = directory.join(PENDING_KEY);
+    std::fs::remove_file(&path).map_err(at(&path))
 }
 
 fn usual_places() -> Vec<PathBuf> {

@@ -86,9 +86,6 @@ pub struct Overrides {
     /// `trust_domain`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trust_domain: Option<String>,
-    /// `doors`
-    #[serde(skip_serializing_if = "DoorOverrides::is_empty")]
-    pub doors: DoorOverrides,
     /// `names`
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
@@ -101,12 +98,15 @@ pub struct Overrides {
     /// `passphrase_file`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub passphrase_file: Option<String>,
-    /// `log`
-    #[serde(skip_serializing_if = "LogOverrides::is_empty")]
-    pub log: LogOverrides,
     /// `danger_online_root`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub danger_online_root: Option<bool>,
+    /// `doors`
+    #[serde(skip_serializing_if = "DoorOverrides::is_empty")]
+    pub doors: DoorOverrides,
+    /// `log`
+    #[serde(skip_serializing_if = "LogOverrides::is_empty")]
+    pub log: LogOverrides,
 }
 
 /// `doors`

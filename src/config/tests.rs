@@ -48,7 +48,8 @@ fn without_a_file_all_is_default() {
 fn the_command_line_is_stronger_than_the_environment_and_that_than_the_file() {
     let directory = tempfile::tempdir().unwrap();
     let layout = Layout::new(directory.path().to_owned());
-    let text = "names = [\"file.example\"]\ntrust_domain = \"file\"\n[doors]\ndevice = \"127.0.0.1:1\"\nadmin = \"127.0.0.1:2\"\n";
+    let text =
+        "names = [\"file.example\"]\ntrust_domain = \"file\"\n[doors]\ndevice = \"127.0.0.1:1\"\nadmin = \"127.0.0.1:2\"\n";
     std::fs::write(layout.config_file(), text).unwrap();
     // A provider in the environment's shape: variables cannot be set without unsafe code.
     let environment = figment::providers::Serialized::defaults(serde_json::json!({
@@ -56,7 +57,8 @@ fn the_command_line_is_stronger_than_the_environment_and_that_than_the_file() {
     }));
     let mut overrides = Overrides::default();
     overrides.doors.device = Some("127.0.0.1:4".to_owned());
-    let config = check::check(layout.clone(), &raw::read_with(&layout.config_file(), environment, &overrides).unwrap()).unwrap();
+    let config =
+        check::check(layout.clone(), &raw::read_with(&layout.config_file(), environment, &overrides).unwrap()).unwrap();
     assert_eq!(config.trust_domain.as_str(), "file");
     assert_eq!((config.names.dns, config.names.addresses.len()), (vec!["env.example".to_owned()], 1));
     assert_eq!(config.doors.device.port(), 4, "the command line");
@@ -184,19 +186,37 @@ fn a_made_passphrase_is_kept_and_found_again() {
 fn a_renewal_that_was_interrupted_is_finished() {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().join("operator");
+    let make = |text: &str| {
+        profile::pending_key::<ProfileError>(&place, || Ok(zeroize::Zeroizing::new(text.to_owned()))).unwrap().to_string()
+    };
+    assert_eq!(make("key 1"), "key 1");
+    assert_eq!(make("key x"), "key 1", "a lost answer is asked for again with the same key");
     let settings = ProfileSettings { server: "https://a:9443".to_owned(), device_door: "https://a:8443".to_owned() };
-    let new = NewProfile { settings, key_pem: "key 1", certificate_pem: "cert 1", ca_pem: "ca" };
-    let profile = Profile::create(&place, &new, false).unwrap();
-    assert!(matches!(Profile::create(&place, &new, false), Err(ProfileError::Exists(_))));
-    let make = |text: &str| profile.renewal_key::<ProfileError>(|| Ok(zeroize::Zeroizing::new(text.to_owned()))).unwrap();
-    assert_eq!(*make("key 2"), b"key 2");
-    assert_eq!(*make("key 3"), b"key 2", "a lost answer is asked for again with the same key");
+    let new = NewProfile { settings: Some(settings), key_pem: "key 1", certificate_pem: "cert 1", ca_pem: "ca" };
+    profile::create(&place, &new, false).unwrap();
+    assert!(matches!(profile::create(&place, &new, false), Err(ProfileError::Exists(_))));
+    assert_eq!(make("key 2"), "key 2", "the first key is no longer pending");
     assert_eq!(*Profile::open(&place).unwrap().key_pem().unwrap(), b"key 1", "not answered: the old key holds");
-    // The machine dies after the certificate was written and before anything was renamed, or between the two.
+    // The machine dies after the certificate was written and before anything was renamed.
     std::fs::write(place.join("cert.pem.new"), "cert 2").unwrap();
     let opened = Profile::open(&place).unwrap();
     assert_eq!(*opened.key_pem().unwrap(), b"key 2");
     assert_eq!(opened.certificate_pem().unwrap(), b"cert 2");
     std::fs::set_permissions(place.join("key.pem"), Permissions::from_mode(0o640)).unwrap();
     assert!(matches!(opened.key_pem(), Err(ProfileError::Permissions { .. })));
+}
+
+#[test]
+fn what_was_given_at_the_first_start_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let layout = Layout::new(directory.path().join("data"));
+    layout.create().unwrap();
+    let mut overrides = Overrides { names: vec!["ca.example".to_owned()], ..Overrides::default() };
+    overrides.doors.admin = Some("127.0.0.1:19443".to_owned());
+    assert!(layout.keep(&overrides).unwrap());
+    assert!(!layout.keep(&Overrides::default()).unwrap(), "a file that is there is left alone");
+    let read = raw::read_with(&layout.config_file(), no_environment(), &Overrides::default()).unwrap();
+    let config = check::check(layout.clone(), &read).unwrap();
+    assert_eq!((config.names.dns, config.doors.admin.port()), (vec!["ca.example".to_owned()], 19_443));
+    assert_eq!(layout.directory().metadata().unwrap().permissions().mode() & 0o777, 0o700);
 }

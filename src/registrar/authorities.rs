@@ -121,13 +121,16 @@ pub struct Authorities {
     profiles: Profiles,
     keys: Arc<KeyFiles>,
     public_url: String,
-    fresh_epochs: Mutex<Vec<AuthorityId>>,
+    observer: Mutex<Option<Observer>>,
 }
+
+/// Who is told of every set of authorities.
+pub type Observer = Box<dyn Fn(&AuthoritySet) + Send>;
 
 impl Authorities {
     /// Without authorities yet. `public_url` is the public door's, as relying parties reach it.
     pub fn new(profiles: Profiles, keys: Arc<KeyFiles>, public_url: String) -> Self {
-        Self { current: ArcSwap::default(), profiles, keys, public_url, fresh_epochs: Mutex::default() }
+        Self { current: ArcSwap::default(), profiles, keys, public_url, observer: Mutex::default() }
     }
 
     /// All of them, as they are now.
@@ -180,20 +183,17 @@ impl Authorities {
             next.push(authority.clone());
             next
         });
+        if let Some(observer) = &*self.observer.lock().unwrap_or_else(PoisonError::into_inner) {
+            observer(&self.all());
+        }
         Ok(authority)
     }
 
-    /// After a restore: every authority begins a new epoch before it issues again.
-    pub fn begin_new_epochs(&self) {
-        let all = self.current.load().iter().map(|authority| authority.record.id).collect();
-        *self.fresh_epochs.lock().unwrap_or_else(PoisonError::into_inner) = all;
-    }
-
-    fn take_fresh_epoch(&self, id: AuthorityId) -> bool {
-        let mut fresh = self.fresh_epochs.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = fresh.len();
-        fresh.retain(|other| *other != id);
-        fresh.len() < before
+    /// Has `observer` told of every set of authorities from now on, this one first: before anything is issued by an
+    /// authority, the doors trust it.
+    pub fn observe(&self, observer: Observer) {
+        observer(&self.all());
+        *self.observer.lock().unwrap_or_else(PoisonError::into_inner) = Some(observer);
     }
 }
 
@@ -217,7 +217,6 @@ impl Registrar {
             count: if authority.record.kind == AuthorityKind::Of(Kind::Device) { LEASE_SIZE } else { 8 },
             window: longest / 4,
             expires_at,
-            fresh_epoch: self.authorities.take_fresh_epoch(authority.record.id),
             at: now,
         };
         let lease = commit(&*self.store, act).await?;

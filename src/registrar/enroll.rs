@@ -251,7 +251,12 @@ impl Registrar {
         let act =
             RecordCertificate { certificate, holder: ticket.holder, proof: ticket.proof, credential: None, details, at: now };
         match commit(&*self.store, act).await {
-            Ok(Recorded::New(certificate)) => self.enrollment(identity, certificate, &authority, false),
+            Ok(Recorded::New(certificate)) => {
+                if subject.last_generation > subject.confirmed_generation || certificate.standing == Standing::Good {
+                    self.published.standing_changed();
+                }
+                self.enrollment(identity, certificate, &authority, false)
+            }
             // The key was certified by a request that came at the same time.
             Ok(Recorded::Existing(_)) => {
                 self.return_index(&authority, place).await;

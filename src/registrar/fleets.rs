@@ -104,6 +104,8 @@ impl Registrar {
         if created.is_some() {
             self.take_on_ledger(&LedgerName::Fleet(fleet.name.clone()), key).await?;
             self.authorities.add(record)?;
+            self.renew_responders(now).await?;
+            self.refresh_crls(now).await?;
         }
         Ok(created.unwrap_or(fleet))
     }

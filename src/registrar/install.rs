@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fleetmark_domain::{
     Epoch, FleetName, Index, Kind, LedgerName, Name, Refusal, Role, Serial, Standing, Timestamp, TrustDomain,
@@ -24,9 +25,11 @@ use crate::pki::issue::{Issuer, Template, issue};
 use crate::pki::keys::{KeyAlgorithm, KeyFiles};
 use crate::pki::profile::{Profile, Profiles};
 use crate::store::acts::found::{AddAuthority, OpenSystemLedger};
+use crate::store::acts::lease::RaiseEpochs;
 use crate::store::acts::lists::SetValue;
 use crate::store::acts::record::{Holder, Proof, RecordCertificate, Recorded};
 use crate::store::acts::subjects::{ChangeSubject, Register};
+use crate::store::acts::tokens::ForgetRequests;
 use crate::store::model::{AuthorityRecord, Certificate, Credential, EpochRecord, Fleet, LedgerRecord, Subject};
 use crate::store::{Store, commit, read};
 
@@ -38,6 +41,11 @@ const DOORS: &str = "fleetmark";
 const TRUST_DOMAIN: &str = "trust-domain";
 /// The label of the system ledger's key.
 const SYSTEM_KEY: &str = "ledger-system";
+
+/// So many epochs may have been opened between a backup and its restore.
+const RESTORE_LEAP: u32 = 1 << 16;
+/// How long a repeated request is recognized.
+const REMEMBERED_FOR: Duration = Duration::from_secs(86_400);
 
 /// A certificate that the server orders for itself.
 struct OwnOrder<'a> {
@@ -355,6 +363,23 @@ impl Registrar {
     /// A label for a new key file, which no other has.
     fn label(&self, what: &str) -> Result<String> {
         Ok(format!("{what}-{}", hex::encode(self.random::<4>()?)))
+    }
+
+    /// After a restore: no epoch that may have been used since the backup is used again.
+    pub async fn raise_epochs(&self, highest: Epoch, now: Timestamp) -> Result<()> {
+        let floor = Epoch(highest.0.saturating_add(RESTORE_LEAP));
+        Ok(commit(&*self.store, RaiseEpochs { floor, at: now }).await?)
+    }
+
+    /// Does the smallest write there is, so that a store that takes none is noticed; forgets remembered requests by it.
+    pub async fn housekeeping(&self, now: Timestamp) -> Result<()> {
+        commit(&*self.store, ForgetRequests { before: now - REMEMBERED_FOR }).await?;
+        Ok(())
+    }
+
+    /// Finishes what is being written, and closes the store.
+    pub async fn stop(&self) {
+        self.store.stop().await;
     }
 
     /// Admits the first operator, an owner, for the key in `csr`. None where there are operators already.

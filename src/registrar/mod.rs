@@ -8,6 +8,7 @@
 //! - [`certificates`]: search and look-up.
 //! - [`authorities`]: the issuing authorities in memory: keys, certificates, index leases.
 //! - [`publish`]: CRLs and OCSP answers as views of the ledger.
+//! - [`overview`]: the authorities with what their certificates say, and the writer's queue.
 //! - [`audit`]: the ledgers' checkpoints, entries and proofs.
 //! - `issue`: one certificate, from a holder's record to a certificate's record.
 //! - [`install`]: what the first start makes.
@@ -20,6 +21,7 @@ pub mod enroll;
 pub mod fleets;
 pub mod install;
 mod issue;
+pub mod overview;
 pub mod publish;
 pub mod standing;
 pub mod subjects;
@@ -115,6 +117,13 @@ impl Idempotency {
 }
 
 impl Error {
+    /// The causes, from the outermost on, for the log.
+    pub fn chain(&self) -> String {
+        let first = self.cause.as_deref().map(|cause| cause as &dyn std::error::Error);
+        let causes = std::iter::successors(first, |cause| cause.source()).map(ToString::to_string);
+        causes.collect::<Vec<_>>().join(": ")
+    }
+
     /// Whether another request took the same place at the same time, so that a second try may find things settled.
     fn is_race(&self) -> bool {
         self.cause
@@ -171,11 +180,6 @@ impl Registrar {
     /// The ledgers' publisher.
     pub const fn publisher(&self) -> &Arc<Publisher> {
         &self.publisher
-    }
-
-    /// How many acts wait to become durable: urgent, ordinary.
-    pub fn waiting(&self) -> (usize, usize) {
-        self.store.waiting()
     }
 
     /// Details of an entry, under a fresh salt.

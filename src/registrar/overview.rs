@@ -24,9 +24,7 @@ pub struct AuthorityView {
 impl Registrar {
     /// The authorities that the caller may know of: those of fleets that it reaches, and those of no fleet.
     pub async fn authority_views(&self, caller: &Caller) -> Result<Vec<AuthorityView>> {
-        if !caller.subject.role.is_some_and(|role| role.may(Action::Read)) {
-            return Err(Refusal::NotPermitted.into());
-        }
+        caller.may(Action::Read, None)?;
         let known = self.authorities.all();
         let reached: Vec<_> = known
             .iter()
@@ -35,7 +33,9 @@ impl Registrar {
             .collect();
         let ids: Vec<_> = reached.iter().map(|record| record.id).collect();
         let epochs = store::read(&*self.store, move |rows| {
-            ids.into_iter().map(|id| Ok(rows.open_epoch(id)?.map(|epoch| epoch.number))).collect::<std::result::Result<Vec<_>, _>>()
+            ids.into_iter()
+                .map(|id| Ok(rows.open_epoch(id)?.map(|epoch| epoch.number)))
+                .collect::<std::result::Result<Vec<_>, _>>()
         })
         .await?;
         reached.into_iter().zip(epochs).map(|(record, epoch)| view(record, epoch)).collect()

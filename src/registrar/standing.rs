@@ -84,6 +84,7 @@ impl Registrar {
         let ledger = ledger_of(&subject);
         let act = ChangeStanding { scope, ledger: ledger.clone(), change, details, at: now };
         let changed = commit(&*self.store, act).await?;
+        self.published.standing_changed();
         Ok(Changed { certificates: changed.certificates, ledger, position: changed.position })
     }
 
@@ -125,6 +126,9 @@ impl Registrar {
             let reason = Some(RevocationReason::CessationOfOperation);
             let details = self.details("fleetmark".to_owned(), None, reason, Some("never confirmed".to_owned()))?;
             revoked += commit(&*self.store, RevokeLapsed { serials, ledger, details, at: now }).await?;
+        }
+        if revoked > 0 {
+            self.published.standing_changed();
         }
         Ok(revoked)
     }

@@ -275,7 +275,9 @@ impl Registrar {
         let note = super::standing::checked_note(note)?;
         let details = self.details(caller.actor(self), Some(subject.name.to_string()), Some(reason), note)?;
         let act = PutOut { subject: subject.id, ledger: ledger_of(&subject), reason, details, at: now };
-        self.view(commit(&*self.store, act).await?).await
+        let subject = commit(&*self.store, act).await?;
+        self.published.standing_changed();
+        self.view(subject).await
     }
 
     /// The record of whom a request is about.

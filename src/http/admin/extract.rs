@@ -204,7 +204,7 @@ impl FromRequest for IdempotencyKey {
 impl utoipa::IntoParams for IdempotencyKey {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let schema = Object::builder().schema_type(Type::String).min_length(Some(1)).max_length(Some(MAX_IDEMPOTENCY_KEY));
-        vec![header("Idempotency-Key", "The same key and request give the same answer; kept for a day at least.", schema)]
+        vec![header("Idempotency-Key", "A repeat of the same request with the same key gives the same answer.", schema)]
     }
 }
 

@@ -24,8 +24,6 @@ pub struct LeaseIndices {
     pub window: Duration,
     /// Until when the lease holds.
     pub expires_at: Timestamp,
-    /// Begin a new epoch whatever the open one still holds: after a restore.
-    pub fresh_epoch: bool,
     /// Now.
     pub at: Timestamp,
 }
@@ -73,16 +71,53 @@ impl LeaseIndices {
     fn epoch(&self, transaction: &mut Transaction<'_>) -> Result<EpochRecord, StoreError> {
         if let Some(open) = transaction.rows.open_epoch(self.authority)? {
             let lasts = open.next_index < EPOCH_CAPACITY && self.at.since(open.opened_at) < self.window;
-            if lasts && !self.fresh_epoch {
+            if lasts {
                 return Ok(open);
             }
             transaction.rows.update_epoch(&EpochRecord { closed_at: Some(self.at), ..open })?;
         }
-        let Epoch(highest) = transaction.rows.highest_epoch()?;
+        let highest = transaction.rows.highest_epoch()?.0.max(epoch_floor(transaction)?);
         let number = Epoch(highest.checked_add(1).ok_or(StoreError::Unreadable { what: "epoch number" })?);
         let epoch = EpochRecord { number, authority: self.authority, opened_at: self.at, closed_at: None, next_index: 0 };
         transaction.rows.insert_epoch(&epoch)?;
         transaction.append(&self.ledger, self.at, Event::EpochOpened { authority: self.authority, epoch: number }, None)?;
         Ok(epoch)
+    }
+}
+
+/// The installation's value below which no epoch is opened.
+const EPOCH_FLOOR: &str = "epoch-floor";
+
+fn epoch_floor(transaction: &mut Transaction<'_>) -> Result<u32, StoreError> {
+    let Some(value) = transaction.rows.value(EPOCH_FLOOR)? else { return Ok(0) };
+    let octets = value.try_into().map_err(|_| StoreError::Unreadable { what: EPOCH_FLOOR })?;
+    Ok(u32::from_be_bytes(octets))
+}
+
+/// Closes every open epoch, and opens none at or below `floor` any more: after a restore, which knows nothing of what was
+/// issued since the backup.
+#[derive(Debug)]
+pub struct RaiseEpochs {
+    /// The highest number that may have been used.
+    pub floor: Epoch,
+    /// Now.
+    pub at: Timestamp,
+}
+
+impl Act for RaiseEpochs {
+    type Outcome = ();
+
+    fn ledgers(&self) -> Vec<LedgerName> {
+        Vec::new()
+    }
+
+    fn perform(&self, transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
+        for authority in transaction.rows.authorities()? {
+            if let Some(open) = transaction.rows.open_epoch(authority.id)? {
+                transaction.rows.update_epoch(&EpochRecord { closed_at: Some(self.at), ..open })?;
+            }
+        }
+        let floor = self.floor.0.max(epoch_floor(transaction)?);
+        transaction.rows.set_value(EPOCH_FLOOR, &floor.to_be_bytes())
     }
 }
