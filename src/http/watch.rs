@@ -8,6 +8,7 @@ use std::time::Instant;
 use actix_web::Error;
 use actix_web::body::BoxBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use actix_web::middleware::Next;
 use fleetmark_domain::Refusal;
@@ -15,7 +16,7 @@ use futures_util::FutureExt;
 use ring::rand::{SecureRandom, SystemRandom};
 use tracing::Instrument;
 
-use super::limits;
+use super::limits::{Body, check_uri};
 use super::problem::{Problem, status};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -29,7 +30,8 @@ pub async fn watch(
     let started = Instant::now();
     let id = request_id();
     let span = tracing::info_span!("request", door, id, method = %request.method(), path = request.path());
-    if let Err(refusal) = limits::bound(&mut request) {
+    let body = Body::bound(&mut request);
+    if let Err(refusal) = check_uri(&request) {
         let response = span.in_scope(|| request.error_response(Problem::from(refusal)));
         return Ok(finish(door, &id, started, response));
     }
@@ -40,7 +42,11 @@ pub async fn watch(
         count(door, "none", status(Refusal::InternalError.class()).as_u16(), started);
         return Err(Problem::from(Refusal::InternalError).into());
     };
-    Ok(finish(door, &id, started, response?))
+    let response = response?;
+    if response.status() != StatusCode::REQUEST_TIMEOUT {
+        body.drain().await;
+    }
+    Ok(finish(door, &id, started, response))
 }
 
 fn finish(door: &'static str, id: &str, started: Instant, mut response: ServiceResponse) -> ServiceResponse {
