@@ -227,3 +227,57 @@ fn network(address: IpAddr) -> IpAddr {
         v4 @ IpAddr::V4(_) => v4,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_has_its_burst_and_others_have_theirs() {
+        let limit = AddressLimit::new(1, 3).unwrap();
+        let (one, other) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+        let admitted = (0..10).filter(|_| limit.admit(one).is_ok()).count();
+        assert!((3..=4).contains(&admitted), "{admitted}");
+        assert_eq!(limit.admit(one), Err(Refusal::RateLimited));
+        assert_eq!(limit.admit(other), Ok(()));
+        assert!(AddressLimit::new(0, 3).is_none() && AddressLimit::new(3, 0).is_none());
+    }
+
+    #[test]
+    fn addresses_count_by_what_one_customer_gets() {
+        let of = |text: &str| network(text.parse().unwrap());
+        assert_eq!(of("2001:db8:1:2:3::4"), of("2001:db8:1:2:ffff::1"));
+        assert_ne!(of("2001:db8:1:2::"), of("2001:db8:1:3::"));
+        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+    }
+
+    #[test]
+    fn the_table_of_addresses_does_not_grow_for_ever() {
+        let limit = AddressLimit::new(1_000_000, 1).unwrap();
+        for number in 0..60_000_u32 {
+            let _ = limit.admit(IpAddr::V4(number.into()));
+        }
+        assert!(limit.limiter.len() < 20_000, "{}", limit.limiter.len());
+    }
+
+    #[test]
+    fn a_detail_holds_no_value_of_the_body() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Wanted {
+            #[expect(dead_code, reason = "only read by the parser")]
+            number: u32,
+        }
+        let detail = |body: &str| {
+            let error = serde_json::from_str::<Wanted>(body).unwrap_err();
+            malformed(&error.to_string()).detail.unwrap()
+        };
+        for body in ["\"fmt_secret\"", "{\"number\":\"fmt_secret\"}", "{\"number\":-1234567}", "[\"fmt_secret\"]"] {
+            let detail = detail(body);
+            assert!(!detail.contains("secret") && !detail.contains("1234567") && detail.contains("expected"), "{detail}");
+        }
+        assert!(detail("{}").starts_with("missing field `number`"));
+        assert!(detail(&format!("{{\"{}\":1}}", "a".repeat(900))).chars().count() <= MAX_DETAIL);
+        assert!(!detail("{\"a\\u0007\\nb\":1}").contains(char::is_control));
+    }
+}

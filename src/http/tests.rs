@@ -325,7 +325,7 @@ async fn slow_clients_are_cut_and_others_are_served() {
     assert!(answer.starts_with("HTTP/1.1 408 ") && took < Duration::from_secs(9), "{took:?} {answer}");
     let (answer, took) = body.join().unwrap();
     assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("\"request_timeout\""), "{answer}");
-    assert!(took > Duration::from_secs(9) && took < Duration::from_secs(16), "{took:?}");
+    assert!(took > Duration::from_secs(9) && took < Duration::from_secs(40), "{took:?}");
     stage.running.stop().await;
 }
 

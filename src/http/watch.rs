@@ -77,3 +77,62 @@ fn request_id() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     format!("{}-{:x}", *PROCESS, COUNT.fetch_add(1, Ordering::Relaxed))
 }
+
+#[cfg(test)]
+mod tests {
+    use actix_web::middleware::from_fn;
+    use actix_web::test::{TestRequest, call_service, init_service, read_body};
+    use actix_web::{App, HttpResponse, web};
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+    use crate::http::limits::extractors;
+
+    async fn panics() -> HttpResponse {
+        panic!("as the test wants it")
+    }
+
+    #[actix_web::test]
+    async fn a_panic_is_answered_by_name_and_counted() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let _guard = metrics::set_default_local_recorder(&recorder);
+        let app = init_service(
+            App::new()
+                .configure(extractors)
+                .route("/panics", web::get().to(panics))
+                .route("/works/{name}", web::get().to(HttpResponse::Ok))
+                .wrap(from_fn(|request: ServiceRequest, next: Next<BoxBody>| watch("test", request, next))),
+        )
+        .await;
+        for _ in 0..2 {
+            // The server writes an error as its response; so does this.
+            let error = actix_web::dev::Service::call(&app, TestRequest::get().uri("/panics").to_request()).await.unwrap_err();
+            let response = error.error_response();
+            assert_eq!(response.status(), 500);
+            let body = actix_web::body::to_bytes(response.into_body()).await.unwrap();
+            let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(
+                (&document["code"], &document["type"]),
+                (&"internal_error".into(), &"urn:fleetmark:problem:internal_error".into())
+            );
+        }
+        let response = call_service(&app, TestRequest::get().uri("/works/a").to_request()).await;
+        assert_eq!(response.status(), 200);
+        let ids: Vec<_> = response.headers().get_all(X_REQUEST_ID).cloned().collect();
+        assert_eq!(ids.len(), 1);
+        assert!(read_body(response).await.is_empty());
+        let counted = recorder.handle().render();
+        for line in [
+            "fleetmark_requests_total{door=\"test\",route=\"none\",status=\"500\"} 2",
+            "fleetmark_requests_total{door=\"test\",route=\"/works/{name}\",status=\"200\"} 1",
+            "fleetmark_refused_total{code=\"internal_error\"} 2",
+        ] {
+            assert!(counted.contains(line), "{line}\n{counted}");
+        }
+    }
+
+    #[test]
+    fn ids_are_distinct() {
+        assert_ne!(request_id(), request_id());
+    }
+}
