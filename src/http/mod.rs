@@ -50,3 +50,8 @@ pub struct State {
     /// Renders what was counted, for `GET /metrics`.
     pub metrics: PrometheusHandle,
 }
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
