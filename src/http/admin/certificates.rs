@@ -125,7 +125,11 @@ fn invalid_subject(why: &str) -> Problem {
 }
 
 /// Search certificates
-#[utoipa::path(tag = "certificates", responses((status = 200, body = wire::Page<wire::Certificate>), List))]
+#[utoipa::path(
+    tag = "certificates",
+    params(CertificateQuery),
+    responses((status = 200, description = "One page", body = wire::Page<wire::Certificate>), List)
+)]
 #[get("/v1/certificates")]
 pub async fn list_certificates(state: web::Data<State>, by: By, query: Query<CertificateQuery>) -> Answer {
     let found = match query.0.parse(state.registrar.trust_domain())? {
@@ -140,7 +144,11 @@ pub async fn list_certificates(state: web::Data<State>, by: By, query: Query<Cer
 }
 
 /// One certificate
-#[utoipa::path(tag = "certificates", responses((status = 200, body = wire::Certificate), Look))]
+#[utoipa::path(
+    tag = "certificates",
+    params(CertificatePath),
+    responses((status = 200, description = "As it is now", body = wire::Certificate), Look)
+)]
 #[get("/v1/certificates/{serial}")]
 pub async fn show_certificate(state: web::Data<State>, by: By, path: Path<CertificatePath>) -> Answer {
     let view = state.registrar.certificate(&by.0, &path.0.serial).await?;
@@ -148,7 +156,11 @@ pub async fn show_certificate(state: web::Data<State>, by: By, path: Path<Certif
 }
 
 /// One certificate in PEM
-#[utoipa::path(tag = "certificates", responses((status = 200, body = String, content_type = "application/x-pem-file"), Look))]
+#[utoipa::path(
+    tag = "certificates",
+    params(CertificatePath),
+    responses((status = 200, description = "As it is now", body = String, content_type = "application/x-pem-file"), Look)
+)]
 #[get("/v1/certificates/{serial}/pem")]
 pub async fn show_pem(state: web::Data<State>, by: By, path: Path<CertificatePath>) -> Answer {
     let view = state.registrar.certificate(&by.0, &path.0.serial).await?;
@@ -156,7 +168,11 @@ pub async fn show_pem(state: web::Data<State>, by: By, path: Path<CertificatePat
 }
 
 /// Revoke a certificate, for ever
-#[utoipa::path(tag = "certificates", responses((status = 200, body = wire::StandingChange), Act))]
+#[utoipa::path(
+    tag = "certificates",
+    params(CertificatePath),
+    responses((status = 200, description = "What was changed", body = wire::StandingChange), Act)
+)]
 #[post("/v1/certificates/{serial}/revoke")]
 pub async fn revoke_certificate(
     state: web::Data<State>,
@@ -169,7 +185,11 @@ pub async fn revoke_certificate(
 }
 
 /// Suspend a certificate
-#[utoipa::path(tag = "certificates", responses((status = 200, body = wire::StandingChange), Act))]
+#[utoipa::path(
+    tag = "certificates",
+    params(CertificatePath),
+    responses((status = 200, description = "What was changed", body = wire::StandingChange), Act)
+)]
 #[post("/v1/certificates/{serial}/hold")]
 pub async fn hold_certificate(
     state: web::Data<State>,
@@ -181,7 +201,11 @@ pub async fn hold_certificate(
 }
 
 /// End a certificate's suspension or quarantine
-#[utoipa::path(tag = "certificates", responses((status = 200, body = wire::StandingChange), Act))]
+#[utoipa::path(
+    tag = "certificates",
+    params(CertificatePath),
+    responses((status = 200, description = "What was changed", body = wire::StandingChange), Act)
+)]
 #[post("/v1/certificates/{serial}/release")]
 pub async fn release_certificate(
     state: web::Data<State>,

@@ -69,7 +69,11 @@ impl SubjectQuery {
 }
 
 /// List a fleet's devices
-#[utoipa::path(tag = "devices", responses((status = 200, body = wire::Page<wire::Device>), List))]
+#[utoipa::path(
+    tag = "devices",
+    params(FleetPath, SubjectQuery),
+    responses((status = 200, description = "One page", body = wire::Page<wire::Device>), List)
+)]
 #[get("/v1/fleets/{fleet}/devices")]
 pub async fn list_devices(state: web::Data<State>, by: By, path: Path<FleetPath>, query: Query<SubjectQuery>) -> Answer {
     let search = query.0.search()?;
@@ -80,8 +84,14 @@ pub async fn list_devices(state: web::Data<State>, by: By, path: Path<FleetPath>
 }
 
 /// Register a device, without a certificate
-#[utoipa::path(tag = "devices", params(IdempotencyKey), responses((status = 201, body = wire::Device, headers(
-    ("Location" = String), ("ETag" = String))), Act))]
+#[utoipa::path(
+    tag = "devices",
+    params(FleetPath, IdempotencyKey),
+    responses(
+        (status = 201, description = "Created", body = wire::Device, headers(("Location" = String), ("ETag" = String))),
+        Act
+    )
+)]
 #[post("/v1/fleets/{fleet}/devices")]
 pub async fn register_device(
     state: web::Data<State>,
@@ -104,7 +114,11 @@ pub async fn register_device(
 }
 
 /// One device
-#[utoipa::path(tag = "devices", responses((status = 200, body = wire::Device, headers(("ETag" = String))), Look))]
+#[utoipa::path(
+    tag = "devices",
+    params(DevicePath),
+    responses((status = 200, description = "As it is now", body = wire::Device, headers(("ETag" = String))), Look)
+)]
 #[get("/v1/fleets/{fleet}/devices/{name}")]
 pub async fn show_device(state: web::Data<State>, by: By, path: Path<DevicePath>) -> Answer {
     let fleet = path.0.fleet.clone();
@@ -114,7 +128,11 @@ pub async fn show_device(state: web::Data<State>, by: By, path: Path<DevicePath>
 }
 
 /// Change a device's record
-#[utoipa::path(tag = "devices", params(IfMatch), responses((status = 200, body = wire::Device, headers(("ETag" = String))), Change))]
+#[utoipa::path(
+    tag = "devices",
+    params(DevicePath, IfMatch),
+    responses((status = 200, description = "As it is now", body = wire::Device, headers(("ETag" = String))), Change)
+)]
 #[patch("/v1/fleets/{fleet}/devices/{name}")]
 pub async fn change_device(
     state: web::Data<State>,
@@ -133,7 +151,11 @@ pub async fn change_device(
 /// Revoke all certificates of a device
 ///
 /// The device itself may enroll again; to put it out for good, retire it.
-#[utoipa::path(tag = "devices", responses((status = 200, body = wire::StandingChange), Act))]
+#[utoipa::path(
+    tag = "devices",
+    params(DevicePath),
+    responses((status = 200, description = "What was changed", body = wire::StandingChange), Act)
+)]
 #[post("/v1/fleets/{fleet}/devices/{name}/revoke")]
 pub async fn revoke_device(state: web::Data<State>, by: By, path: Path<DevicePath>, body: Json<wire::Revocation>) -> Answer {
     let reason = body.value.reason.unwrap_or(RevocationReason::Unspecified);
@@ -141,14 +163,22 @@ pub async fn revoke_device(state: web::Data<State>, by: By, path: Path<DevicePat
 }
 
 /// Suspend all certificates of a device
-#[utoipa::path(tag = "devices", responses((status = 200, body = wire::StandingChange), Act))]
+#[utoipa::path(
+    tag = "devices",
+    params(DevicePath),
+    responses((status = 200, description = "What was changed", body = wire::StandingChange), Act)
+)]
 #[post("/v1/fleets/{fleet}/devices/{name}/hold")]
 pub async fn hold_device(state: web::Data<State>, by: By, path: Path<DevicePath>, body: Json<wire::Remark>) -> Answer {
     apply(&state, &by, Target::Subject(path.0.into()), StandingChange::Hold, body.value.note).await
 }
 
 /// End the suspension of a device's certificates
-#[utoipa::path(tag = "devices", responses((status = 200, body = wire::StandingChange), Act))]
+#[utoipa::path(
+    tag = "devices",
+    params(DevicePath),
+    responses((status = 200, description = "What was changed", body = wire::StandingChange), Act)
+)]
 #[post("/v1/fleets/{fleet}/devices/{name}/release")]
 pub async fn release_device(state: web::Data<State>, by: By, path: Path<DevicePath>, body: Json<wire::Remark>) -> Answer {
     apply(&state, &by, Target::Subject(path.0.into()), StandingChange::Release, body.value.note).await
@@ -157,7 +187,11 @@ pub async fn release_device(state: web::Data<State>, by: By, path: Path<DevicePa
 /// Put a device out for good
 ///
 /// Revokes all its certificates (`cessationOfOperation` unless a reason is given) and admits it no more.
-#[utoipa::path(tag = "devices", responses((status = 200, body = wire::Device, headers(("ETag" = String))), Act))]
+#[utoipa::path(
+    tag = "devices",
+    params(DevicePath),
+    responses((status = 200, description = "As it is now", body = wire::Device, headers(("ETag" = String))), Act)
+)]
 #[post("/v1/fleets/{fleet}/devices/{name}/retire")]
 pub async fn retire_device(state: web::Data<State>, by: By, path: Path<DevicePath>, body: Json<wire::Revocation>) -> Answer {
     let fleet = path.0.fleet.clone();

@@ -51,7 +51,7 @@ pub fn refuse(refusal: Refusal, detail: impl Into<String>) -> Problem {
 }
 
 /// The request cannot be read; `message` is a parser's and is cut short.
-fn malformed(message: impl ToString) -> Problem {
+fn malformed(message: &(impl ToString + ?Sized)) -> Problem {
     let detail: String = message.to_string().chars().take(MAX_DETAIL).collect();
     refuse(Refusal::MalformedRequest, detail)
 }
@@ -93,7 +93,7 @@ impl<T: DeserializeOwned + 'static> Query<T> {
         if text.len() > MAX_QUERY {
             return Err(malformed("the query string is too long"));
         }
-        web::Query::<T>::from_query(text).map(|query| Self(query.into_inner())).map_err(malformed)
+        web::Query::<T>::from_query(text).map(|query| Self(query.into_inner())).map_err(|error| malformed(&error))
     }
 }
 
@@ -118,7 +118,7 @@ pub struct Json<T> {
 impl<T: DeserializeOwned> Json<T> {
     fn parse(body: &[u8], method: &Method, path: &str) -> Result<Self, Problem> {
         let text = if body.is_empty() { b"{}" } else { body };
-        let value = serde_json::from_slice(text).map_err(malformed)?;
+        let value = serde_json::from_slice(text).map_err(|error| malformed(&error))?;
         Ok(Self { value, request_hash: request_hash(method, path, body) })
     }
 }
@@ -131,11 +131,11 @@ impl<T: DeserializeOwned + 'static> FromRequest for Json<T> {
         let request = request.clone();
         let payload = web::Payload::from_request(&request, payload).into_inner();
         Box::pin(async move {
-            let payload = payload.map_err(malformed)?;
+            let payload = payload.map_err(|error| malformed(&error))?;
             let body = match tokio::time::timeout(BODY_TIME, payload.to_bytes_limited(MAX_BODY)).await {
                 Err(_) => return Err(malformed("the body did not arrive in time")),
                 Ok(Err(_)) => return Err(Refusal::BodyTooLarge.into()),
-                Ok(Ok(body)) => body.map_err(malformed)?,
+                Ok(Ok(body)) => body.map_err(|error| malformed(&error))?,
             };
             if !body.is_empty() {
                 check_media_type(request.method(), request.headers())?;
@@ -261,9 +261,9 @@ fn single(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Prob
     let mut values = headers.get_all(name);
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
-        return Err(malformed(format!("{name} is given twice")));
+        return Err(malformed(&format!("{name} is given twice")));
     }
-    let text = value.to_str().map_err(|_| malformed(format!("{name} is not ASCII")))?;
+    let text = value.to_str().map_err(|_| malformed(&format!("{name} is not ASCII")))?;
     Ok(Some(text.to_owned()))
 }
 

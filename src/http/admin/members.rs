@@ -33,7 +33,7 @@ pub struct MemberPath {
 macro_rules! members {
     (
         $(#[$doc:meta])*
-        $module:ident: $kind:expr, $tag:tt, $new:ty, $change:ty;
+        $module:ident: $kind:expr, $tag:tt $one_of:tt, $new:ty, $change:ty;
         $all:tt => $list:ident $admit:ident;
         $one:tt => $look:ident $modify:ident;
         $again:tt => $invite:ident;
@@ -60,7 +60,12 @@ macro_rules! members {
             }
 
             /// List them
-            #[utoipa::path(tag = $tag, responses((status = 200, body = wire::Page<wire::Member>), List))]
+            #[utoipa::path(
+                tag = $tag,
+                summary = concat!("List ", $tag),
+                params(SubjectQuery),
+                responses((status = 200, description = "One page", body = wire::Page<wire::Member>), List)
+            )]
             #[get($all)]
             pub async fn $list(state: web::Data<State>, by: By, query: Query<SubjectQuery>) -> Answer {
                 list(&state, &by, $kind, query.0).await
@@ -69,23 +74,50 @@ macro_rules! members {
             /// Admit one, with an invitation
             ///
             /// The invitation's text is in this answer alone.
-            #[utoipa::path(tag = $tag, params(IdempotencyKey), responses((status = 201, body = wire::Admitted, headers(
-                ("Location" = String), ("ETag" = String))), Act))]
+            #[utoipa::path(
+                tag = $tag,
+                summary = concat!("Admit one ", $one_of, ", with an invitation"),
+                params(IdempotencyKey),
+                responses(
+                    (
+                        status = 201,
+                        description = "Created",
+                        body = wire::Admitted,
+                        headers(("Location" = String), ("ETag" = String))
+                    ),
+                    Act
+                )
+            )]
             #[post($all)]
             pub async fn $admit(state: web::Data<State>, by: By, key: IdempotencyKey, body: Json<$new>) -> Answer {
                 admit(&state, &by, $kind, key, body, concat!($all, "/")).await
             }
 
             /// One of them
-            #[utoipa::path(tag = $tag, responses((status = 200, body = wire::Member, headers(("ETag" = String))), Look))]
+            #[utoipa::path(
+                tag = $tag,
+                summary = concat!("One ", $one_of),
+                params(MemberPath),
+                responses(
+                    (status = 200, description = "As it is now", body = wire::Member, headers(("ETag" = String))),
+                    Look
+                )
+            )]
             #[get($one)]
             pub async fn $look(state: web::Data<State>, by: By, path: Path<MemberPath>) -> Answer {
                 look(&state, &by, &who($kind, path.0)).await
             }
 
             /// Change a record
-            #[utoipa::path(tag = $tag, params(IfMatch), responses((status = 200, body = wire::Member, headers(
-                ("ETag" = String))), Change))]
+            #[utoipa::path(
+                tag = $tag,
+                summary = concat!("Change the record of one ", $one_of),
+                params(MemberPath, IfMatch),
+                responses(
+                    (status = 200, description = "As it is now", body = wire::Member, headers(("ETag" = String))),
+                    Change
+                )
+            )]
             #[patch($one)]
             pub async fn $modify(
                 state: web::Data<State>,
@@ -98,7 +130,15 @@ macro_rules! members {
             }
 
             /// Mint a fresh invitation, for one who lost key or certificate
-            #[utoipa::path(tag = $tag, responses((status = 201, body = wire::MintedToken, headers(("Location" = String))), Act))]
+            #[utoipa::path(
+                tag = $tag,
+                summary = concat!("Mint a fresh invitation for one ", $one_of, " that lost key or certificate"),
+                params(MemberPath),
+                responses(
+                    (status = 201, description = "Created", body = wire::MintedToken, headers(("Location" = String))),
+                    Act
+                )
+            )]
             #[post($again)]
             pub async fn $invite(
                 state: web::Data<State>,
@@ -112,7 +152,15 @@ macro_rules! members {
             }
 
             /// Put one out for good, and revoke its certificates
-            #[utoipa::path(tag = $tag, responses((status = 200, body = wire::Member, headers(("ETag" = String))), Act))]
+            #[utoipa::path(
+                tag = $tag,
+                summary = concat!("Put one ", $one_of, " out for good, and revoke its certificates"),
+                params(MemberPath),
+                responses(
+                    (status = 200, description = "As it is now", body = wire::Member, headers(("ETag" = String))),
+                    Act
+                )
+            )]
             #[post($out)]
             pub async fn $put_out(
                 state: web::Data<State>,
@@ -128,7 +176,7 @@ macro_rules! members {
 
 members! {
     /// `/v1/operators`
-    operators: Kind::Operator, "operators", wire::NewOperator, wire::OperatorChange;
+    operators: Kind::Operator, "operators" "operator", wire::NewOperator, wire::OperatorChange;
     "/v1/operators" => list_operators admit_operator;
     "/v1/operators/{name}" => show_operator change_operator;
     "/v1/operators/{name}/invite" => invite_operator;
@@ -137,7 +185,7 @@ members! {
 
 members! {
     /// `/v1/gateways`
-    gateways: Kind::Gateway, "gateways", wire::NewEndpoint, wire::EndpointChange;
+    gateways: Kind::Gateway, "gateways" "gateway", wire::NewEndpoint, wire::EndpointChange;
     "/v1/gateways" => list_gateways admit_gateway;
     "/v1/gateways/{name}" => show_gateway change_gateway;
     "/v1/gateways/{name}/invite" => invite_gateway;
@@ -146,7 +194,7 @@ members! {
 
 members! {
     /// `/v1/services`
-    services: Kind::Service, "services", wire::NewEndpoint, wire::EndpointChange;
+    services: Kind::Service, "services" "service", wire::NewEndpoint, wire::EndpointChange;
     "/v1/services" => list_services admit_service;
     "/v1/services/{name}" => show_service change_service;
     "/v1/services/{name}/invite" => invite_service;

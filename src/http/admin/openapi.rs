@@ -1,4 +1,4 @@
-//! The OpenAPI 3.1 document, generated from the handlers.
+//! The `OpenAPI` 3.1 document, generated from the handlers.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -63,7 +63,7 @@ fn problem(status: u16) -> Response {
 #[openapi(
     info(
         title = "Fleetmark admin API",
-        description = "Every request needs the certificate of an operator in good standing. Errors are problem documents (RFC 9457).",
+        description = "Every request needs the certificate of an operator in good standing. Errors are RFC 9457 problems.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
     ),
     components(schemas(ProblemDocument)),
@@ -81,7 +81,7 @@ impl Modify for ClientCertificate {
             extensions: None,
         };
         document.components.get_or_insert_with(Components::new).add_security_scheme("operator", scheme);
-        document.security = Some(vec![SecurityRequirement::new("operator", [] as [&str; 0])]);
+        document.security = Some(vec![SecurityRequirement::new("operator", std::iter::empty::<&str>())]);
     }
 }
 
@@ -91,7 +91,10 @@ pub fn document() -> utoipa::openapi::OpenApi {
 }
 
 /// This document
-#[utoipa::path(tag = "server", responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json"), Look))]
+#[utoipa::path(
+    tag = "server",
+    responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json"), Look)
+)]
 #[get("/v1/openapi.json")]
 pub async fn show_document() -> HttpResponse {
     static TEXT: OnceLock<String> = OnceLock::new();

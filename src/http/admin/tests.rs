@@ -87,6 +87,9 @@ fn every_refusal_that_can_occur_is_declared() {
             let content = &operation["responses"][status]["content"];
             assert!(content["application/problem+json"].is_object(), "{method} {path} does not declare {status}");
         }
+        for (status, response) in operation["responses"].as_object().expect("responses") {
+            assert!(response["description"].as_str().is_some_and(|text| !text.is_empty()), "{method} {path} {status}");
+        }
         let succeeds = operation["responses"].as_object().expect("responses").keys().filter(|status| status.starts_with('2'));
         assert_eq!(succeeds.count(), 1, "{method} {path}");
     }
