@@ -24,9 +24,7 @@ pub struct AuthorityView {
 impl Registrar {
     /// The authorities that the caller may know of: those of fleets that it reaches, and those of no fleet.
     pub async fn authority_views(&self, caller: &Caller) -> Result<Vec<AuthorityView>> {
-        if !caller.subject.role.is_some_and(|role| role.may(Action::Read)) {
-            return Err(Refusal::NotPermitted.into());
-        }
+        caller.may(Action::Read, None)?;
         let known = self.authorities.all();
         let reached: Vec<_> = known
             .iter()

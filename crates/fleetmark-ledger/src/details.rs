@@ -1,6 +1,20 @@
 //! Details: what an entry commits to and does not hold.
 
 use fleetmark_domain::RevocationReason;
+use ring::digest::{Context, SHA256};
+
+use crate::cbor::{Reader, form, write};
+use crate::entry::EntryError;
+use crate::merkle::finish;
+
+/// The longest details, in octets.
+pub const MAX_DETAILS: usize = 16 * 1024;
+
+/// The longest actor and subject, in octets of UTF-8.
+pub const MAX_NAME: usize = 1_024;
+
+/// The longest note, in octets of UTF-8.
+pub const MAX_NOTE: usize = 8 * 1024;
 
 /// `SHA-256(salt || CBOR)`: tells nothing of the details to who lacks the salt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,18 +36,150 @@ pub struct Details {
 }
 
 impl Details {
-    /// Deterministic CBOR, the salt within.
+    /// Deterministic CBOR, the salt within, as docs/ledger.md gives it in CDDL. Actor and subject are cut after
+    /// [`MAX_NAME`] octets and the note after [`MAX_NOTE`], at a character's end, so that what was written can be read.
     pub fn encode(&self) -> Vec<u8> {
-        todo!()
+        let optional = [self.subject.is_some(), self.reason.is_some(), self.note.is_some()];
+        let fields = optional.into_iter().map(u64::from).sum::<u64>() + 2;
+        write(|w| {
+            w.map(fields)?.u8(1)?.bytes(&self.salt)?.u8(2)?.str(cut(&self.actor, MAX_NAME))?;
+            if let Some(subject) = &self.subject {
+                w.u8(3)?.str(cut(subject, MAX_NAME))?;
+            }
+            if let Some(reason) = self.reason {
+                w.u8(4)?.u8(reason.code())?;
+            }
+            if let Some(note) = &self.note {
+                w.u8(5)?.str(cut(note, MAX_NOTE))?;
+            }
+            Ok(())
+        })
     }
 
-    /// Reads details; at most 16 KiB.
-    pub fn decode(_octets: &[u8]) -> Result<Self, crate::entry::EntryError> {
-        todo!()
+    /// Reads details; at most [`MAX_DETAILS`] octets, and only what [`Self::encode`] writes.
+    ///
+    /// # Errors
+    /// [`EntryError::TooLong`] beyond [`MAX_DETAILS`], [`EntryError::Form`] for everything else.
+    pub fn decode(octets: &[u8]) -> Result<Self, EntryError> {
+        if octets.len() > MAX_DETAILS {
+            return Err(EntryError::TooLong);
+        }
+        let mut reader = Reader::new(octets);
+        reader.map()?;
+        reader.key(1)?;
+        let salt = reader.octets()?;
+        reader.key(2)?;
+        let actor = reader.text()?;
+        let subject = if reader.key_if(3) { Some(reader.text()?) } else { None };
+        let reason = if reader.key_if(4) { Some(reason_from_code(reader.u8()?)?) } else { None };
+        let note = if reader.key_if(5) { Some(reader.text()?) } else { None };
+        let details = Self { salt, actor, subject, reason, note };
+        if details.encode() == octets { Ok(details) } else { Err(form("the encoding is not the deterministic one")) }
     }
 
-    /// The commitment that the entry holds.
+    /// The commitment that the entry holds: SHA-256 over the salt and [`Self::encode`].
     pub fn commitment(&self) -> Commitment {
-        todo!()
+        let mut context = Context::new(&SHA256);
+        context.update(&self.salt);
+        context.update(&self.encode());
+        Commitment(finish(context))
+    }
+}
+
+fn reason_from_code(code: u8) -> Result<RevocationReason, EntryError> {
+    RevocationReason::from_code(code).ok_or_else(|| form("there is no such reason"))
+}
+
+/// The longest beginning of `text` with at most `most` octets.
+fn cut(text: &str, most: usize) -> &str {
+    let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    text.get(..end).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn details() -> Details {
+        Details {
+            salt: [7; 16],
+            actor: "fleetmark".to_owned(),
+            subject: Some("default".to_owned()),
+            reason: Some(RevocationReason::PrivilegeWithdrawn),
+            note: Some("é".to_owned()),
+        }
+    }
+
+    /// Written by hand from the CDDL in docs/ledger.md and RFC 8949.
+    const BY_HAND: &str = "a5\
+        01 50 07070707070707070707070707070707\
+        02 69 666c6565746d61726b\
+        03 67 64656661756c74\
+        04 09\
+        05 62 c3a9";
+
+    fn by_hand() -> Vec<u8> {
+        hex::decode(BY_HAND.replace(' ', "")).unwrap()
+    }
+
+    #[test]
+    fn details_are_those_written_by_hand() {
+        assert_eq!(details().encode(), by_hand());
+        assert_eq!(Details::decode(&by_hand()), Ok(details()));
+        let few = Details { subject: None, reason: None, note: None, ..details() };
+        assert_eq!(Details::decode(&few.encode()), Ok(few));
+    }
+
+    #[test]
+    fn the_commitment_is_over_salt_and_cbor_and_hangs_on_the_salt() {
+        let expected = ring::digest::digest(&SHA256, &[vec![7; 16], by_hand()].concat());
+        assert_eq!(details().commitment().0, expected.as_ref());
+        assert_ne!(details().commitment(), Details { salt: [8; 16], ..details() }.commitment());
+    }
+
+    #[test]
+    fn other_encodings_are_refused() {
+        for (from, to) in [("0409", "041809"), ("0409", "0407"), ("a5", "a6"), ("0150", "015010"), ("62c3a9", "62c3c3")] {
+            let octets = hex::encode(by_hand()).replacen(from, to, 1);
+            assert!(Details::decode(&hex::decode(octets).unwrap()).is_err(), "{from} as {to}");
+        }
+        assert!(Details::decode(&[by_hand(), vec![0]].concat()).is_err());
+        assert_eq!(Details::decode(&vec![0; MAX_DETAILS + 1]), Err(EntryError::TooLong));
+    }
+
+    #[test]
+    fn long_texts_are_cut_at_a_characters_end() {
+        let long = Details {
+            actor: "a".repeat(MAX_NAME + 1),
+            subject: Some("b".repeat(100_000)),
+            note: Some(format!("x{}", "é".repeat(MAX_NOTE))),
+            ..details()
+        };
+        let read = Details::decode(&long.encode()).unwrap();
+        assert_eq!(read.actor.len(), MAX_NAME);
+        assert_eq!(read.note.map(|note| note.len()), Some(MAX_NOTE - 1));
+        let beyond = write(|w| w.map(2)?.u8(1)?.bytes(&[7; 16])?.u8(2)?.str(&long.actor)?.ok());
+        assert!(matches!(Details::decode(&beyond), Err(EntryError::Form(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(
+            salt in any::<[u8; 16]>(),
+            (actor, subject, note) in any::<(String, Option<String>, Option<String>)>(),
+            reason in prop::option::of(prop::sample::select(RevocationReason::ALL.to_vec())),
+        ) {
+            let details = Details { salt, actor, subject, reason, note };
+            prop_assert_eq!(Details::decode(&details.encode()), Ok(details));
+        }
+
+        #[test]
+        fn hostile_octets_do_no_harm(octets in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(details) = Details::decode(&octets) {
+                prop_assert_eq!(details.encode(), octets);
+            }
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! The ledger's formats, made and verified: what the server writes is what an auditor reads.
+//! The ledger's formats, made and verified: what the server writes is what an auditor reads. No I/O, no clock, no
+//! randomness; docs/ledger.md says the same for a second implementation.
 //!
 //! - [`entry`]: one act that changed a standing or a policy, in deterministic CBOR.
 //! - [`details`]: names, reasons and who did it: committed to by a salted hash, erasable.
@@ -6,7 +7,22 @@
 //! - [`proof`]: inclusion and consistency proofs, made from stored nodes and checked from nothing.
 //! - [`note`]: keys, checkpoints, signatures and timestamped cosignatures (C2SP signed-note, tlog-checkpoint,
 //!   tlog-cosignature).
+//! - [`audit`]: reads a whole ledger and names the first entry that breaks a rule.
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::as_conversions,
+        reason = "a test fails by panicking"
+    )
+)]
+
+pub mod audit;
+mod cbor;
 pub mod details;
 pub mod entry;
 pub mod merkle;

@@ -1,23 +1,22 @@
 //! Checkpoints as signed notes: C2SP signed-note, tlog-checkpoint, and the timestamped cosignature of tlog-cosignature.
 
+mod key;
+mod text;
+
 use fleetmark_domain::Timestamp;
 
 use crate::merkle::Head;
 
-/// A ledger's signing key (Ed25519). Its `Debug` shows the name alone.
-pub struct LedgerKey {
-    name: String,
-    pair: ring::signature::Ed25519KeyPair,
-}
+pub use key::{LedgerKey, VerifierKey};
 
-/// What a verifier pins: the key's name (the origin) and public key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VerifierKey {
-    /// The name on the signature lines; for our ledgers, the origin.
-    pub name: String,
-    /// Ed25519 public key.
-    pub key: [u8; 32],
-}
+/// The longest note that is read, in octets.
+pub const MAX_NOTE: usize = 16 * 1024;
+
+/// The most signature lines that are read. C2SP signed-note asks for at least 16.
+pub const MAX_SIGNATURES: usize = 64;
+
+/// The longest key name, in octets: a trust domain has at most 255 and a ledger's name 63.
+pub const MAX_KEY_NAME: usize = 512;
 
 /// A checkpoint whose signatures were checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,49 +46,17 @@ pub enum NoteError {
     Key,
 }
 
-impl LedgerKey {
-    /// A key from PKCS#8; `name` is the origin.
-    pub fn from_pkcs8(_name: &str, _pkcs8: &[u8]) -> Result<Self, NoteError> {
-        todo!()
-    }
-
-    /// The key to pin.
-    pub fn verifier(&self) -> VerifierKey {
-        todo!()
-    }
-
-    /// The checkpoint as a signed note: the plain Ed25519 signature (type 0x01), then the timestamped
-    /// cosignature (type 0x04), both by this key.
-    pub fn sign(&self, _head: &Head, _at: Timestamp) -> String {
-        todo!()
-    }
-}
-
-impl VerifierKey {
-    /// The vkey line: `name+hash+base64(0x01 || key)`.
-    pub fn to_vkey(&self) -> String {
-        todo!()
-    }
-
-    /// Reads a vkey line of an Ed25519 key.
-    pub fn from_vkey(_line: &str) -> Result<Self, NoteError> {
-        todo!()
-    }
-
-    /// Reads a signed checkpoint of at most 16 KiB and checks both signatures and the origin.
-    pub fn open(&self, _note: &str) -> Result<Checkpoint, NoteError> {
-        todo!()
-    }
-}
-
 /// The origin of a ledger's checkpoints.
 pub fn origin(domain: &fleetmark_domain::TrustDomain, ledger: &fleetmark_domain::LedgerName) -> String {
     format!("{domain}/ledger/{ledger}")
 }
 
-impl std::fmt::Debug for LedgerKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let _ = &self.pair;
-        f.debug_struct("LedgerKey").field("name", &self.name).finish_non_exhaustive()
-    }
+/// Whether a text can name a key (C2SP signed-note): not empty, neither spaces nor pluses, and here no control
+/// characters and at most [`MAX_KEY_NAME`] octets.
+pub(crate) fn is_key_name(name: &str) -> bool {
+    let fits = |c: char| !c.is_whitespace() && !c.is_control() && c != '+';
+    !name.is_empty() && name.len() <= MAX_KEY_NAME && name.chars().all(fits)
 }
+
+#[cfg(test)]
+mod tests;

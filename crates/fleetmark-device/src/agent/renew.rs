@@ -1,0 +1,46 @@
+//! Renew: the current certificate for the next one, with a new key.
+
+use super::Agent;
+use crate::answer::Expected;
+use crate::error::Error;
+use crate::store::{Generation, Purpose};
+
+/// What [`Agent::renew`] came to.
+#[derive(Debug, Clone)]
+pub enum Renewal {
+    /// It is too early; nothing was asked for.
+    NotDue(Generation),
+    /// A new certificate is in use, not confirmed yet; the one before is kept.
+    Renewed(Generation),
+}
+
+impl Agent {
+    /// Renews when it is due, or at once with `force`. A certificate that is not confirmed yet is not renewed: confirm it.
+    pub async fn renew(&mut self, force: bool) -> Result<Renewal, Error> {
+        let Some(current) = self.store.current()? else {
+            return Err(Error::Usage("there is nothing to renew: enroll first".to_owned()));
+        };
+        if !force && !self.time.is_fresh() && self.time.wall_behind() > 0 {
+            // The wall clock is behind what an earlier answer said: it cannot tell whether renewal is due.
+            self.ask_time().await?;
+        }
+        if !current.record.confirmed || (!force && self.time.now() < current.record.renew_after) {
+            return Ok(Renewal::NotDue(current));
+        }
+        match self.ask_to_renew(&current).await {
+            Err(Error::Refused(refused)) if refused.is_about_key() => {
+                tracing::info!(code = refused.code, "the server refuses this key; trying a new one");
+                self.store.discard_pending()?;
+                self.ask_to_renew(&current).await
+            }
+            outcome => outcome,
+        }
+        .map(Renewal::Renewed)
+    }
+
+    async fn ask_to_renew(&mut self, current: &Generation) -> Result<Generation, Error> {
+        let pending = self.store.stage(Purpose::Renew(current.record.fingerprint))?;
+        let issued = self.client(current)?.renew(&pending.csr).await?;
+        self.take(&issued, &pending, &Expected::Same(current.record.identity.clone()))
+    }
+}
