@@ -9,7 +9,6 @@ use utoipa::IntoParams;
 
 use super::extract::{By, Json, Path, Query, page, parsed, parsed_option, refuse, text, within};
 use super::openapi::{Act, List, Look};
-use super::tokens::MAX_NOTE;
 use super::{Answer, ok, page_of, schema, wire};
 use crate::http::State;
 use crate::http::problem::Problem;
@@ -18,6 +17,9 @@ use crate::registrar::certificates::{CertificateSearch, CertificateView};
 use crate::registrar::standing::{Change, Changed, Target};
 use crate::registrar::subjects::Who;
 use crate::registrar::{Page, PageRequest};
+
+/// The most characters of a note beside a change of standing.
+pub(super) const MAX_REMARK: usize = 1_024;
 
 /// 100 years, in seconds.
 const LONGEST_EXPIRING: u64 = 3_153_600_000;
@@ -218,7 +220,7 @@ pub async fn release_certificate(
 
 /// Changes standings, for devices and certificates alike.
 pub(super) async fn apply(state: &State, by: &By, target: Target, change: Change, note: Option<String>) -> Answer {
-    let note = text("note", note, MAX_NOTE)?;
+    let note = text("note", note, MAX_REMARK)?;
     let changed = state.registrar.change_standing(&by.0, target, change, &note, state.clock.now()).await?;
     Ok(ok(&wire::StandingChange::from(changed)))
 }

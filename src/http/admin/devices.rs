@@ -1,29 +1,20 @@
 //! `/v1/fleets/{fleet}/devices`
 
-use std::collections::BTreeMap;
-
 use actix_web::{get, patch, post, web};
-use fleetmark_domain::{FleetName, Kind, Name, Refusal, RevocationReason, TrustDomain};
+use fleetmark_domain::{FleetName, Kind, Name, RevocationReason, TrustDomain};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::certificates::apply;
-use super::extract::{By, IdempotencyKey, IfMatch, Json, Path, Query, name, page, refuse, text};
+use super::certificates::{MAX_REMARK, apply};
+use super::extract::{By, IdempotencyKey, IfMatch, Json, Path, Query, name, page, text};
 use super::fleets::FleetPath;
 use super::openapi::{Act, Change, List, Look};
-use super::tokens::MAX_NOTE;
 use super::{Answer, created, ok, page_of, schema, versioned, wire};
 use crate::http::State;
 use crate::http::problem::Problem;
 use crate::registrar::standing::{Change as StandingChange, Target};
 use crate::registrar::subjects::{NewDevice, SubjectChange, SubjectSearch, SubjectView, Who};
 use crate::store::model::SubjectState;
-
-/// The most attributes of a device.
-const MAX_ATTRIBUTES: usize = 32;
-
-/// The most characters of an attribute's key, and of its value.
-const MAX_ATTRIBUTE: usize = 256;
 
 /// A device in a path.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -102,11 +93,7 @@ pub async fn register_device(
 ) -> Answer {
     let idempotency = key.over(&body);
     let fleet = path.0.fleet;
-    let new = NewDevice {
-        fleet: fleet.clone(),
-        name: name("name", &body.value.name)?,
-        attributes: attributes(body.value.attributes)?,
-    };
+    let new = NewDevice { fleet: fleet.clone(), name: name("name", &body.value.name)?, attributes: body.value.attributes };
     let device = state.registrar.register_device(&by.0, new, idempotency, state.clock.now()).await?;
     let device = shown(&state, &fleet, device);
     let location = format!("/v1/fleets/{fleet}/devices/{}", device.name);
@@ -142,7 +129,7 @@ pub async fn change_device(
     body: Json<wire::DeviceChange>,
 ) -> Answer {
     let fleet = path.0.fleet.clone();
-    let change = SubjectChange { attributes: body.value.attributes.map(attributes).transpose()?, ..SubjectChange::default() };
+    let change = SubjectChange { attributes: body.value.attributes, ..SubjectChange::default() };
     let device = state.registrar.change_subject(&by.0, &path.0.into(), change, read.0, state.clock.now()).await?;
     let device = shown(&state, &fleet, device);
     Ok(versioned(&device, device.version))
@@ -196,7 +183,7 @@ pub async fn release_device(state: web::Data<State>, by: By, path: Path<DevicePa
 pub async fn retire_device(state: web::Data<State>, by: By, path: Path<DevicePath>, body: Json<wire::Revocation>) -> Answer {
     let fleet = path.0.fleet.clone();
     let reason = body.value.reason.unwrap_or(RevocationReason::CessationOfOperation);
-    let note = text("note", body.value.note, MAX_NOTE)?;
+    let note = text("note", body.value.note, MAX_REMARK)?;
     let device = state.registrar.put_out(&by.0, &path.0.into(), reason, &note, state.clock.now()).await?;
     let device = shown(&state, &fleet, device);
     Ok(versioned(&device, device.version))
@@ -223,19 +210,6 @@ fn wire_device(domain: &TrustDomain, fleet: &FleetName, view: SubjectView) -> wi
     }
 }
 
-fn attributes(attributes: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Problem> {
-    if attributes.len() > MAX_ATTRIBUTES {
-        return Err(refuse(Refusal::InvalidValue, format!("attributes: at most {MAX_ATTRIBUTES}")));
-    }
-    let fits = |text: &String| text.chars().count() <= MAX_ATTRIBUTE && !text.chars().any(char::is_control);
-    if attributes.iter().all(|(key, value)| !key.is_empty() && fits(key) && fits(value)) {
-        Ok(attributes)
-    } else {
-        let detail = format!("attributes: keys and values of at most {MAX_ATTRIBUTE} characters, no control characters");
-        Err(refuse(Refusal::InvalidValue, detail))
-    }
-}
-
 impl From<SubjectState> for wire::SubjectState {
     fn from(state: SubjectState) -> Self {
         match state {
@@ -252,30 +226,6 @@ impl From<wire::SubjectState> for SubjectState {
             wire::SubjectState::Registered => Self::Registered,
             wire::SubjectState::Active => Self::Active,
             wire::SubjectState::Retired => Self::Out,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn map(count: usize, key: &str, value: &str) -> BTreeMap<String, String> {
-        (0..count).map(|i| (format!("{key}{i}"), value.to_owned())).collect()
-    }
-
-    #[test]
-    fn attributes_have_bounds() {
-        assert!(attributes(map(MAX_ATTRIBUTES, "k", &"ü".repeat(MAX_ATTRIBUTE))).is_ok());
-        for hostile in [
-            map(MAX_ATTRIBUTES + 1, "k", "v"),
-            map(1, "k", &"v".repeat(MAX_ATTRIBUTE + 1)),
-            map(1, &"k".repeat(MAX_ATTRIBUTE), "v"),
-            map(1, "k", "a\nb"),
-            map(1, "\u{1b}[31m", "v"),
-            BTreeMap::from([(String::new(), "v".to_owned())]),
-        ] {
-            assert_eq!(attributes(hostile).expect_err("no bound").0.refusal, Refusal::InvalidValue);
         }
     }
 }

@@ -158,7 +158,7 @@ fn profile(profile: Option<String>) -> Result<Option<String>, Problem> {
 }
 
 fn ttl(seconds: Option<u64>) -> Result<Option<Duration>, Problem> {
-    Ok(within("unconfirmed_ttl_seconds", seconds, 60, LONGEST_TTL)?.map(Duration::from_secs))
+    Ok(within("unconfirmed_ttl_seconds", seconds, 1, LONGEST_TTL)?.map(Duration::from_secs))
 }
 
 fn max_age(seconds: Option<u64>) -> Result<Option<Duration>, Problem> {

@@ -1,26 +1,18 @@
 //! `/v1/operators`, `/v1/gateways`, `/v1/services`: the same resource thrice, for three kinds of identity.
 
-use fleetmark_domain::{FleetName, Kind, Name, Refusal, RevocationReason, TrustDomain};
+use fleetmark_domain::{FleetName, Kind, Name, RevocationReason, TrustDomain};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
+use super::certificates::MAX_REMARK;
 use super::devices::SubjectQuery;
-use super::extract::{By, IdempotencyKey, IfMatch, Json, name, page, refuse, text};
-use super::tokens::{MAX_NOTE, lifetime, shown_once};
+use super::extract::{By, IdempotencyKey, IfMatch, Json, name, page, text};
+use super::tokens::{lifetime, shown_once};
 use super::{Answer, created, ok, page_of, schema, versioned, wire};
 use crate::http::State;
 use crate::http::problem::Problem;
 use crate::registrar::subjects::{NewMember, SubjectChange, SubjectView, Who};
 use crate::registrar::tokens::MintedToken;
-
-/// The most fleets in one grant.
-const MAX_GRANTS: usize = 256;
-
-/// The most DNS names, and the most addresses, of one member.
-const MAX_NAMES: usize = 16;
-
-/// The longest DNS name, in octets.
-const MAX_DNS_NAME: usize = 253;
 
 /// A member in a path.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -247,7 +239,7 @@ async fn invite(state: &State, by: &By, who: &Who, new: &wire::NewInvitation, lo
 
 async fn put_out(state: &State, by: &By, who: &Who, body: wire::Revocation) -> Answer {
     let reason = body.reason.unwrap_or(RevocationReason::Unspecified);
-    let note = text("note", body.note, MAX_NOTE)?;
+    let note = text("note", body.note, MAX_REMARK)?;
     let member = state.registrar.put_out(&by.0, who, reason, &note, state.clock.now()).await?;
     let member = shown(state.registrar.trust_domain(), member);
     Ok(versioned(&member, member.version))
@@ -299,8 +291,8 @@ impl Admit for wire::NewEndpoint {
             name: name("name", &self.name)?,
             role: None,
             grants: grants(self.fleets)?,
-            dns_names: dns_names(self.dns_names)?,
-            addresses: addresses(self.addresses)?,
+            dns_names: self.dns_names,
+            addresses: self.addresses,
             lifetime: lifetime(self.expires_in_seconds)?,
         })
     }
@@ -320,8 +312,8 @@ impl TryFrom<wire::EndpointChange> for SubjectChange {
     fn try_from(change: wire::EndpointChange) -> Result<Self, Problem> {
         Ok(Self {
             grants: change.fleets.map(grants).transpose()?,
-            dns_names: change.dns_names.map(dns_names).transpose()?,
-            addresses: change.addresses.map(addresses).transpose()?,
+            dns_names: change.dns_names,
+            addresses: change.addresses,
             ..Self::default()
         })
     }
@@ -330,49 +322,17 @@ impl TryFrom<wire::EndpointChange> for SubjectChange {
 /// Each fleet once, in order.
 fn grants(fleets: Option<Vec<String>>) -> Result<Option<Vec<FleetName>>, Problem> {
     let Some(fleets) = fleets else { return Ok(None) };
-    at_most("fleets", fleets.len(), MAX_GRANTS)?;
     let mut fleets: Vec<FleetName> = fleets.iter().map(|fleet| name("fleets", fleet)).collect::<Result<_, _>>()?;
     fleets.sort();
     fleets.dedup();
     Ok(Some(fleets))
 }
 
-/// RFC 5280 4.2.1.6 with RFC 1034 3.5: labels of letters, digits and dashes; no wildcard.
-fn dns_names(names: Vec<String>) -> Result<Vec<String>, Problem> {
-    at_most("dns_names", names.len(), MAX_NAMES)?;
-    let is_label = |label: &str| {
-        let fits = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-';
-        matches!(label.len(), 1..=63) && label.bytes().all(fits) && !label.starts_with('-') && !label.ends_with('-')
-    };
-    if names.iter().all(|name| name.len() <= MAX_DNS_NAME && name.split('.').all(is_label)) {
-        Ok(names)
-    } else {
-        Err(refuse(Refusal::InvalidValue, "dns_names: a DNS name is labels of letters, digits and dashes between dots"))
-    }
-}
-
-fn addresses(addresses: Vec<std::net::IpAddr>) -> Result<Vec<std::net::IpAddr>, Problem> {
-    at_most("addresses", addresses.len(), MAX_NAMES).map(|()| addresses)
-}
-
-fn at_most(field: &str, count: usize, most: usize) -> Result<(), Problem> {
-    if count <= most { Ok(()) } else { Err(refuse(Refusal::InvalidValue, format!("{field}: at most {most}"))) }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use fleetmark_domain::Refusal;
 
-    #[test]
-    fn dns_names_are_host_names() {
-        let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert!(dns_names(owned(&["localhost", "gw-1.plant.example", "a"])).is_ok());
-        for hostile in ["", "*", "*.example", "a..b", "a.", "-a", "a_b", "a b", "a\0.example", "ä.example", &"a".repeat(64)] {
-            assert!(dns_names(owned(&[hostile])).is_err(), "{hostile:?} was taken for a DNS name");
-        }
-        assert!(dns_names(vec!["a".to_owned(); MAX_NAMES + 1]).is_err());
-        assert!(dns_names(vec![vec!["abcdefg"; 32].join(".")]).is_err(), "longer than 253 octets");
-    }
+    use super::*;
 
     #[test]
     fn grants_are_fleets_each_once() {

@@ -28,15 +28,15 @@ macro_rules! refusals {
 
 refusals! {
     /// Of a look at one thing.
-    Look: 401 403 404 405 429 503;
+    Look: 401 403 404 405 414 429 500 503;
     /// Of a list, which has a query.
-    List: 400 401 403 404 405 422 429 503;
+    List: 400 401 403 404 405 414 422 429 500 503;
     /// Of an act, which has a body.
-    Act: 400 401 403 404 405 409 413 415 422 429 503;
+    Act: 400 401 403 404 405 408 409 413 414 415 422 429 500 503;
     /// Of a change that may be conditional.
-    Change: 400 401 403 404 405 409 412 413 415 422 429 503;
+    Change: 400 401 403 404 405 408 409 412 413 414 415 422 429 500 503;
     /// Of a deletion.
-    Delete: 401 403 404 405 409 429 503;
+    Delete: 401 403 404 405 409 414 429 500 503;
 }
 
 fn problem(status: u16) -> Response {
@@ -46,12 +46,15 @@ fn problem(status: u16) -> Response {
         403 => "The certificate is not in good standing, or the role does not permit this.",
         404 => "There is no such thing, or none that you may know of.",
         405 => "This resource has no such method; `Allow` names those that it has.",
+        408 => "The body did not come in time.",
         409 => "The state of things is against it.",
         412 => "It was changed since you read it.",
         413 => "The body is larger than 64 KiB.",
+        414 => "The path or the query is longer than 2 KiB.",
         415 => "The body is not JSON.",
         422 => "Readable, and not acceptable.",
         429 => "Too many requests; `Retry-After` says when to try again.",
+        500 => "The server made a mistake; its log says more.",
         _ => "The server cannot do it now; `Retry-After` says when to try again.",
     };
     let content = Content::new(Some(Ref::from_schema_name("ProblemDocument")));

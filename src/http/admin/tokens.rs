@@ -24,7 +24,7 @@ const USUAL_LIFETIME: u64 = 86_400;
 const LONGEST_LIFETIME: u64 = 2_592_000;
 
 /// The most characters of a note.
-pub const MAX_NOTE: usize = 256;
+const MAX_NOTE: usize = 256;
 
 /// A token in a path.
 #[derive(Debug, Deserialize, IntoParams)]

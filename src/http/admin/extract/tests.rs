@@ -85,8 +85,6 @@ fn queries_are_read_strictly() {
     for unreadable in ["limit=x", "limit=-1", "limit=", "limit=1&limit=2", "limits=1", "limit=4294967296", "limit=1.5"] {
         assert_eq!(refusal(parse(unreadable)), Refusal::MalformedRequest, "{unreadable}");
     }
-    let long = format!("cursor={}", "a".repeat(MAX_QUERY));
-    assert_eq!(refusal(parse(&long)), Refusal::MalformedRequest);
 }
 
 #[test]
@@ -163,7 +161,7 @@ async fn bodies_are_json_within_limits() {
         HttpResponse::Ok().body(body.value.name)
     }
     let app = test::init_service(App::new().route("/", web::post().to(handler)).route("/", web::patch().to(handler))).await;
-    let large = format!("{{\"name\":\"{}\"}}", "a".repeat(MAX_BODY));
+    let large = format!("{{\"name\":\"{}\"}}", "a".repeat(limits::MAX_JSON));
     let deep = format!("{{\"name\":{}}}", "[".repeat(10_000));
     let json = "application/json";
     let merge = "application/merge-patch+json";
