@@ -145,4 +145,6 @@ fn page_of<T, W>(page: Page<T>, show: impl Fn(T) -> W) -> wire::Page<W> {
 }
 
 #[cfg(test)]
+mod flows;
+#[cfg(test)]
 mod tests;
