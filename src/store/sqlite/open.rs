@@ -83,7 +83,7 @@ pub fn check(rows: &mut SqliteRows) -> Result<(), StoreError> {
         tracing::info!(octets = size, "the database is large: only its schema was checked at opening");
         return rows.connection.batch_execute("SELECT count(*) FROM sqlite_schema").map_err(|error| rows.fault(error));
     }
-    let query = diesel::sql_query("SELECT quick_check AS value FROM pragma_quick_check(1)");
+    let query = diesel::sql_query("PRAGMA quick_check(1)");
     let findings: Vec<Finding> = query.load(&mut rows.connection).map_err(|error| rows.fault(error))?;
     match findings.as_slice() {
         [only] if only.value == "ok" => Ok(()),
@@ -108,7 +108,7 @@ struct Number {
 
 #[derive(QueryableByName)]
 struct Finding {
-    #[diesel(sql_type = Text)]
+    #[diesel(sql_type = Text, column_name = quick_check)]
     value: String,
 }
 
