@@ -51,8 +51,7 @@ impl Header {
     pub(super) fn new(passphrase: &SecretString, cost: Cost, random: &dyn SecureRandom) -> Result<Self, BackupError> {
         let mut fresh = [0; 39];
         random.fill(&mut fresh).map_err(|_| BackupError::Random)?;
-        let covered =
-            [MAGIC.as_slice(), &[VERSION, cost.log_n], &cost.r.to_be_bytes(), &cost.p.to_be_bytes(), &fresh].concat();
+        let covered = [MAGIC.as_slice(), &[VERSION, cost.log_n], &cost.r.to_be_bytes(), &cost.p.to_be_bytes(), &fresh].concat();
         let (salt, nonce) = fresh.split_at(32);
         let nonce = nonce.try_into().map_err(|_| BackupError::Random)?;
         let keys = Keys::derive(passphrase, salt, cost)?;

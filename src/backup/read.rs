@@ -9,12 +9,12 @@ use fleetmark_domain::Timestamp;
 use secrecy::SecretString;
 use serde::Serialize;
 
+use super::BackupError;
 use super::cipher::Decrypting;
 use super::frame::Records;
 use super::header::Header;
 use super::manifest::{FileName, Manifest};
 use super::restored::{Restored, write_marker};
-use super::BackupError;
 
 /// What a whole and unchanged backup holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -54,12 +54,7 @@ pub fn inspect(input: impl Read, passphrase: &SecretString) -> Result<Inspection
 ///
 /// # Errors
 /// [`BackupError`].
-pub fn restore(
-    input: impl Read,
-    passphrase: &SecretString,
-    directory: &Path,
-    now: Timestamp,
-) -> Result<Restored, BackupError> {
+pub fn restore(input: impl Read, passphrase: &SecretString, directory: &Path, now: Timestamp) -> Result<Restored, BackupError> {
     make_empty(directory)?;
     let staging = Staging::new(directory)?;
     let (manifest, mut records) = open(input, passphrase)?;

@@ -163,7 +163,9 @@ fn a_failed_restore_leaves_nothing() {
 
 #[test]
 fn names_that_lead_elsewhere_are_refused() {
-    for name in ["", ".", "..", "../a", "a/../b", "/etc/passwd", "a//b", "a/", ".hidden", "a\\b", "a\0", "restored.json", "a/b/c/d/e"] {
+    for name in
+        ["", ".", "..", "../a", "a/../b", "/etc/passwd", "a//b", "a/", ".hidden", "a\\b", "a\0", "restored.json", "a/b/c/d/e"]
+    {
         assert!(name.parse::<FileName>().is_err(), "{name:?} was taken");
     }
     // The same on reading: a backup made by a hostile holder of the passphrase.

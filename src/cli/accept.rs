@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use clap::Args;
 use fleetmark_device::answer::{Accepted, Expected, accept};
-use fleetmark_device::{Client, Confirmed, DeviceKey, DeviceTime, Door, Issued, Roots, ServerUrl, SystemClock, Token, bootstrap};
+use fleetmark_device::{
+    Client, Confirmed, DeviceKey, DeviceTime, Door, Issued, Roots, ServerUrl, SystemClock, Token, bootstrap,
+};
 use fleetmark_domain::{Fingerprint, Identity, Kind, Name};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
@@ -105,7 +107,10 @@ pub async fn recover(name: &str, directory: &Path, server: &ServerArguments, jso
     let config = server.config()?;
     let socket = config.data.rescue_socket();
     if !socket.exists() {
-        return Err(Failure::Unreachable(format!("{}: there is no such socket; the server must run on this machine", socket.display())));
+        return Err(Failure::Unreachable(format!(
+            "{}: there is no such socket; the server must run on this machine",
+            socket.display()
+        )));
     }
     let key = pending_key(directory)?;
     let http = builder().unix_socket(socket).build().map_err(|error| Failure::of(&error))?;

@@ -68,7 +68,10 @@ async fn create(session: &Session, out: &Path) -> Result<(), Failure> {
     let mut file = tempfile::Builder::new().prefix(".fleetmark-backup-").tempfile_in(directory).map_err(failed)?;
     let size = session.client.download(Ask::path(&["v1", "backups"]), file.as_file_mut()).await?;
     if !backup::is_whole(file.path())? {
-        return Err(Failure::Failed("the server ended the backup before its end".to_owned(), Some("Look at the server's log; nothing was kept.")));
+        return Err(Failure::Failed(
+            "the server ended the backup before its end".to_owned(),
+            Some("Look at the server's log; nothing was kept."),
+        ));
     }
     file.as_file().sync_all().map_err(failed)?;
     file.persist_noclobber(out).map_err(|error| failed(error.error))?;

@@ -98,7 +98,8 @@ impl Client {
         let at = |name: &str| profile.directory.join(name).display().to_string();
         let roots = certificates(&profile.ca_pem()?).ok_or_else(|| unusable(&at("ca.pem"), "certificate in PEM"))?;
         let chain = certificates(&profile.certificate_pem()?).ok_or_else(|| unusable(&at("cert.pem"), "certificate in PEM"))?;
-        let key = PrivateKeyDer::from_pem_slice(&profile.key_pem()?).map_err(|_| unusable(&at("key.pem"), "private key in PEM"))?;
+        let key =
+            PrivateKeyDer::from_pem_slice(&profile.key_pem()?).map_err(|_| unusable(&at("key.pem"), "private key in PEM"))?;
         let mut store = rustls::RootCertStore::empty();
         for root in roots {
             store.add(root).map_err(|_| unusable(&at("ca.pem"), "root certificate"))?;
@@ -211,7 +212,9 @@ impl Client {
         }
         if ask.creates {
             let mut key = [0; 16];
-            SystemRandom::new().fill(&mut key).map_err(|_| Failure::Failed("the system gives no randomness".to_owned(), None))?;
+            SystemRandom::new()
+                .fill(&mut key)
+                .map_err(|_| Failure::Failed("the system gives no randomness".to_owned(), None))?;
             request = request.header("Idempotency-Key", hex::encode(key));
         }
         Ok(request)
@@ -277,10 +280,7 @@ fn url(base: &Url, ask: &Ask<'_>) -> Result<Url, Failure> {
     if ask.path.iter().any(|segment| matches!(*segment, "" | "." | "..")) {
         return Err(Failure::Usage("a name is not empty, '.' or '..'".to_owned()));
     }
-    url.path_segments_mut()
-        .map_err(|()| Failure::Usage(format!("{base} is no server's URL")))?
-        .clear()
-        .extend(&ask.path);
+    url.path_segments_mut().map_err(|()| Failure::Usage(format!("{base} is no server's URL")))?.clear().extend(&ask.path);
     let given = ask.query.iter().filter_map(|(name, value)| value.as_ref().map(|value| (*name, value)));
     let query: Vec<_> = given.collect();
     if !query.is_empty() {
@@ -295,7 +295,10 @@ fn certificates(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
 }
 
 fn unusable(path: &str, what: &str) -> Failure {
-    Failure::Failed(format!("{path}: this is no {what}"), Some("Restore the profile, or let the operator in again: fleetmark operator recover NAME."))
+    Failure::Failed(
+        format!("{path}: this is no {what}"),
+        Some("Restore the profile, or let the operator in again: fleetmark operator recover NAME."),
+    )
 }
 
 #[cfg(test)]
@@ -309,7 +312,10 @@ mod tests {
 
     #[test]
     fn names_cannot_lead_to_another_resource() {
-        assert_eq!(at(&["v1", "fleets", "a/b?c#d%2e"], vec![]).expect("url"), "https://127.0.0.1:9443/v1/fleets/a%2Fb%3Fc%23d%252e");
+        assert_eq!(
+            at(&["v1", "fleets", "a/b?c#d%2e"], vec![]).expect("url"),
+            "https://127.0.0.1:9443/v1/fleets/a%2Fb%3Fc%23d%252e"
+        );
         for hostile in ["", ".", ".."] {
             assert_eq!(at(&["v1", "fleets", hostile], vec![]).expect_err(hostile).code(), 2);
         }

@@ -87,7 +87,7 @@ pub enum DeviceCommand {
 #[derive(Debug, Args)]
 pub struct Fleet {
     /// The fleet
-    #[arg(long = "fleet", default_value = "default", value_name = "FLEET")]
+    #[arg(id = "fleet", long = "fleet", default_value = "default", value_name = "FLEET")]
     pub name: String,
 }
 

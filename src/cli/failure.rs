@@ -126,7 +126,9 @@ impl Failure {
     pub fn advice(&self) -> Option<&'static str> {
         match self {
             Self::Refused(problem) => advice_on(&problem.code),
-            Self::Unreachable(_) => Some("Check that the server runs (fleetmark doctor) and the address in the profile's operator.toml."),
+            Self::Unreachable(_) => {
+                Some("Check that the server runs (fleetmark doctor) and the address in the profile's operator.toml.")
+            }
             Self::NotTrusted(_) => Some(
                 "Check ca.pem and cert.pem of the profile and this machine's clock. An operator whose key or certificate is lost is \
                  let in again on the server's machine: fleetmark operator recover NAME.",

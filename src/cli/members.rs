@@ -114,7 +114,8 @@ impl Fleets {
     /// # Errors
     /// [`Failure::Usage`].
     pub fn required(&self) -> Result<Value, Failure> {
-        self.value().ok_or_else(|| Failure::Usage("say which fleets: --fleet FLEET (may be repeated) or --all-fleets".to_owned()))
+        self.value()
+            .ok_or_else(|| Failure::Usage("say which fleets: --fleet FLEET (may be repeated) or --all-fleets".to_owned()))
     }
 }
 

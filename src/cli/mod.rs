@@ -37,14 +37,19 @@ use session::{Session, print};
 
 /// Fleetmark: an identity for every device of a fleet, and a say in whether it counts.
 #[derive(Debug, Parser)]
-#[command(name = "fleetmark", version, max_term_width = 120, after_help = "\
-Exit codes: 0 done, 1 refused or failed, 2 usage, 3 no such thing, 4 server not reached, 5 not trusted.")]
+#[command(
+    name = "fleetmark",
+    version,
+    max_term_width = 120,
+    after_help = "\
+Exit codes: 0 done, 1 refused or failed, 2 usage, 3 no such thing, 4 server not reached, 5 not trusted."
+)]
 struct Arguments {
     /// The operator's profile [default: ./fleetmark-data/operator, then ~/.config/fleetmark]
-    #[arg(long = "operator", global = true, value_name = "DIR", env = "FLEETMARK_OPERATOR")]
+    #[arg(id = "operator_profile", long = "operator", global = true, value_name = "DIR", env = "FLEETMARK_OPERATOR")]
     profile: Option<PathBuf>,
     /// Print JSON, as the API gives it
-    #[arg(long, global = true)]
+    #[arg(id = "print_json", long = "json", global = true)]
     json: bool,
     #[command(subcommand)]
     command: Command,

@@ -45,12 +45,7 @@ pub(super) fn check(data: Layout, read: &Read) -> Result<Config, ConfigError> {
 }
 
 fn value(read: &Read, key: &str, found: impl fmt::Display, expected: impl Into<String>) -> ConfigError {
-    ConfigError::Value {
-        origin: read.origin(key),
-        key: key.to_owned(),
-        found: format!("`{found}`"),
-        expected: expected.into(),
-    }
+    ConfigError::Value { origin: read.origin(key), key: key.to_owned(), found: format!("`{found}`"), expected: expected.into() }
 }
 
 /// A key with a type of its own, whose error says what is expected.
@@ -171,7 +166,9 @@ fn store(read: &Read, data: &Layout) -> Result<StoreLocation, ConfigError> {
             Ok(StoreLocation::Sqlite(data.directory().join(PathBuf::from(path))))
         }
         // The text may hold a password: it is not repeated.
-        _ => Err(value(read, "store", "something else", "sqlite:PATH (in the data directory, unless absolute) or postgres://…")),
+        _ => {
+            Err(value(read, "store", "something else", "sqlite:PATH (in the data directory, unless absolute) or postgres://…"))
+        }
     }
 }
 
@@ -186,8 +183,8 @@ fn workers(read: &Read) -> Result<NonZeroUsize, ConfigError> {
 fn limits(read: &Read) -> Result<Limits, ConfigError> {
     let raw = &read.raw.limits;
     let connections = raw.connections.unwrap_or(25_000);
-    let connections = NonZeroU32::new(connections)
-        .ok_or_else(|| value(read, "limits.connections", connections, "at least 1"))?;
+    let connections =
+        NonZeroU32::new(connections).ok_or_else(|| value(read, "limits.connections", connections, "at least 1"))?;
     let per_second = NonZeroU32::new(raw.enroll_per_second.unwrap_or(0));
     let enroll = match (per_second, raw.enroll_burst) {
         (None, Some(burst)) if burst > 0 => {
@@ -196,8 +193,9 @@ fn limits(read: &Read) -> Result<Limits, ConfigError> {
         (None, _) => None,
         (Some(per_second), None) => Some(EnrollRate { per_second, burst: per_second }),
         (Some(per_second), Some(burst)) => {
-            let burst = NonZeroU32::new(burst)
-                .ok_or_else(|| value(read, "limits.enroll_burst", burst, "at least 1 (enroll_per_second = 0 turns the limit off)"))?;
+            let burst = NonZeroU32::new(burst).ok_or_else(|| {
+                value(read, "limits.enroll_burst", burst, "at least 1 (enroll_per_second = 0 turns the limit off)")
+            })?;
             Some(EnrollRate { per_second, burst })
         }
     };
@@ -206,6 +204,7 @@ fn limits(read: &Read) -> Result<Limits, ConfigError> {
 
 fn log(read: &Read) -> Result<Log, ConfigError> {
     let level = read.raw.log.level.clone().unwrap_or_else(|| "info".to_owned());
-    EnvFilter::try_new(&level).map_err(|_| value(read, "log.level", &level, "error, warn, info, debug, trace, or directives"))?;
+    EnvFilter::try_new(&level)
+        .map_err(|_| value(read, "log.level", &level, "error, warn, info, debug, trace, or directives"))?;
     Ok(Log { format: read.raw.log.format.unwrap_or(LogFormat::Text), level })
 }

@@ -48,7 +48,8 @@ fn without_a_file_all_is_default() {
 fn the_command_line_is_stronger_than_the_environment_and_that_than_the_file() {
     let directory = tempfile::tempdir().unwrap();
     let layout = Layout::new(directory.path().to_owned());
-    let text = "names = [\"file.example\"]\ntrust_domain = \"file\"\n[doors]\ndevice = \"127.0.0.1:1\"\nadmin = \"127.0.0.1:2\"\n";
+    let text =
+        "names = [\"file.example\"]\ntrust_domain = \"file\"\n[doors]\ndevice = \"127.0.0.1:1\"\nadmin = \"127.0.0.1:2\"\n";
     std::fs::write(layout.config_file(), text).unwrap();
     // A provider in the environment's shape: variables cannot be set without unsafe code.
     let environment = figment::providers::Serialized::defaults(serde_json::json!({
@@ -56,7 +57,8 @@ fn the_command_line_is_stronger_than_the_environment_and_that_than_the_file() {
     }));
     let mut overrides = Overrides::default();
     overrides.doors.device = Some("127.0.0.1:4".to_owned());
-    let config = check::check(layout.clone(), &raw::read_with(&layout.config_file(), environment, &overrides).unwrap()).unwrap();
+    let config =
+        check::check(layout.clone(), &raw::read_with(&layout.config_file(), environment, &overrides).unwrap()).unwrap();
     assert_eq!(config.trust_domain.as_str(), "file");
     assert_eq!((config.names.dns, config.names.addresses.len()), (vec!["env.example".to_owned()], 1));
     assert_eq!(config.doors.device.port(), 4, "the command line");

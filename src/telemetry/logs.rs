@@ -22,7 +22,8 @@ pub enum LogError {
 /// [`LogError`].
 pub fn start(json: bool, level: &str) -> Result<(), LogError> {
     let filter = EnvFilter::try_new(level).map_err(|_| LogError::Level(level.to_owned()))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_span_events(FmtSpan::NONE);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_span_events(FmtSpan::NONE);
     let started = if json {
         builder.json().flatten_event(true).try_init()
     } else {

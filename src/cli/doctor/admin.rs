@@ -86,7 +86,11 @@ fn status_findings(status: &Value, now: Timestamp) -> Vec<Finding> {
     let waiting = |lane: &str| status.get("queue").and_then(|queue| queue.get(lane)).and_then(Value::as_u64).unwrap_or(0);
     let queued = waiting("urgent").saturating_add(waiting("ordinary"));
     findings.push(if queued > QUEUE {
-        Finding::warn("store", format!("{queued} acts wait for it"), "The disk or the database is slow: look at fleetmark_store_batch_seconds.")
+        Finding::warn(
+            "store",
+            format!("{queued} acts wait for it"),
+            "The disk or the database is slow: look at fleetmark_store_batch_seconds.",
+        )
     } else {
         Finding::ok("store", format!("{queued} acts wait for it"))
     });
@@ -96,7 +100,13 @@ fn status_findings(status: &Value, now: Timestamp) -> Vec<Finding> {
         if text(authority, "state") != Some("revoked")
             && let Some(end) = timestamp(authority, "not_after")
         {
-            findings.push(ends(&check, end, now, AUTHORITY_ENDS_SOON, "Prepare its successor: nothing that it issues may outlive it."));
+            findings.push(ends(
+                &check,
+                end,
+                now,
+                AUTHORITY_ENDS_SOON,
+                "Prepare its successor: nothing that it issues may outlive it.",
+            ));
         }
     }
     findings

@@ -67,7 +67,11 @@ fn roots(pem: &[u8]) -> Option<Arc<RootCertStore>> {
 }
 
 fn closed(name: &str, address: SocketAddr, error: &dyn std::fmt::Display) -> Finding {
-    Finding::bad(name, format!("{address} does not answer: {error}"), "Start the server; if it runs, look whether another program has the port.")
+    Finding::bad(
+        name,
+        format!("{address} does not answer: {error}"),
+        "Start the server; if it runs, look whether another program has the port.",
+    )
 }
 
 fn tls_door(name: &str, address: SocketAddr, host: &str, roots: Option<Arc<RootCertStore>>, now: Timestamp) -> Vec<Finding> {
@@ -81,7 +85,11 @@ fn tls_door(name: &str, address: SocketAddr, host: &str, roots: Option<Arc<RootC
     let onlooker = Arc::new(Onlooker { provider: provider.clone(), verifier, seen: Mutex::default() });
     let built = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let (Ok(()), Ok(built), Ok(host)) = (timeouts, built, ServerName::try_from(host.to_owned())) else {
-        return vec![Finding::warn(name, format!("{address} answers; TLS could not be tried"), "Look at the first of `names`.")];
+        return vec![Finding::warn(
+            name,
+            format!("{address} answers; TLS could not be tried"),
+            "Look at the first of `names`.",
+        )];
     };
     let tls = built.dangerous().with_custom_certificate_verifier(onlooker.clone()).with_no_client_auth();
     let handshake = ClientConnection::new(Arc::new(tls), host).map_err(|error| error.to_string()).and_then(|mut connection| {
@@ -108,7 +116,13 @@ fn judged(name: &str, address: SocketAddr, seen: &Seen, now: Timestamp) -> Vec<F
     }
     let end = X509Certificate::from_der(&seen.certificate).map(|(_, certificate)| certificate.validity().not_after.timestamp());
     match end.map(Timestamp) {
-        Ok(end) => findings.push(ends(&format!("{name}'s certificate"), end, now, ENDS_SOON, "The server renews it by itself: look at its log for why it did not.")),
+        Ok(end) => findings.push(ends(
+            &format!("{name}'s certificate"),
+            end,
+            now,
+            ENDS_SOON,
+            "The server renews it by itself: look at its log for why it did not.",
+        )),
         Err(_) => findings.push(Finding::bad(name, "its certificate cannot be read", "Look at the server's log.")),
     }
     findings
@@ -161,7 +175,11 @@ fn clock(response: &Response, now: Timestamp) -> Option<Finding> {
     Some(if off <= CLOCK.as_secs() {
         Finding::ok("clock", "this machine and the server agree")
     } else {
-        Finding::bad("clock", format!("this machine and the server are {off} s apart"), "Set both by NTP: certificates and ledger depend on it.")
+        Finding::bad(
+            "clock",
+            format!("this machine and the server are {off} s apart"),
+            "Set both by NTP: certificates and ledger depend on it.",
+        )
     })
 }
 
@@ -201,7 +219,9 @@ fn lists(pem: &[u8], now: Timestamp) -> Vec<Finding> {
                 LIST_ENDS_SOON,
                 "Past its end, every gateway that reads it refuses everybody. Look at the server's log for why none is made.",
             ),
-            None => Finding::bad(check, "it has no end", "This server makes no such list: look who answers at the public door."),
+            None => {
+                Finding::bad(check, "it has no end", "This server makes no such list: look who answers at the public door.")
+            }
         });
     }
     if findings.is_empty() {
@@ -279,7 +299,10 @@ mod tests {
     #[test]
     fn ends_are_judged_by_how_far_off_they_are() {
         let at = |end: i64| ends("x", Timestamp(end), Timestamp(1_000), Duration::from_secs(100), "renew").state;
-        assert_eq!([at(999), at(1_000), at(1_001), at(1_100), at(1_101)], [State::Bad, State::Bad, State::Warn, State::Warn, State::Ok]);
+        assert_eq!(
+            [at(999), at(1_000), at(1_001), at(1_100), at(1_101)],
+            [State::Bad, State::Bad, State::Warn, State::Warn, State::Ok]
+        );
     }
 
     #[test]

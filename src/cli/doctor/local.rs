@@ -22,7 +22,11 @@ pub(super) fn look(server: &ServerArguments, findings: &mut Vec<Finding>) -> Opt
     let config = match server.config() {
         Ok(config) => config,
         Err(failure) => {
-            findings.push(Finding::bad("configuration", super::told(&failure), "Correct the key; docs/configuration.md has all of them."));
+            findings.push(Finding::bad(
+                "configuration",
+                super::told(&failure),
+                "Correct the key; docs/configuration.md has all of them.",
+            ));
             return None;
         }
     };
@@ -115,9 +119,21 @@ fn database(config: &Config) -> Option<Finding> {
 fn mistakes(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     let dangers = [
-        ("danger_online_root", config.danger_online_root, "The root's key is on this machine: who takes the machine takes the installation."),
-        ("danger_async_replication", config.danger_async_replication, "A commit may be lost with the primary: a revocation too."),
-        ("danger_plaintext_postgres", config.danger_plaintext_postgres, "Whoever is on the path to the database reads and changes it."),
+        (
+            "danger_online_root",
+            config.danger_online_root,
+            "The root's key is on this machine: who takes the machine takes the installation.",
+        ),
+        (
+            "danger_async_replication",
+            config.danger_async_replication,
+            "A commit may be lost with the primary: a revocation too.",
+        ),
+        (
+            "danger_plaintext_postgres",
+            config.danger_plaintext_postgres,
+            "Whoever is on the path to the database reads and changes it.",
+        ),
     ];
     for (key, _, meaning) in dangers.into_iter().filter(|(_, is_set, _)| *is_set) {
         findings.push(Finding::warn("configuration", format!("{key} is set"), meaning));
@@ -141,7 +157,11 @@ fn pending_restore(config: &Config) -> Option<Finding> {
             format!("a backup of {} was restored and the server has not been started since", restored.backup.made_at),
             "Start it: it opens new epochs and says what was lost.",
         )),
-        Err(error) => Some(Finding::bad(CHECK, chain(&error), "The server will not start: restore the backup again into an empty directory.")),
+        Err(error) => Some(Finding::bad(
+            CHECK,
+            chain(&error),
+            "The server will not start: restore the backup again into an empty directory.",
+        )),
     }
 }
 

@@ -86,7 +86,11 @@ impl DoctorArguments {
             Ok(profile) => admin::look(profile, json, now, &mut findings).await,
             Err(error) => {
                 let failure = Failure::from(error);
-                findings.push(Finding::warn("operator's profile", told(&failure), "Without one, the server cannot be asked how it is."));
+                findings.push(Finding::warn(
+                    "operator's profile",
+                    told(&failure),
+                    "Without one, the server cannot be asked how it is.",
+                ));
             }
         }
         report(&findings, json)

@@ -31,7 +31,10 @@ pub(super) async fn run(session: &Session, serial: &str, vkey: Option<&str>) -> 
     let fetched = fetched.first().ok_or_else(|| no("the entry is missing"))?;
     is_issue_of(&fetched.entry, wanted, fingerprint)?;
     if position >= checkpoint.head.size {
-        return Err(Failure::Failed("the newest checkpoint does not cover the entry yet".to_owned(), Some("Try again in a moment.")));
+        return Err(Failure::Failed(
+            "the newest checkpoint does not cover the entry yet".to_owned(),
+            Some("Try again in a moment."),
+        ));
     }
     let proof = wire::proof(client, &ledger, "inclusion", [("index", position), ("size", checkpoint.head.size)]).await?;
     verify_inclusion(&proof, leaf_hash(&fetched.entry), position, &checkpoint.head).map_err(|error| no(&error.to_string()))?;

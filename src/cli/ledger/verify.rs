@@ -21,7 +21,8 @@ use crate::config::profile::write_durably;
 const MAX_STATE: u64 = 64 * 1024;
 
 /// What to do with what was found.
-const EVIDENCE: &str = "Keep the state file and the output: they are evidence. Do not trust this server's ledger until it is explained.";
+const EVIDENCE: &str =
+    "Keep the state file and the output: they are evidence. Do not trust this server's ledger until it is explained.";
 
 /// How to verify.
 pub(super) struct How<'a> {
@@ -108,8 +109,9 @@ async fn grew(session: &Session, ledger: &str, old: &Head, new: &Head) -> Result
     } else {
         wire::proof(&session.client, ledger, "consistency", [("old", old.size), ("new", new.size)]).await?
     };
-    verify_consistency(&proof, old, new)
-        .map_err(|_| violated(format!("position {}: the ledger was forked: it does not begin with what was signed before", old.size)))
+    verify_consistency(&proof, old, new).map_err(|_| {
+        violated(format!("position {}: the ledger was forked: it does not begin with what was signed before", old.size))
+    })
 }
 
 async fn read_entries(
@@ -134,7 +136,10 @@ async fn read_entries(
             if let Some(seen) = seen.filter(|seen| seen.checkpoint.head.size == auditor.frontier().size())
                 && auditor.frontier().head() != seen.checkpoint.head
             {
-                return Err(violated(format!("position {}: an entry before it was changed since it was signed", fetched.position)));
+                return Err(violated(format!(
+                    "position {}: an entry before it was changed since it was signed",
+                    fetched.position
+                )));
             }
         }
     }
@@ -172,13 +177,21 @@ fn told(
         checkpoint.at,
     ))?;
     if matches!(trust, Trust::FirstUse) {
-        eprintln!("The key is the one that the server gives: compare it with another source, or pin it with --state FILE.\n{}", key.to_vkey());
+        eprintln!(
+            "The key is the one that the server gives: compare it with another source, or pin it with --state FILE.\n{}",
+            key.to_vkey()
+        );
     }
     Ok(())
 }
 
 fn load(path: &Path, ledger: &str) -> Result<Option<State>, Failure> {
-    let failed = |reason: &str| Failure::Failed(format!("{}: {reason}", path.display()), Some("Restore the state file; without it a fork cannot be noticed."));
+    let failed = |reason: &str| {
+        Failure::Failed(
+            format!("{}: {reason}", path.display()),
+            Some("Restore the state file; without it a fork cannot be noticed."),
+        )
+    };
     match fs::metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(&error.to_string())),
@@ -197,7 +210,8 @@ fn save(path: &Path, state: &State) -> Result<(), Failure> {
 
 /// The state's checkpoint must verify under the key and fit its frontier: the file is not taken on trust.
 fn seen(state: &State, key: &VerifierKey) -> Result<Seen, Failure> {
-    let damaged = || Failure::Failed("the state file is damaged: its frontier does not fit its checkpoint".to_owned(), Some(EVIDENCE));
+    let damaged =
+        || Failure::Failed("the state file is damaged: its frontier does not fit its checkpoint".to_owned(), Some(EVIDENCE));
     let checkpoint = key.open(&state.checkpoint).map_err(|error| violated(format!("the state file: {error}")))?;
     let frontier = hex::decode(&state.frontier).ok().and_then(|octets| Frontier::decode(&octets)).ok_or_else(damaged)?;
     if frontier.head() == checkpoint.head { Ok(Seen { checkpoint, frontier }) } else { Err(damaged()) }
