@@ -8,6 +8,7 @@
 //! - the other modules: one resource each.
 
 pub mod authorities;
+pub mod backups;
 pub mod certificates;
 pub mod devices;
 pub mod extract;
@@ -85,6 +86,7 @@ fn documented(config: &mut ServiceConfig<'_>) {
         .service(status::show_whoami)
         .service(status::show_status)
         .service(status::show_metrics)
+        .service(backups::make_backup)
         .service(openapi::show_document);
 }
 

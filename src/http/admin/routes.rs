@@ -57,6 +57,7 @@ pub const ROUTES: &[(&str, &str, Action)] = &[
     ("GET", "/v1/ledgers/{ledger}/proofs/consistency", Action::ReadLedger),
     ("GET", "/v1/whoami", Action::Read),
     ("GET", "/v1/status", Action::Read),
+    ("POST", "/v1/backups", Action::Backup),
     ("GET", "/v1/openapi.json", Action::Read),
     ("GET", "/metrics", Action::Read),
 ];
