@@ -24,8 +24,9 @@ use crate::registrar::caller::{Caller, Peer};
 use crate::registrar::enroll::EnrollRequest;
 use crate::registrar::install::Parts;
 use crate::registrar::tokens::PresentedToken;
+use crate::store::SharedHeadSigner;
 use crate::store::location::open;
-use crate::telemetry::clock::{Clock, SharedClock, SystemClock};
+use crate::telemetry::clock::{SharedClock, SystemClock};
 
 /// A fresh installation with its first operator, an owner.
 async fn installation() -> (TempDir, State, Caller) {
@@ -34,8 +35,9 @@ async fn installation() -> (TempDir, State, Caller) {
     let now = clock.now();
     let publisher = Arc::new(Publisher::new(Arc::clone(&clock)));
     let place = format!("sqlite:{}", directory.path().join("store").display()).parse().unwrap();
+    let signer: SharedHeadSigner = publisher.clone();
     let parts = Parts {
-        store: open(place, Arc::clone(&publisher) as _).await.unwrap(),
+        store: open(place, signer).await.unwrap(),
         keys: Arc::new(KeyFiles::open(&directory.path().join("keys"), "passphrase".to_owned().into()).unwrap()),
         profiles: Profiles::load(None).unwrap(),
         publisher,
