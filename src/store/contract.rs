@@ -1,5 +1,7 @@
 //! What every backend must do, asked of each with the same code.
 
+pub mod enrollment;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -53,7 +55,6 @@ pub fn authority(id: AuthorityId) -> AuthorityRecord {
         fleet: None,
         state: AuthorityState::Active,
         key_label: format!("key-{id}"),
-        ocsp_key_label: format!("ocsp-{id}"),
         certificate: vec![0x30, 0, 0xff],
         issuer: None,
         created_at: Timestamp(5),

@@ -146,3 +146,14 @@ impl crate::store::Act for SetValue {
         transaction.rows.set_value("a", &[1])
     }
 }
+
+#[tokio::test]
+async fn a_device_enrolls() {
+    let (authority, _) = cluster().authorities();
+    let place = cluster().tls_url(&cluster().database(), "localhost", &authority).parse().unwrap();
+    let heads = std::sync::Arc::new(crate::store::contract::enrollment::Heads::default());
+    let signer: crate::store::SharedHeadSigner = heads.clone();
+    let store = crate::store::location::open(place, signer).await.unwrap();
+    crate::store::contract::enrollment::works(&*store, &heads).await;
+    store.stop().await;
+}

@@ -203,3 +203,14 @@ struct Plan {
     #[diesel(sql_type = diesel::sql_types::Text)]
     detail: String,
 }
+
+#[tokio::test]
+async fn a_device_enrolls() {
+    let directory = directory();
+    let place = crate::store::location::StoreLocation::Sqlite(directory.path().join("fleetmark.db"));
+    let heads = std::sync::Arc::new(crate::store::contract::enrollment::Heads::default());
+    let signer: crate::store::SharedHeadSigner = heads.clone();
+    let store = crate::store::location::open(place, signer).await.unwrap();
+    crate::store::contract::enrollment::works(&*store, &heads).await;
+    store.stop().await;
+}
