@@ -1,7 +1,6 @@
 //! The server put together: data directory, sockets, store, keys, registrar, doors, jobs.
 
 use std::future::Future;
-use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -12,7 +11,7 @@ use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use crate::backup::restored;
-use crate::config::profile::{NewProfile, Profile, ProfileSettings};
+use crate::config::profile::{self, NewProfile, Profile, ProfileSettings, pending_key};
 use crate::config::{Config, StoreLocation};
 use crate::http::State;
 use crate::http::limits::AddressLimit;
@@ -185,41 +184,24 @@ async fn first_operator(begin: &Start, registrar: &Registrar) -> Result<(), Serv
         return Ok(());
     }
     let failed = |error: BoxError| ServerError::Operator(error);
-    let key_pem = pending_key(&directory).map_err(failed)?;
+    // Kept before it is certified: a start that died in between goes on with the same key.
+    let key_pem = pending_key::<BoxError>(&directory, || Ok(Zeroizing::new(rcgen::KeyPair::generate()?.serialize_pem())));
+    let key_pem = key_pem.map_err(failed)?;
     let csr = request(&key_pem).map_err(failed)?;
     let name: Name = FIRST_OPERATOR.parse().map_err(|error: fleetmark_domain::name::NameError| failed(error.into()))?;
     let enrolled = registrar.first_operator(&name, &csr, begin.clock.now()).await;
     let Some(enrollment) = enrolled.map_err(refused("the first operator cannot be admitted"))? else { return Ok(()) };
     let certificates: Vec<_> = std::iter::once(&enrollment.certificate.der).chain(&enrollment.chain).collect();
     let new = NewProfile {
-        settings: ProfileSettings {
+        settings: Some(ProfileSettings {
             server: begin.config.door_url(begin.config.doors.admin),
             device_door: begin.config.door_url(begin.config.doors.device),
-        },
+        }),
         key_pem: &key_pem,
         certificate_pem: &pem(&certificates),
         ca_pem: &pem(&enrollment.trust_bundle),
     };
-    Profile::create(&directory, &new, true).map_err(|error| failed(error.into()))?;
-    // The profile holds the key now.
-    let _ = std::fs::remove_file(pending_path(&directory));
-    Ok(())
-}
-
-fn pending_path(directory: &Path) -> std::path::PathBuf {
-    directory.with_extension("pending.key.pem")
-}
-
-/// The key that the first operator is admitted with: written down before it is certified, so that a start that died in
-/// between goes on with the same key.
-fn pending_key(directory: &Path) -> Result<Zeroizing<String>, BoxError> {
-    let path = pending_path(directory);
-    if path.exists() {
-        return Ok(Zeroizing::new(std::fs::read_to_string(path)?));
-    }
-    let pem = Zeroizing::new(rcgen::KeyPair::generate()?.serialize_pem());
-    crate::config::profile::write_durably(&path, pem.as_bytes(), 0o600)?;
-    Ok(pem)
+    profile::create(&directory, &new, true).map_err(|error| failed(error.into()))
 }
 
 fn request(key_pem: &str) -> Result<VerifiedCsr, BoxError> {

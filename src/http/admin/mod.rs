@@ -1,7 +1,7 @@
 //! The admin door: the operators' REST API. Who may do what is asked in the registrar; here a request is read, handed
 //! on, and its answer written.
 //!
-//! - [`wire`], [`schema`]: the bodies, and the domain's words in the OpenAPI document.
+//! - [`wire`], [`schema`]: the bodies, and the domain's words in the `OpenAPI` document.
 //! - [`extract`]: caller, path, query, body and headers, each within limits.
 //! - [`openapi`]: the document that is generated from the handlers.
 //! - [`routes`]: what there is, and which right it takes.
@@ -47,7 +47,7 @@ fn resources(config: &mut web::ServiceConfig) {
     documented(&mut ServiceConfig::new(config));
 }
 
-/// Every route, grouped by resource. What is registered here is what the OpenAPI document shows.
+/// Every route, grouped by resource. What is registered here is what the `OpenAPI` document shows.
 fn documented(config: &mut ServiceConfig<'_>) {
     config
         .service(fleets::list_fleets)
@@ -144,5 +144,7 @@ fn page_of<T, W>(page: Page<T>, show: impl Fn(T) -> W) -> wire::Page<W> {
     wire::Page { items: page.items.into_iter().map(show).collect(), next: page.next }
 }
 
+#[cfg(test)]
+mod flows;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use actix_web::dev::ResourceDef;
 use fleetmark_domain::Action;
 
 /// Method, path pattern, and the action that the registrar asks the caller's role for. A test keeps this list and the
-/// OpenAPI document alike.
+/// `OpenAPI` document alike.
 pub const ROUTES: &[(&str, &str, Action)] = &[
     ("GET", "/v1/fleets", Action::Read),
     ("POST", "/v1/fleets", Action::ManageFleets),
