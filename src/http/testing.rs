@@ -80,7 +80,7 @@ impl Installation {
         let keys = Arc::new(KeyFiles::open(&path.join("keys"), "passphrase".to_owned().into()).unwrap());
         let publisher = Arc::new(Publisher::new(Arc::clone(&clock)));
         let place = format!("sqlite:{}", path.join("store").display()).parse().unwrap();
-        let store = open(place, Arc::clone(&publisher) as _).await.unwrap();
+        let store = open(place, publisher.clone()).await.unwrap();
         let parts = Parts {
             store,
             keys: Arc::clone(&keys),

@@ -3,14 +3,20 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use fleetmark_domain::RevocationReason;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 
 use super::testing::{Answer, Installation};
 use crate::pki::testing::openssl;
+use crate::registrar::standing::{Change, Target};
+use crate::telemetry::clock::{Clock, SystemClock};
 
 const JSON: [&str; 2] = ["-H", "content-type: application/json"];
 
@@ -94,7 +100,11 @@ async fn a_device_enrolls_and_renews_over_est() {
         openssl(&["req", "-new", "-key", &key, "-subj", "/CN=sensor-02", "-outform", "DER"], b"").unwrap()
     };
     let line = STANDARD.encode(der("sensor-02"));
-    let wrapped: String = line.as_bytes().chunks(64).map(|part| format!("{}\r\n", String::from_utf8_lossy(part))).collect();
+    let lines: Vec<_> = line.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
+    let wrapped = lines.join(
+        "
+",
+    );
     let type_ = ["-H", "content-type: application/pkcs10; charset=us-ascii"];
     let (user, url) = (format!("sensor-02:{token}"), stage.device("/.well-known/est/default/simpleenroll"));
     for body in [&line, &wrapped] {
@@ -235,6 +245,9 @@ async fn the_public_door_publishes_what_openssl_reads() {
     stage.running.stop().await;
 }
 
+/// OCSPResponseStatus malformedRequest (RFC 6960 4.2.1)
+const MALFORMED: &[u8] = &[0x30, 3, 0x0a, 1, 1];
+
 /// GET and POST, judged by `openssl ocsp`.
 fn ocsp(stage: &Installation, issuer: &str, leaf: &str, ca: &str) {
     let question = stage.path("question.der").display().to_string();
@@ -257,8 +270,6 @@ fn ocsp(stage: &Installation, issuer: &str, leaf: &str, ca: &str) {
         let tag = format!("if-none-match: {}", answer.header("etag").unwrap());
         assert_eq!(stage.curl(&["-H", &tag, &stage.public(&format!("/ocsp/{path}"))]).status, 304);
     }
-    // OCSPResponseStatus malformedRequest
-    const MALFORMED: &[u8] = &[0x30, 3, 0x0a, 1, 1];
     let large = "A".repeat(5000);
     assert_eq!(stage.curl(&["--data-binary", "nothing", &stage.public("/ocsp")]).body, MALFORMED);
     assert_eq!(stage.curl(&["--data-binary", &large, &stage.public("/ocsp")]).body, MALFORMED);
@@ -309,6 +320,65 @@ async fn openssl_cannot_resume_a_session() {
         assert!(!seen.contains("New Session Ticket arrived"), "{seen}");
     }
     stage.running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_open_the_doors_that_they_are_for() {
+    let stage = Installation::open(0).await;
+    enroll(&stage, "sensor-01").await;
+    let admin = format!("https://localhost:{}/v1/whoami", stage.addresses.admin[0].port());
+    let (operator, device) = (with(&stage, "alice"), with(&stage, "sensor-01"));
+    let answer = stage.curl(&[&text(&operator)[..], &[&admin]].concat());
+    assert_eq!((answer.status, &answer.json()["role"]), (200, &json!("owner")), "{}", answer.text());
+    assert!(stage.try_curl(&[&text(&device)[..], &[&admin]].concat()).is_err(), "refused at the handshake");
+    assert!(stage.try_curl(&[&admin]).is_err(), "refused at the handshake");
+    let renewal = post(&stage, &stage.device("/v1/fleets/default/renew"), &json!({ "csr": stage.key("b") }), &text(&operator));
+    assert_eq!((renewal.status, renewal.code().as_str()), (403, "wrong_kind"));
+
+    let file = |name: &str| stage.path(name).display().to_string();
+    let (key, certificate) = (file("foreign.key"), file("foreign.pem"));
+    let make = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x", "-keyout", &key, "-out", &certificate];
+    openssl(&make, b"").unwrap();
+    let foreign = with(&stage, "foreign");
+    assert!(stage.try_curl(&[&text(&foreign)[..], &[&stage.device("/v1/time")]].concat()).is_err());
+    stage.running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_counts_on_a_connection_that_is_open() {
+    let stage = Installation::open(0).await;
+    let device = enroll(&stage, "sensor-01").await.json();
+    let own = with(&stage, "sensor-01");
+    let client = reqwest::Client::builder()
+        .tls_backend_preconfigured(rustls_client(&stage, &own))
+        .pool_max_idle_per_host(1)
+        .build()
+        .unwrap();
+    let confirm = || async {
+        let answer = client.post(stage.device("/v1/fleets/default/confirm")).send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap()["code"].clone())
+    };
+    assert_eq!(confirm().await, (200, Value::Null));
+    let serial = device["serial"].as_str().unwrap().parse().unwrap();
+    let (target, change) = (Target::Certificate(serial), Change::Revoke(RevocationReason::KeyCompromise));
+    stage.registrar.change_standing(&stage.operator, target, change, "", SystemClock.now()).await.unwrap();
+    assert_eq!(confirm().await, (403, json!("revoked")));
+    stage.running.stop().await;
+}
+
+/// A client with the certificate and key in `own` (as [`with`] gives them).
+fn rustls_client(stage: &Installation, own: &[String; 4]) -> rustls::ClientConfig {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(stage.path("root.pem")).unwrap()).unwrap();
+    rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(
+            vec![CertificateDer::from_pem_file(&own[1]).unwrap()],
+            PrivateKeyDer::from_pem_file(&own[3]).unwrap(),
+        )
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
