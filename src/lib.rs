@@ -9,12 +9,15 @@
 //! - [`telemetry`]: clock, logs, metrics.
 //! - [`config`]: read once, checked, then a type; never read again.
 //! - [`backup`]: the encrypted file that an installation is restored from; knows files, not what is in them.
+//! - [`jobs`]: what the server does by itself.
+//! - [`server`]: all of it put together.
 //! - [`cli`]: the operators' command line; talks to the admin door, never to the database.
 
 pub mod backup;
 pub mod cli;
 pub mod config;
 pub mod http;
+pub mod jobs;
 pub mod ledger;
 pub mod pki;
 pub mod registrar;

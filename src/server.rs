@@ -1,22 +1,303 @@
-//! The server's life: first start, doors, jobs, end.
+//! The server put together: data directory, sockets, store, keys, registrar, doors, jobs.
 
-use crate::config::Config;
-use crate::config::passphrase::Passphrase;
+use std::future::Future;
+use std::sync::Arc;
 
-/// What a server's run ends with.
-pub type Result = std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>;
+use arc_swap::ArcSwap;
+use fleetmark_domain::{Fingerprint, Name};
+use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
+use metrics_exporter_prometheus::PrometheusHandle;
+use secrecy::SecretString;
+use zeroize::Zeroizing;
 
-/// Makes an installation if there is none, and serves it until SIGTERM.
-pub fn up(config: Config, passphrase: Passphrase) -> Result {
-    serve(config, passphrase)
+use crate::backup::restored;
+use crate::config::profile::{self, NewProfile, Profile, ProfileSettings, pending_key};
+use crate::config::{Config, StoreLocation};
+use crate::http::State;
+use crate::http::limits::AddressLimit;
+use crate::http::listeners::{Addresses, Listeners};
+use crate::http::public::health::Pulse;
+use crate::http::server::{Options, TlsDoors, start};
+use crate::jobs::{Jobs, load};
+use crate::ledger::Publisher;
+use crate::pki::bundle::pem;
+use crate::pki::csr::VerifiedCsr;
+use crate::pki::keys::KeyFiles;
+use crate::pki::profile::Profiles;
+use crate::registrar::authorities::AuthoritySet;
+use crate::registrar::install::Parts;
+use crate::registrar::{Error, Registrar};
+use crate::store::{BoxError, HeadSigner, StoreError, location};
+use crate::telemetry::clock::SharedClock;
+use crate::tls::{Doors, Trust};
+
+/// The first operator's name.
+const FIRST_OPERATOR: &str = "admin";
+
+/// Why the server does not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// A door's address cannot be had.
+    #[error("the doors cannot be opened")]
+    Listen(#[source] BoxError),
+    /// The store cannot be opened.
+    #[error("the store cannot be opened")]
+    Store(#[from] StoreError),
+    /// Keys, profiles or certificates cannot be used.
+    #[error("the keys cannot be used")]
+    Keys(#[source] BoxError),
+    /// A use case refused.
+    #[error("{}", what)]
+    Refused {
+        /// What was tried.
+        what: &'static str,
+        /// Why it was refused.
+        #[source]
+        source: Error,
+    },
+    /// There is no installation in the data directory.
+    #[error("there is no installation in {0}: run `fleetmark init` first, or `fleetmark up` for the lab")]
+    NotInitialised(String),
+    /// The root's key lies on this machine.
+    #[error(
+        "the root's key {0} lies on this machine: move it to a safe place (the server goes on without it; new fleets \
+         need it back), or set danger_online_root = true"
+    )]
+    OnlineRoot(String),
+    /// The operator's files cannot be written.
+    #[error("the first operator's files cannot be written")]
+    Operator(#[source] BoxError),
+    /// A restore's marker cannot be read.
+    #[error("what the restore left cannot be read")]
+    Restored(#[source] BoxError),
+    /// A door failed while it served.
+    #[error("a door failed")]
+    Serve(#[source] std::io::Error),
 }
 
-/// Makes an installation.
-pub fn init(config: Config, passphrase: Passphrase) -> Result {
-    serve(config, passphrase)
+fn refused(what: &'static str) -> impl FnOnce(Error) -> ServerError {
+    move |source| ServerError::Refused { what, source }
 }
 
-/// Serves an installation until SIGTERM.
-pub fn serve(_config: Config, _passphrase: Passphrase) -> Result {
-    Err("this build holds the command line alone".into())
+/// What the server is started with.
+pub struct Start {
+    /// The configuration, checked.
+    pub config: Config,
+    /// Opens the key files.
+    pub passphrase: SecretString,
+    /// Now.
+    pub clock: SharedClock,
+    /// What was counted.
+    pub metrics: PrometheusHandle,
+}
+
+/// What a person is told of an installation.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// SHA-256 over the root's certificate.
+    pub root_fingerprint: Fingerprint,
+    /// What the last restore lost, where the server was restored.
+    pub restored: Option<restored::Restored>,
+}
+
+/// Makes the installation, as far as it is not there.
+pub async fn init(begin: Start) -> Result<Summary, ServerError> {
+    let registrar = open(&begin).await?;
+    install(&begin, &registrar).await?;
+    let summary = summary(&registrar, None)?;
+    registrar.stop().await;
+    Ok(summary)
+}
+
+/// Makes the installation as far as it is not there, then serves until `stop` is done.
+pub async fn up(begin: Start, ready: impl FnOnce(&Summary), stop: impl Future<Output = ()>) -> Result<(), ServerError> {
+    let listeners = listen(&begin.config)?;
+    let registrar = open(&begin).await?;
+    install(&begin, &registrar).await?;
+    run(&begin, listeners, registrar, ready, stop).await
+}
+
+/// Serves an installation until `stop` is done.
+pub async fn serve(begin: Start, ready: impl FnOnce(&Summary), stop: impl Future<Output = ()>) -> Result<(), ServerError> {
+    let directory = begin.config.data.directory().display().to_string();
+    if !begin.config.data.is_initialised() {
+        return Err(ServerError::NotInitialised(directory));
+    }
+    let listeners = listen(&begin.config)?;
+    let registrar = open(&begin).await?;
+    let Ok(root) = registrar.authorities().root() else { return Err(ServerError::NotInitialised(directory)) };
+    let label = root.record.key_label.clone();
+    if registrar.authorities().keys().contains(&label) && !begin.config.danger_online_root {
+        return Err(ServerError::OnlineRoot(begin.config.data.keys().join(format!("{label}.key.pem")).display().to_string()));
+    }
+    run(&begin, listeners, registrar, ready, stop).await
+}
+
+/// Binds every door before anything else is done, so that a port in use is told first.
+fn listen(config: &Config) -> Result<Listeners, ServerError> {
+    let addresses = Addresses {
+        device: vec![config.doors.device],
+        admin: vec![config.doors.admin],
+        public: vec![config.doors.public],
+        rescue: Some(config.data.rescue_socket()),
+    };
+    Listeners::bind(&addresses).map_err(|error| ServerError::Listen(error.into()))
+}
+
+async fn open(begin: &Start) -> Result<Arc<Registrar>, ServerError> {
+    let config = &begin.config;
+    let keys =
+        KeyFiles::open(&config.data.keys(), begin.passphrase.clone()).map_err(|error| ServerError::Keys(error.into()))?;
+    let profiles = Profiles::load(config.profiles.as_deref()).map_err(|error| ServerError::Keys(error.into()))?;
+    let publisher = Arc::new(Publisher::new(begin.clock.clone()));
+    let signer: Arc<dyn HeadSigner> = publisher.clone();
+    let store = location::open(database(&config.store), signer).await?;
+    let parts = Parts {
+        store,
+        keys: Arc::new(keys),
+        profiles,
+        publisher,
+        trust_domain: config.trust_domain.clone(),
+        public_url: config.public_url.clone(),
+    };
+    let registrar = Registrar::open(parts, begin.clock.now()).await.map_err(refused("the installation cannot be opened"))?;
+    Ok(Arc::new(registrar))
+}
+
+fn database(location: &StoreLocation) -> location::StoreLocation {
+    match location {
+        StoreLocation::Sqlite(path) => location::StoreLocation::Sqlite(path.clone()),
+        StoreLocation::Postgres(_) => todo!(),
+    }
+}
+
+async fn install(begin: &Start, registrar: &Registrar) -> Result<(), ServerError> {
+    let now = begin.clock.now();
+    registrar.install(&begin.config.default_fleet, now).await.map_err(refused("the installation cannot be made"))?;
+    first_operator(begin, registrar).await
+}
+
+/// Makes the first operator's profile on this machine: the one key that is born beside the server.
+async fn first_operator(begin: &Start, registrar: &Registrar) -> Result<(), ServerError> {
+    let directory = begin.config.data.operator();
+    if Profile::open(&directory).is_ok() {
+        return Ok(());
+    }
+    let failed = |error: BoxError| ServerError::Operator(error);
+    // Kept before it is certified: a start that died in between goes on with the same key.
+    let key_pem = pending_key::<BoxError>(&directory, || Ok(Zeroizing::new(rcgen::KeyPair::generate()?.serialize_pem())));
+    let key_pem = key_pem.map_err(failed)?;
+    let csr = request(&key_pem).map_err(failed)?;
+    let name: Name = FIRST_OPERATOR.parse().map_err(|error: fleetmark_domain::name::NameError| failed(error.into()))?;
+    let enrolled = registrar.first_operator(&name, &csr, begin.clock.now()).await;
+    let Some(enrollment) = enrolled.map_err(refused("the first operator cannot be admitted"))? else { return Ok(()) };
+    let certificates: Vec<_> = std::iter::once(&enrollment.certificate.der).chain(&enrollment.chain).collect();
+    let new = NewProfile {
+        settings: Some(ProfileSettings {
+            server: begin.config.door_url(begin.config.doors.admin),
+            device_door: begin.config.door_url(begin.config.doors.device),
+        }),
+        key_pem: &key_pem,
+        certificate_pem: &pem(&certificates),
+        ca_pem: &pem(&enrollment.trust_bundle),
+    };
+    profile::create(&directory, &new, true).map_err(|error| failed(error.into()))
+}
+
+fn request(key_pem: &str) -> Result<VerifiedCsr, BoxError> {
+    let pair = rcgen::KeyPair::from_pem(key_pem)?;
+    let request = rcgen::CertificateParams::new(Vec::new())?.serialize_request(&pair)?;
+    Ok(VerifiedCsr::from_der(request.der())?)
+}
+
+/// What the installation's people must know.
+fn summary(registrar: &Registrar, restored: Option<restored::Restored>) -> Result<Summary, ServerError> {
+    let root = registrar.authorities().root().map_err(refused("there is no root"))?;
+    let facts = crate::pki::issue::facts(&root.record.certificate).map_err(|error| ServerError::Keys(error.into()))?;
+    Ok(Summary { root_fingerprint: facts.fingerprint, restored })
+}
+
+async fn run(
+    begin: &Start,
+    listeners: Listeners,
+    registrar: Arc<Registrar>,
+    ready: impl FnOnce(&Summary),
+    stop: impl Future<Output = ()>,
+) -> Result<(), ServerError> {
+    let Start { config, clock, .. } = begin;
+    let restored = settle_restore(begin, &registrar).await?;
+    let now = clock.now();
+    let own = registrar.door_certificate(&config.names.dns, &config.names.addresses, now).await;
+    let own = own.map_err(refused("the doors' certificate cannot be made"))?;
+    registrar.renew_responders(now).await.map_err(refused("the OCSP responders' certificates cannot be made"))?;
+    registrar.refresh_crls(now).await.map_err(refused("the revocation lists cannot be made"))?;
+    registrar.housekeeping(now).await.map_err(refused("the store takes no writes"))?;
+    let pulse = Arc::new(Pulse::default());
+    pulse.written(now);
+
+    let certificate = Arc::new(ArcSwap::from_pointee(load(&registrar, &own).map_err(ServerError::Keys)?));
+    let doors = Doors { trust: follow_authorities(&registrar), certificate: certificate.clone() };
+    let state = State {
+        registrar: registrar.clone(),
+        clock: clock.clone(),
+        default_fleet: config.default_fleet.clone(),
+        enrollments: config
+            .limits
+            .enroll
+            .and_then(|rate| AddressLimit::new(rate.per_second.get(), rate.burst.get()))
+            .map(Arc::new),
+        pulse: pulse.clone(),
+        started_at: now,
+        metrics: begin.metrics.clone(),
+    };
+    let connections = usize::try_from(config.limits.connections.get()).unwrap_or(usize::MAX);
+    let options = Options { workers: config.workers.get(), max_connections: connections };
+    let tls = TlsDoors { device: doors.clone(), admin: doors };
+    let running = start(listeners, &tls, state, options).map_err(ServerError::Serve)?;
+    let jobs = Jobs {
+        registrar: registrar.clone(),
+        clock: clock.clone(),
+        pulse,
+        door: certificate,
+        dns_names: config.names.dns.clone(),
+        addresses: config.names.addresses.clone(),
+    };
+    let jobs = jobs.start();
+    ready(&summary(&registrar, restored)?);
+    let served = running.until(stop).await;
+    drop(jobs);
+    registrar.stop().await;
+    served.map_err(ServerError::Serve)
+}
+
+/// Trust in the authorities as they are, now and whenever one is added.
+fn follow_authorities(registrar: &Registrar) -> Arc<ArcSwap<Trust>> {
+    let trust = Arc::new(ArcSwap::from_pointee(Trust::default()));
+    let followed = trust.clone();
+    registrar.authorities().observe(Box::new(move |authorities: &AuthoritySet| {
+        let trusted = authorities.iter().map(|authority| &authority.record);
+        let trusted = trusted.filter(|record| record.state != AuthorityState::Revoked && record.kind != AuthorityKind::Root);
+        let trusted: Vec<_> = trusted.map(|record| (record.id, record.kind, record.certificate.clone())).collect();
+        match Trust::from_authorities(&trusted) {
+            Ok(next) => followed.store(Arc::new(next)),
+            Err(error) => tracing::error!(%error, "the doors go on with the authorities that they knew"),
+        }
+    }));
+    trust
+}
+
+/// After a restore: raises the epochs above all that may have been issued since the backup, and says so.
+async fn settle_restore(begin: &Start, registrar: &Registrar) -> Result<Option<restored::Restored>, ServerError> {
+    let directory = begin.config.data.directory();
+    let Some(marker) = restored::pending(directory).map_err(|error| ServerError::Restored(error.into()))? else {
+        return Ok(None);
+    };
+    let raised = registrar.raise_epochs(marker.backup.highest_epoch, begin.clock.now()).await;
+    raised.map_err(refused("the epochs cannot be raised after the restore"))?;
+    restored::settle(directory, &marker).map_err(|error| ServerError::Restored(error.into()))?;
+    tracing::warn!(
+        backup = %marker.backup.made_at,
+        "restored: what was issued, confirmed or revoked after the backup is not known here"
+    );
+    Ok(Some(marker))
 }

@@ -1,14 +1,21 @@
 //! `up`, `init`, `serve`: configuration, logs and passphrase; all else is the server's.
 
+use std::future::Future;
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use ring::rand::SystemRandom;
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::failure::{Failure, chain};
+use super::session::print;
 use crate::config::passphrase::{self, Passphrase, Source, Surroundings};
 use crate::config::{Config, DEFAULT_DATA_DIRECTORY, Layout, LogFormat, Overrides};
-use crate::{server, telemetry};
+use crate::server::{self, ServerError, Start, Summary};
+use crate::telemetry::{self, clock::SystemClock};
 
 /// What a server is started with; the same keys as in `fleetmark.toml`, and stronger.
 #[derive(Debug, Default, Args)]
@@ -117,7 +124,13 @@ pub fn up(arguments: &ServerArguments) -> Result<(), Failure> {
         passphrase::read(&config, &surroundings, false)?
     };
     explain(&passphrase);
-    server::up(config, passphrase).map_err(|error| ended(&*error))
+    let told = Told::of(&config);
+    let start = start(config, passphrase)?;
+    run(async move {
+        let stop = stop()?;
+        let ready = |summary: &Summary| told.ready(summary, is_first);
+        server::up(start, ready, stop).await.map_err(|error| ended(&error))
+    })
 }
 
 /// `fleetmark init`
@@ -131,7 +144,17 @@ pub fn init(arguments: &ServerArguments) -> Result<(), Failure> {
     }
     let config = arguments.prepare(true)?;
     let passphrase = passphrase::read(&config, &Surroundings::of_process(), true)?;
-    server::init(config, passphrase).map_err(|error| ended(&*error))
+    let data = config.data.clone();
+    let start = start(config, passphrase)?;
+    let summary = run(async { server::init(start).await.map_err(|error| ended(&error)) })?;
+    print(&format!(
+        "The installation is in {}.\nRoot's SHA-256 fingerprint: {}\nFirst operator's profile: {}\n\
+         The root's key lies in {}: take it to a safe place before `fleetmark serve`.\n",
+        data.directory().display(),
+        summary.root_fingerprint,
+        data.operator().display(),
+        data.keys().display(),
+    ))
 }
 
 /// `fleetmark serve`
@@ -145,7 +168,90 @@ pub fn serve(arguments: &ServerArguments) -> Result<(), Failure> {
     }
     let config = arguments.prepare(false)?;
     let passphrase = passphrase::read(&config, &Surroundings::of_process(), false)?;
-    server::serve(config, passphrase).map_err(|error| ended(&*error))
+    let told = Told::of(&config);
+    let start = start(config, passphrase)?;
+    run(async move {
+        let stop = stop()?;
+        let ready = |summary: &Summary| told.ready(summary, false);
+        server::serve(start, ready, stop).await.map_err(|error| ended(&error))
+    })
+}
+
+/// What people are told once the server is up.
+struct Told {
+    operator: PathBuf,
+    device: (String, SocketAddr),
+    admin: (String, SocketAddr),
+    public: (String, SocketAddr),
+    fleet: String,
+}
+
+impl Told {
+    fn of(config: &Config) -> Self {
+        let door = |address| (config.door_url(address), address);
+        Self {
+            operator: config.data.operator(),
+            device: door(config.doors.device),
+            admin: door(config.doors.admin),
+            public: (config.public_url.clone(), config.doors.public),
+            fleet: config.default_fleet.to_string(),
+        }
+    }
+
+    fn ready(&self, summary: &Summary, is_first: bool) {
+        let text = self.text(summary, is_first);
+        // Where standard output is closed there is nobody to tell, and the server serves all the same.
+        let _ = print(&text);
+    }
+
+    fn text(&self, summary: &Summary, is_first: bool) -> String {
+        let mut text = format!("Root's SHA-256 fingerprint: {}\n", summary.root_fingerprint);
+        for (name, (url, address)) in [("Device", &self.device), ("Admin", &self.admin), ("Public", &self.public)] {
+            text.push_str(&format!("{name} door: {url} (listens at {address})\n"));
+        }
+        if let Some(restored) = &summary.restored {
+            text.push_str(&format!(
+                "Restored from a backup of {}. What was issued, confirmed or revoked after that is not known here: revoke again what was \
+                 revoked since, and let devices that are refused enroll again.\n",
+                restored.backup.made_at
+            ));
+        }
+        if is_first {
+            text.push_str(&format!(
+                "\nThis is for a lab: the root's key lies on this machine, and this is no offline root.\n\
+                 To enroll a first device:\n  fleetmark --operator {} token create --fleet {} --device sensor-01\n  \
+                 fleetmark-device enroll --server {} --ca-fingerprint {} --fleet {} --dir ./sensor-01 --token TOKEN\n",
+                self.operator.display(),
+                self.fleet,
+                self.device.0,
+                summary.root_fingerprint,
+                self.fleet,
+            ));
+        }
+        text
+    }
+}
+
+fn start(config: Config, passphrase: Passphrase) -> Result<Start, Failure> {
+    let metrics = telemetry::metrics::install().map_err(|error| Failure::of(&error))?;
+    Ok(Start { config, passphrase: passphrase.secret, clock: Arc::new(SystemClock), metrics })
+}
+
+fn run<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = Builder::new_multi_thread().enable_all().build().map_err(|error| Failure::of(&error))?;
+    runtime.block_on(work)
+}
+
+/// Done when the process is asked to end: SIGTERM, or SIGINT from a terminal.
+fn stop() -> Result<impl Future<Output = ()>, Failure> {
+    let listen = |kind| signal(kind).map_err(|error| Failure::of(&error));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }
 
 /// Says what a passphrase beside the keys means, once: when it is made.
@@ -153,14 +259,14 @@ fn explain(passphrase: &Passphrase) {
     if let Source::Made(path) = &passphrase.source {
         eprintln!(
             "A passphrase for the keys was made and lies beside them, in {}.\n\
-             Whoever copies this directory has the keys: good enough for a lab, and for nothing else. For production, run `init` \
-             with\n--passphrase-file, a systemd credential or FLEETMARK_PASSPHRASE, and keep it elsewhere.\n\
-             Keep a copy of this file in any case: no backup can be restored without it.",
+             Whoever copies this directory has the keys: good enough for a lab, and for nothing else. For production, run `init`\n\
+             with --passphrase-file, a systemd credential or FLEETMARK_PASSPHRASE, and keep it elsewhere.\n\
+             Keep a copy of this file in any case: no backup can be restored without it.\n",
             path.display()
         );
     }
 }
 
-fn ended(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Failure {
+fn ended(error: &ServerError) -> Failure {
     Failure::Failed(chain(error), Some("`fleetmark doctor` looks for what is wrong."))
 }

@@ -1,8 +1,8 @@
 //! Refusals as problem documents (RFC 9457). The one place where a refusal is logged and counted.
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use actix_web::{HttpResponse, ResponseError};
+use actix_web::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::{HttpResponse, ResponseError, Route, web};
 use fleetmark_domain::Refusal;
 use fleetmark_domain::refusal::Class;
 use serde::Serialize;
@@ -58,11 +58,16 @@ pub const fn status(class: Class) -> StatusCode {
         Class::Unproven => StatusCode::UNAUTHORIZED,
         Class::Forbidden => StatusCode::FORBIDDEN,
         Class::Unknown => StatusCode::NOT_FOUND,
+        Class::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
         Class::Conflict => StatusCode::CONFLICT,
         Class::Stale => StatusCode::PRECONDITION_FAILED,
+        Class::TooSlow => StatusCode::REQUEST_TIMEOUT,
         Class::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Class::TooLong => StatusCode::URI_TOO_LONG,
+        Class::WrongMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Class::Unacceptable => StatusCode::UNPROCESSABLE_ENTITY,
         Class::TooMany => StatusCode::TOO_MANY_REQUESTS,
+        Class::Faulty => StatusCode::INTERNAL_SERVER_ERROR,
         Class::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
@@ -72,14 +77,18 @@ impl Problem {
     pub fn record(&self) {
         let refusal = self.0.refusal;
         metrics::counter!("fleetmark_refused_total", "code" => refusal.code()).increment(1);
-        match &self.0.cause {
-            Some(cause) => {
-                let chain = std::iter::successors(Some(&**cause as &dyn std::error::Error), |error| error.source());
-                let chain: Vec<_> = chain.map(ToString::to_string).collect();
-                tracing::error!(code = refusal.code(), cause = chain.join(": "), "refused");
-            }
-            None => tracing::info!(code = refusal.code(), detail = self.0.detail.as_deref(), "refused"),
+        let Some(cause) = &self.0.cause else {
+            tracing::info!(code = refusal.code(), detail = self.0.detail.as_deref(), "refused");
+            return;
+        };
+        let mut chain = cause.to_string();
+        let mut source = cause.source();
+        while let Some(error) = source {
+            chain.push_str(": ");
+            chain.push_str(&error.to_string());
+            source = error.source();
         }
+        tracing::error!(code = refusal.code(), cause = chain, "refused");
     }
 
     /// Status and headers, without a body.
@@ -111,6 +120,24 @@ impl ResponseError for Problem {
             detail: self.0.detail.clone(),
         };
         let body = serde_json::to_string(&document).unwrap_or_default();
-        self.head().insert_header((CONTENT_TYPE, "application/problem+json")).body(body)
+        self.head()
+            .insert_header((CONTENT_TYPE, "application/problem+json"))
+            .insert_header((CACHE_CONTROL, "no-store"))
+            .body(body)
     }
+}
+
+/// What a resource answers to methods that it does not take; `allow` names those that it takes (RFC 9110 15.5.6).
+/// Goes into `Resource::default_service`.
+pub fn not_allowed(allow: &'static str) -> Route {
+    web::route().to(move || async move {
+        let mut response = Problem::from(Refusal::MethodNotAllowed).error_response();
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+        response
+    })
+}
+
+/// What a door answers for a path that is not there.
+pub async fn not_found() -> HttpResponse {
+    Problem::from(Refusal::NotFound).error_response()
 }

@@ -1,11 +1,26 @@
 //! Certificate requests: PKCS#10 (RFC 2986), parsed and verified by checks of our own.
 
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use der::asn1::{AnyRef, BitStringRef, UintRef};
+use der::{Decode, Reader};
 use fleetmark_domain::{KeyHash, Refusal};
+use ring::signature;
+use spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::prelude::FromDer;
+use x509_parser::x509::{X509Name, X509Version};
 
+use super::encoding;
 use super::keys::KeyAlgorithm;
 
 /// The largest certificate request, in octets of DER.
 pub const MAX_CSR: usize = 16 * 1024;
+
+/// The largest body that may hold one: base64 is 4/3 of it, wrapped lines and text before PEM a little more.
+const MAX_BODY: usize = 2 * MAX_CSR;
 
 /// A certificate request whose proof of possession was checked and whose key is acceptable. Nothing of its names is
 /// ever copied into a certificate; they are kept to be compared.
@@ -22,14 +37,53 @@ impl VerifiedCsr {
     /// Reads and verifies DER: one request, nothing behind it, a sound signature by an acceptable key.
     ///
     /// # Errors
-    /// `CsrTooLarge`, `CsrMalformed`, `CsrTrailingOctets`, `CsrBadSignature`, `CsrDigestWeak`, `KeyWeak`, `KeyTypeNotAllowed`.
-    pub fn from_der(_der: &[u8]) -> Result<Self, Refusal> {
-        todo!()
+    /// `CsrTooLarge`, `CsrMalformed`, `CsrTrailingOctets`, `CsrBadSignature`, `CsrDigestWeak`, `CsrAlgorithmNotSupported`,
+    /// `KeyWeak`, `KeyTypeNotAllowed`.
+    pub fn from_der(der: &[u8]) -> Result<Self, Refusal> {
+        if der.len() > MAX_CSR {
+            return Err(Refusal::CsrTooLarge);
+        }
+        let (rest, request) = X509CertificationRequest::from_der(der).map_err(|_| Refusal::CsrMalformed)?;
+        if !rest.is_empty() {
+            return Err(Refusal::CsrTrailingOctets);
+        }
+        let info = &request.certification_request_info;
+        // RFC 2986 4.1: the version is 0.
+        if info.version != X509Version::V1 {
+            return Err(Refusal::CsrMalformed);
+        }
+        // Read again by a strict DER reader, so that a key has one encoding and one hash.
+        let spki = info.subject_pki.raw;
+        let key = SubjectPublicKeyInfoRef::from_der(spki).map_err(|_| Refusal::CsrMalformed)?;
+        let algorithm = check_key(&key)?;
+        verify(der, &key, algorithm)?;
+        Ok(Self {
+            spki: spki.to_vec(),
+            key_hash: KeyHash(encoding::sha256(spki)),
+            algorithm,
+            common_name: common_name(&info.subject),
+            uris: uris(&request),
+        })
     }
 
     /// Reads a request as clients send it: PEM, base64 on one line or wrapped (LF or CRLF), or DER.
-    pub fn from_body(_body: &[u8]) -> Result<Self, Refusal> {
-        todo!()
+    ///
+    /// # Errors
+    /// Those of [`Self::from_der`].
+    pub fn from_body(body: &[u8]) -> Result<Self, Refusal> {
+        // DER begins with the octet 0x30, which is '0'; the base64 of DER begins with 'M', PEM with '-' or text.
+        if body.first() == Some(&encoding::SEQUENCE) {
+            return Self::from_der(body);
+        }
+        if body.len() > MAX_BODY {
+            return Err(Refusal::CsrTooLarge);
+        }
+        let text = std::str::from_utf8(body).map_err(|_| Refusal::CsrMalformed)?;
+        let encoded = if text.contains("-----BEGIN ") { pem_content(text)? } else { text };
+        let packed: Vec<u8> = encoded.bytes().filter(|octet| !octet.is_ascii_whitespace()).collect();
+        let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+        let der = GeneralPurpose::new(&STANDARD, config).decode(packed).map_err(|_| Refusal::CsrMalformed)?;
+        Self::from_der(&der)
     }
 
     /// `SubjectPublicKeyInfo` in DER.
@@ -47,7 +101,7 @@ impl VerifiedCsr {
         self.algorithm
     }
 
-    /// The subject's common name, if it is valid UTF-8 of at most 64 characters.
+    /// The subject's common name, if it has one that is valid UTF-8 of at most 64 characters without control characters.
     pub fn common_name(&self) -> Option<&str> {
         self.common_name.as_deref()
     }
@@ -55,5 +109,338 @@ impl VerifiedCsr {
     /// URI names in a requested subjectAltName.
     pub fn uris(&self) -> &[String] {
         &self.uris
+    }
+}
+
+/// What stands between the lines BEGIN and END of the one PEM block; text before it is skipped (RFC 7468 2).
+fn pem_content(text: &str) -> Result<&str, Refusal> {
+    for label in ["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"] {
+        let Some((_, rest)) = text.split_once(&format!("-----BEGIN {label}-----")) else { continue };
+        let (content, rest) = rest.split_once(&format!("-----END {label}-----")).ok_or(Refusal::CsrMalformed)?;
+        return if rest.trim().is_empty() { Ok(content) } else { Err(Refusal::CsrTrailingOctets) };
+    }
+    Err(Refusal::CsrMalformed)
+}
+
+/// Proof of possession. The frame is read by the strict reader: no octet outside the signed part is free to differ.
+fn verify(der: &[u8], key: &SubjectPublicKeyInfoRef<'_>, algorithm: KeyAlgorithm) -> Result<(), Refusal> {
+    let (signed, identifier, value) = AnyRef::from_der(der)
+        .and_then(|frame| {
+            frame.sequence(|reader| {
+                let signed = reader.tlv_bytes()?;
+                Ok((signed, AlgorithmIdentifierRef::decode(reader)?, BitStringRef::decode(reader)?))
+            })
+        })
+        .map_err(|_| Refusal::CsrMalformed)?;
+    let verification = verification(&identifier.oid.to_string(), algorithm)?;
+    // RFC 4055 5 wants NULL with RSA; RFC 5758 3.2 and RFC 8410 3 want nothing with the others.
+    if identifier.parameters.is_some_and(|any| algorithm != KeyAlgorithm::Rsa || !any.is_null()) {
+        return Err(Refusal::CsrMalformed);
+    }
+    signature::UnparsedPublicKey::new(verification, key.subject_public_key.raw_bytes())
+        .verify(signed, value.as_bytes().ok_or(Refusal::CsrMalformed)?)
+        .map_err(|_| Refusal::CsrBadSignature)
+}
+
+fn check_key(key: &SubjectPublicKeyInfoRef<'_>) -> Result<KeyAlgorithm, Refusal> {
+    let algorithm = encoding::key_algorithm(&key.algorithm).ok_or(Refusal::KeyTypeNotAllowed)?;
+    let raw = key.subject_public_key.as_bytes().ok_or(Refusal::CsrMalformed)?;
+    match algorithm {
+        // RFC 5480 2.2; whether the point lies on the curve is found when the signature is verified.
+        KeyAlgorithm::P256 => check_point(raw, 65)?,
+        KeyAlgorithm::P384 => check_point(raw, 97)?,
+        KeyAlgorithm::Ed25519 => check_ed25519(raw)?,
+        KeyAlgorithm::Rsa => check_rsa(raw)?,
+    }
+    Ok(algorithm)
+}
+
+fn check_point(raw: &[u8], length: usize) -> Result<(), Refusal> {
+    match raw.first() {
+        Some(4) if raw.len() == length => Ok(()),
+        // Compressed points: RFC 5480 2.2 leaves them optional, and TLS libraries do not take them.
+        Some(2 | 3) => Err(Refusal::KeyTypeNotAllowed),
+        _ => Err(Refusal::KeyWeak),
+    }
+}
+
+/// Keys of small order: under them a signature needs no private key (RFC 8032 leaves the check to the protocol).
+fn check_ed25519(raw: &[u8]) -> Result<(), Refusal> {
+    const SMALL_ORDER: [&str; 7] = [
+        "0000000000000000000000000000000000000000000000000000000000000000",
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    ];
+    let mut key: [u8; 32] = raw.try_into().map_err(|_| Refusal::KeyWeak)?;
+    if let Some(last) = key.last_mut() {
+        // The topmost bit is the sign of x, and no part of y.
+        *last &= 0x7f;
+    }
+    if SMALL_ORDER.contains(&hex::encode(key).as_str()) { Err(Refusal::KeyWeak) } else { Ok(()) }
+}
+
+/// An RSA modulus of 2048 to 4096 bits, odd; an exponent that is odd, at least 65537, and fits what ring takes.
+fn check_rsa(raw: &[u8]) -> Result<(), Refusal> {
+    let key = pkcs8_rsa(raw).ok_or(Refusal::CsrMalformed)?;
+    let bits = match key.modulus.split_first() {
+        Some((first, rest)) => rest.len().saturating_mul(8).saturating_add(8 - usize_from(first.leading_zeros())),
+        None => 0,
+    };
+    let even = |octets: &[u8]| octets.last().is_none_or(|last| last & 1 == 0);
+    if bits < 2048 || even(key.modulus) || even(key.exponent) {
+        return Err(Refusal::KeyWeak);
+    }
+    if bits > 4096 {
+        return Err(Refusal::KeyTypeNotAllowed);
+    }
+    let exponent = key.exponent.iter().try_fold(0_u64, |sum, octet| sum.checked_mul(256)?.checked_add(u64::from(*octet)));
+    match exponent {
+        Some(65_537..=0x1_ffff_ffff) => Ok(()),
+        _ => Err(Refusal::KeyWeak),
+    }
+}
+
+fn usize_from(bits: u32) -> usize {
+    usize::try_from(bits).unwrap_or(8)
+}
+
+struct RsaNumbers<'a> {
+    modulus: &'a [u8],
+    exponent: &'a [u8],
+}
+
+/// `RSAPublicKey ::= SEQUENCE { modulus INTEGER, publicExponent INTEGER }` (RFC 8017 A.1.1), without leading zeros.
+fn pkcs8_rsa(raw: &[u8]) -> Option<RsaNumbers<'_>> {
+    AnyRef::from_der(raw)
+        .ok()?
+        .sequence(|reader| {
+            let modulus = UintRef::decode(reader)?;
+            let exponent = UintRef::decode(reader)?;
+            Ok(RsaNumbers { modulus: modulus.as_bytes(), exponent: exponent.as_bytes() })
+        })
+        .ok()
+}
+
+/// The verification for a signature's algorithm under a key.
+fn verification(oid: &str, key: KeyAlgorithm) -> Result<&'static dyn signature::VerificationAlgorithm, Refusal> {
+    // MD2, MD5 and SHA-1 with RSA (RFC 3279 2.2.1), sha1WithRSA of OIW, ECDSA with SHA-1 (RFC 3279 2.2.3).
+    const WEAK: [&str; 7] = [
+        "1.2.840.113549.1.1.2",
+        "1.2.840.113549.1.1.3",
+        "1.2.840.113549.1.1.4",
+        "1.2.840.113549.1.1.5",
+        "1.3.14.3.2.3",
+        "1.3.14.3.2.29",
+        "1.2.840.10045.4.1",
+    ];
+    if WEAK.contains(&oid) {
+        return Err(Refusal::CsrDigestWeak);
+    }
+    Ok(match (key, oid) {
+        (KeyAlgorithm::P256, "1.2.840.10045.4.3.2") => &signature::ECDSA_P256_SHA256_ASN1,
+        (KeyAlgorithm::P256, "1.2.840.10045.4.3.3") => &signature::ECDSA_P256_SHA384_ASN1,
+        (KeyAlgorithm::P384, "1.2.840.10045.4.3.2") => &signature::ECDSA_P384_SHA256_ASN1,
+        (KeyAlgorithm::P384, "1.2.840.10045.4.3.3") => &signature::ECDSA_P384_SHA384_ASN1,
+        (KeyAlgorithm::Ed25519, "1.3.101.112") => &signature::ED25519,
+        (KeyAlgorithm::Rsa, "1.2.840.113549.1.1.11") => &signature::RSA_PKCS1_2048_8192_SHA256,
+        (KeyAlgorithm::Rsa, "1.2.840.113549.1.1.12") => &signature::RSA_PKCS1_2048_8192_SHA384,
+        (KeyAlgorithm::Rsa, "1.2.840.113549.1.1.13") => &signature::RSA_PKCS1_2048_8192_SHA512,
+        _ => return Err(Refusal::CsrAlgorithmNotSupported),
+    })
+}
+
+fn common_name(subject: &X509Name<'_>) -> Option<String> {
+    let mut names = subject.iter_common_name();
+    let name = names.next()?.as_str().ok()?;
+    let fits = names.next().is_none() && name.chars().count() <= 64 && !name.chars().any(char::is_control);
+    fits.then(|| name.to_owned())
+}
+
+fn uris(request: &X509CertificationRequest<'_>) -> Vec<String> {
+    let Some(extensions) = request.requested_extensions() else { return Vec::new() };
+    extensions
+        .filter_map(|extension| match extension {
+            ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
+            _ => None,
+        })
+        .flatten()
+        .filter_map(|name| match name {
+            GeneralName::URI(uri) => Some((*uri).to_owned()),
+            _ => None,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::testing::openssl;
+
+    const EC: [&str; 4] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+
+    /// A request by openssl, in DER.
+    fn request(arguments: &[&str]) -> Vec<u8> {
+        let mut all = vec!["req", "-new", "-nodes", "-keyout", "/dev/null", "-outform", "DER"];
+        if !arguments.contains(&"-subj") {
+            all.extend(["-subj", "/CN=sensor-01"]);
+        }
+        all.extend_from_slice(arguments);
+        openssl(&all, b"").unwrap()
+    }
+
+    fn refusal(der: &[u8]) -> Refusal {
+        VerifiedCsr::from_der(der).unwrap_err()
+    }
+
+    #[test]
+    fn acceptable_keys_of_openssl_pass() {
+        for (arguments, algorithm) in [
+            (&EC[..], KeyAlgorithm::P256),
+            (&[&EC[..], &["-sha384"]].concat()[..], KeyAlgorithm::P256),
+            (&["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-384", "-sha384"], KeyAlgorithm::P384),
+            (&["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-384", "-sha256"], KeyAlgorithm::P384),
+            (&["-newkey", "ed25519"], KeyAlgorithm::Ed25519),
+            (&["-newkey", "rsa:2048", "-sha256"], KeyAlgorithm::Rsa),
+            (&["-newkey", "rsa:3072", "-sha512"], KeyAlgorithm::Rsa),
+        ] {
+            let csr = VerifiedCsr::from_der(&request(arguments)).unwrap_or_else(|e| panic!("{arguments:?}: {e}"));
+            assert_eq!(csr.algorithm(), algorithm);
+            assert_eq!(csr.common_name(), Some("sensor-01"));
+            assert_eq!(csr.key_hash().octets(), &encoding::sha256(csr.spki()));
+        }
+    }
+
+    #[test]
+    fn the_public_key_is_openssls() {
+        let der = request(&EC);
+        let pem = openssl(&["req", "-inform", "DER", "-pubkey", "-noout"], &der).unwrap();
+        let spki = openssl(&["pkey", "-pubin", "-outform", "DER"], &pem).unwrap();
+        assert_eq!(VerifiedCsr::from_der(&der).unwrap().spki(), spki);
+    }
+
+    #[test]
+    fn weak_and_foreign_keys_are_refused_by_name() {
+        for (arguments, expected) in [
+            (&["-newkey", "rsa:1024", "-sha256"][..], Refusal::KeyWeak),
+            (&["-newkey", "rsa:2048", "-pkeyopt", "rsa_keygen_pubexp:3"], Refusal::KeyWeak),
+            (&["-newkey", "rsa:2048", "-sha1"], Refusal::CsrDigestWeak),
+            (&["-newkey", "rsa:2048", "-md5"], Refusal::CsrDigestWeak),
+            (&[&EC[..], &["-sha1"]].concat()[..], Refusal::CsrDigestWeak),
+            (&[&EC[..], &["-sha512"]].concat()[..], Refusal::CsrAlgorithmNotSupported),
+            (&["-newkey", "rsa:2048", "-sigopt", "rsa_padding_mode:pss"], Refusal::CsrAlgorithmNotSupported),
+            (&["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-521"], Refusal::KeyTypeNotAllowed),
+            (&["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:secp256k1"], Refusal::KeyTypeNotAllowed),
+            (&["-newkey", "ed448"], Refusal::KeyTypeNotAllowed),
+            (&[&EC[..], &["-pkeyopt", "ec_param_enc:explicit"]].concat()[..], Refusal::KeyTypeNotAllowed),
+        ] {
+            assert_eq!(refusal(&request(arguments)), expected, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn extensions_that_others_stumble_over_are_read_past() {
+        let csr = VerifiedCsr::from_der(&request(
+            &[
+                &EC[..],
+                &["-addext", "subjectAltName=otherName:1.3.6.1.5.5.7.8.4;SEQ:hw,URI:spiffe://x/device/default/a"],
+                &["-addext", "subjectKeyIdentifier=hash", "-addext", "basicConstraints=CA:true"],
+                &["-addext", "1.2.3.4.5=critical,DER:0500"],
+                &["-config", config("[req]\ndistinguished_name=d\n[d]\n[hw]\na=OID:1.2.3.4\nb=FORMAT:HEX,OCT:0102\n").as_str()],
+            ]
+            .concat(),
+        ))
+        .unwrap();
+        assert_eq!(csr.uris(), ["spiffe://x/device/default/a"]);
+    }
+
+    fn config(text: &str) -> String {
+        let (_, path) = tempfile::NamedTempFile::new().unwrap().keep().unwrap();
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn odd_common_names_are_none() {
+        let long = format!("/CN={}", "a".repeat(64));
+        for (subject, expected) in [("/CN=a/CN=b", None), ("/O=x", None), (long.as_str(), Some(64))] {
+            let csr = VerifiedCsr::from_der(&request(&[&EC[..], &["-subj", subject]].concat())).unwrap();
+            assert_eq!(csr.common_name().map(str::len), expected, "{subject}");
+        }
+    }
+
+    #[test]
+    fn damaged_requests_are_refused_by_name() {
+        let good = request(&EC);
+        let trailing = [good.clone(), vec![0]].concat();
+        assert_eq!(refusal(&trailing), Refusal::CsrTrailingOctets);
+        assert_eq!(refusal(&vec![0x30; MAX_CSR + 1]), Refusal::CsrTooLarge);
+        assert_eq!(refusal(&[]), Refusal::CsrMalformed);
+        for length in 0..good.len() {
+            assert_eq!(refusal(good.get(..length).unwrap()), Refusal::CsrMalformed, "cut at {length}");
+        }
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 0x01;
+            assert!(VerifiedCsr::from_der(&bad).is_err(), "octet {at} may be another");
+        }
+    }
+
+    #[test]
+    fn a_key_off_the_curve_or_of_small_order_is_refused() {
+        let good = request(&EC);
+        let at = good.windows(4).position(|w| w == [0x03, 0x42, 0x00, 0x04]).unwrap() + 10;
+        let mut bad = good;
+        bad[at] ^= 0x40;
+        assert_eq!(refusal(&bad), Refusal::CsrBadSignature);
+
+        let good = request(&["-newkey", "ed25519"]);
+        let at = good.windows(3).position(|w| w == [0x03, 0x21, 0x00]).unwrap() + 3;
+        for sign in [0, 0x80] {
+            let mut bad = good.clone();
+            bad[at..at + 32].fill(0);
+            bad[at] = 1;
+            bad[at + 31] = sign;
+            assert_eq!(refusal(&bad), Refusal::KeyWeak);
+        }
+    }
+
+    #[test]
+    fn bodies_of_every_form_are_read() {
+        let der = request(&EC);
+        let line = base64::engine::general_purpose::STANDARD.encode(&der);
+        let wrapped =
+            |end: &str| line.as_bytes().chunks(64).flat_map(|l| [std::str::from_utf8(l).unwrap(), end]).collect::<String>();
+        let pem = |label: &str, end: &str| format!("-----BEGIN {label}-----{end}{}-----END {label}-----{end}", wrapped(end));
+        let forms = [
+            line.clone(),
+            format!("{line}\n"),
+            line.trim_end_matches('=').to_owned(),
+            wrapped("\n"),
+            wrapped("\r\n"),
+            pem("CERTIFICATE REQUEST", "\n"),
+            pem("NEW CERTIFICATE REQUEST", "\r\n"),
+            format!("Certificate Request:\n    Data:\n{}", pem("CERTIFICATE REQUEST", "\n")),
+        ];
+        assert!(VerifiedCsr::from_body(&der).is_ok());
+        for form in forms {
+            assert!(VerifiedCsr::from_body(form.as_bytes()).is_ok(), "{form}");
+        }
+        let good = pem("CERTIFICATE REQUEST", "\n");
+        for (body, expected) in [
+            (String::new(), Refusal::CsrMalformed),
+            ("{}".to_owned(), Refusal::CsrMalformed),
+            (format!("{line}!"), Refusal::CsrMalformed),
+            (pem("CERTIFICATE", "\n"), Refusal::CsrMalformed),
+            (good.replace("-----END", "-----FIN"), Refusal::CsrMalformed),
+            (format!("{good}{good}"), Refusal::CsrTrailingOctets),
+            ("A".repeat(MAX_BODY + 1), Refusal::CsrTooLarge),
+        ] {
+            assert_eq!(VerifiedCsr::from_body(body.as_bytes()).unwrap_err(), expected);
+        }
+        assert_eq!(VerifiedCsr::from_body(&[0xff, 0xfe]).unwrap_err(), Refusal::CsrMalformed);
     }
 }

@@ -1,13 +1,38 @@
 //! Issuing: template → to-be-signed octets → lint → the real key's signature.
 
-use std::net::IpAddr;
+use std::cell::RefCell;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use fleetmark_domain::{Fingerprint, KeyHash, Serial, Timestamp};
+use rcgen::string::Ia5String;
+use rcgen::{
+    BasicConstraints, CertificateParams, CidrSubnet, CrlDistributionPoint, CustomExtension, DistinguishedName, DnType, DnValue,
+    ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, KeyIdMethod, KeyUsagePurpose, NameConstraints, PublicKeyData, SanType,
+    SerialNumber, SigningKey,
+};
+use rustls_pki_types::CertificateDer;
+use spki::SubjectPublicKeyInfoRef;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::prelude::FromDer;
 
-use super::PkiError;
-use super::keys::Signer;
-use super::profile::Profile;
+use super::keys::{KeyAlgorithm, Signer};
+use super::profile::{ExtendedKeyUsage, Profile};
+use super::{PkiError, encoding, lint};
+
+/// The largest certificate that is read, in octets.
+const MAX_CERTIFICATE: usize = 16 * 1024;
+
+/// id-pe-authorityInfoAccess (RFC 5280 4.2.2.1).
+const AUTHORITY_INFORMATION_ACCESS: [u64; 9] = [1, 3, 6, 1, 5, 5, 7, 1, 1];
+/// id-ad-ocsp and id-ad-caIssuers, as whole OBJECT IDENTIFIERs in DER.
+const AD_OCSP: [u8; 10] = [0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x30, 0x01];
+const AD_CA_ISSUERS: [u8; 10] = [0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x30, 0x02];
+/// id-pkix-ocsp-nocheck (RFC 6960 4.2.2.2.1); its value is NULL.
+const OCSP_NOCHECK: [u64; 10] = [1, 3, 6, 1, 5, 5, 7, 48, 1, 5];
+/// uniformResourceIdentifier in a `GeneralName`: `[6] IMPLICIT IA5String`.
+const URI_NAME: u8 = 0x86;
 
 /// An authority that can sign: its certificate and its key.
 #[derive(Debug, Clone)]
@@ -69,8 +94,167 @@ pub struct IssuedCertificate {
 
 /// Signs a certificate: encodes the template with a capturing key, lints those octets, signs exactly them.
 /// A root signs itself: its issuer's `certificate` is empty and its `signer` holds the key in `spki`.
-pub fn issue(_issuer: &Issuer, _template: &Template<'_>) -> Result<IssuedCertificate, PkiError> {
-    todo!()
+///
+/// # Errors
+/// [`PkiError::Lint`] with all findings when a rule is broken: nothing was signed. [`PkiError::Encoding`] for what cannot be
+/// encoded, [`PkiError::Certificate`] for an issuer that cannot be read, [`PkiError::Signing`].
+pub fn issue(issuer: &Issuer, template: &Template<'_>) -> Result<IssuedCertificate, PkiError> {
+    let to_be_signed = encode(issuer, &parameters(template)?, template.spki)?;
+    lint::lint(&to_be_signed, template, issuer).map_err(PkiError::Lint)?;
+    let signature = issuer.signer.sign(&to_be_signed)?;
+    let der = encoding::signed(&to_be_signed, issuer.signer.algorithm(), &signature);
+    Ok(IssuedCertificate {
+        fingerprint: Fingerprint(encoding::sha256(&der)),
+        key_hash: KeyHash(encoding::sha256(template.spki)),
+        der,
+    })
+}
+
+/// The template in rcgen's words.
+pub(super) fn parameters(template: &Template<'_>) -> Result<CertificateParams, PkiError> {
+    let profile = template.profile;
+    let mut parameters = CertificateParams::default();
+    parameters.serial_number = Some(SerialNumber::from_slice(template.serial.octets()));
+    parameters.not_before = template.not_before.datetime();
+    parameters.not_after = template.not_after.datetime();
+    parameters.distinguished_name = DistinguishedName::new();
+    parameters.distinguished_name.push(DnType::OrganizationName, DnValue::Utf8String(template.organization.to_owned()));
+    parameters.distinguished_name.push(DnType::CommonName, DnValue::Utf8String(template.common_name.to_owned()));
+    parameters.subject_alt_names = alternative_names(template)?;
+    // SubjectKeyIdentifier is written with BasicConstraints alone, so end entities have both (CA:FALSE is the default).
+    parameters.is_ca = match profile.ca {
+        Some(rules) => IsCa::Ca(BasicConstraints::Constrained(rules.path_length)),
+        None => IsCa::ExplicitNoCa,
+    };
+    parameters.key_usages = key_usages(template)?;
+    parameters.extended_key_usages = profile.extended_key_usage.iter().map(|usage| purpose(*usage)).collect();
+    if profile.ca.is_some_and(|rules| rules.exclude_addresses) {
+        parameters.name_constraints = Some(no_addresses());
+    }
+    parameters.use_authority_key_identifier_extension = true;
+    // RFC 7093 2, method 4 with SHA-256: the leftmost 160 bits over the SubjectPublicKeyInfo.
+    parameters.key_identifier_method =
+        KeyIdMethod::PreSpecified(encoding::sha256(template.spki).into_iter().take(20).collect());
+    // RFC 6960 4.2.2.2.1: nobody asks for the status of a certificate with nocheck, so it does not say where to.
+    let pointers = template.pointers;
+    let (crl, ocsp) = if profile.ocsp_nocheck { (None, None) } else { (pointers.crl.as_ref(), pointers.ocsp.as_deref()) };
+    parameters.crl_distribution_points = crl.map(|uri| CrlDistributionPoint { uris: vec![uri.clone()] }).into_iter().collect();
+    parameters.custom_extensions.extend(information_access(ocsp, pointers.ca_issuers.as_deref()));
+    if profile.ocsp_nocheck {
+        parameters.custom_extensions.push(CustomExtension::from_oid_content(&OCSP_NOCHECK, vec![0x05, 0x00]));
+    }
+    Ok(parameters)
+}
+
+/// The octets that the issuer would sign: rcgen signs with a key that only keeps what it is given.
+pub(super) fn encode(issuer: &Issuer, parameters: &CertificateParams, spki: &[u8]) -> Result<Vec<u8>, PkiError> {
+    let failed = |error: rcgen::Error| PkiError::Encoding(error.to_string());
+    let key = CapturingKey::new(&*issuer.signer)?;
+    let holder = rcgen::SubjectPublicKeyInfo::from_der(spki).map_err(failed)?;
+    if issuer.certificate.is_empty() {
+        parameters.signed_by(&holder, &rcgen::Issuer::from_params(parameters, &key)).map_err(failed)?;
+    } else {
+        let certificate = CertificateDer::from(issuer.certificate.as_ref());
+        let signing = rcgen::Issuer::from_ca_cert_der(&certificate, &key).map_err(failed)?;
+        parameters.signed_by(&holder, &signing).map_err(failed)?;
+    }
+    Ok(key.captured.into_inner())
+}
+
+/// A key of the issuer's algorithm and public key that keeps the octets and signs nothing.
+pub(super) struct CapturingKey {
+    algorithm: &'static rcgen::SignatureAlgorithm,
+    public: Vec<u8>,
+    pub(super) captured: RefCell<Vec<u8>>,
+}
+
+impl CapturingKey {
+    pub(super) fn new(signer: &dyn Signer) -> Result<Self, PkiError> {
+        let info = SubjectPublicKeyInfoRef::try_from(signer.public_key()).map_err(|e| PkiError::Encoding(e.to_string()))?;
+        Ok(Self {
+            algorithm: match signer.algorithm() {
+                KeyAlgorithm::P256 => &rcgen::PKCS_ECDSA_P256_SHA256,
+                KeyAlgorithm::P384 => &rcgen::PKCS_ECDSA_P384_SHA384,
+                KeyAlgorithm::Ed25519 => &rcgen::PKCS_ED25519,
+                KeyAlgorithm::Rsa => &rcgen::PKCS_RSA_SHA256,
+            },
+            public: info.subject_public_key.raw_bytes().to_vec(),
+            captured: RefCell::default(),
+        })
+    }
+}
+
+impl PublicKeyData for CapturingKey {
+    fn der_bytes(&self) -> &[u8] {
+        &self.public
+    }
+
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        self.algorithm
+    }
+}
+
+impl SigningKey for CapturingKey {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        self.captured.replace(message.to_vec());
+        Ok(Vec::new())
+    }
+}
+
+fn alternative_names(template: &Template<'_>) -> Result<Vec<SanType>, PkiError> {
+    let text = |name: &str| Ia5String::try_from(name.to_owned()).map_err(|error| PkiError::Encoding(error.to_string()));
+    let mut names = Vec::new();
+    if let Some(uri) = template.uri {
+        names.push(SanType::URI(text(uri)?));
+    }
+    for name in template.dns_names {
+        names.push(SanType::DnsName(text(name)?));
+    }
+    names.extend(template.addresses.iter().map(|address| SanType::IpAddress(*address)));
+    Ok(names)
+}
+
+fn key_usages(template: &Template<'_>) -> Result<Vec<KeyUsagePurpose>, PkiError> {
+    if template.profile.ca.is_some() {
+        return Ok(vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign]);
+    }
+    let info = SubjectPublicKeyInfoRef::try_from(template.spki).map_err(|error| PkiError::Encoding(error.to_string()))?;
+    Ok(match encoding::key_algorithm(&info.algorithm) {
+        // TLS 1.2 key transport; legacy devices with RSA keys may know nothing else.
+        Some(KeyAlgorithm::Rsa) => vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment],
+        _ => vec![KeyUsagePurpose::DigitalSignature],
+    })
+}
+
+const fn purpose(usage: ExtendedKeyUsage) -> ExtendedKeyUsagePurpose {
+    match usage {
+        ExtendedKeyUsage::ClientAuth => ExtendedKeyUsagePurpose::ClientAuth,
+        ExtendedKeyUsage::ServerAuth => ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsage::OcspSigning => ExtendedKeyUsagePurpose::OcspSigning,
+    }
+}
+
+/// RFC 5280 4.2.1.10: an address with mask 0 is all addresses.
+fn no_addresses() -> NameConstraints {
+    let all = |address: IpAddr| GeneralSubtree::IpAddress(CidrSubnet::from_addr_prefix(address, 0));
+    NameConstraints {
+        permitted_subtrees: Vec::new(),
+        excluded_subtrees: vec![all(Ipv4Addr::UNSPECIFIED.into()), all(Ipv6Addr::UNSPECIFIED.into())],
+    }
+}
+
+fn information_access(ocsp: Option<&str>, ca_issuers: Option<&str>) -> Option<CustomExtension> {
+    let description =
+        |method: &[u8], uri: &str| encoding::tlv(encoding::SEQUENCE, &[method, &encoding::tlv(URI_NAME, &[uri.as_bytes()])]);
+    let descriptions: Vec<Vec<u8>> = [(AD_OCSP, ocsp), (AD_CA_ISSUERS, ca_issuers)]
+        .iter()
+        .filter_map(|(method, uri)| uri.map(|uri| description(method, uri)))
+        .collect();
+    if descriptions.is_empty() {
+        return None;
+    }
+    let content = encoding::tlv(encoding::SEQUENCE, &[&descriptions.concat()]);
+    Some(CustomExtension::from_oid_content(&AUTHORITY_INFORMATION_ACCESS, content))
 }
 
 /// What the server reads back from a certificate of its own or a peer's. Parsed once, at the door.
@@ -95,6 +279,259 @@ pub struct CertificateFacts {
 }
 
 /// Reads a certificate in DER of at most 16 KiB, with nothing behind it.
-pub fn facts(_der: &[u8]) -> Result<CertificateFacts, PkiError> {
-    todo!()
+///
+/// # Errors
+/// [`PkiError::Certificate`].
+pub fn facts(der: &[u8]) -> Result<CertificateFacts, PkiError> {
+    let unreadable = |why: &str| PkiError::Certificate(why.to_owned());
+    if der.len() > MAX_CERTIFICATE {
+        return Err(unreadable("it is larger than 16 KiB"));
+    }
+    let (rest, certificate) = X509Certificate::from_der(der).map_err(|_| unreadable("it is not a certificate in DER"))?;
+    if !rest.is_empty() {
+        return Err(unreadable("octets follow it"));
+    }
+    let mut facts = CertificateFacts {
+        serial: Serial::from_octets(certificate.raw_serial()).ok(),
+        fingerprint: Fingerprint(encoding::sha256(der)),
+        authority_key_id: None,
+        subject_key_id: None,
+        key_hash: KeyHash(encoding::sha256(certificate.public_key().raw)),
+        uris: Vec::new(),
+        not_before: Timestamp(certificate.validity().not_before.timestamp()),
+        not_after: Timestamp(certificate.validity().not_after.timestamp()),
+    };
+    for extension in certificate.extensions() {
+        match extension.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(id) => {
+                facts.authority_key_id = id.key_identifier.as_ref().map(|key| key.0.to_vec());
+            }
+            ParsedExtension::SubjectKeyIdentifier(id) => facts.subject_key_id = Some(id.0.to_vec()),
+            ParsedExtension::SubjectAlternativeName(names) => {
+                facts.uris.extend(names.general_names.iter().filter_map(|name| match name {
+                    GeneralName::URI(uri) => Some((*uri).to_owned()),
+                    _ => None,
+                }));
+            }
+            _ => {}
+        }
+    }
+    Ok(facts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::testing::{Installation, Wanted, key, openssl, webpki_verdict, write_pem};
+
+    const URI: &str = "spiffe://fleet.example/device/default/sensor-01";
+
+    fn verify(installation: &Installation, untrusted: &[&[u8]], certificate: &[u8], more: &[&str]) -> Result<(), String> {
+        let directory = tempfile::tempdir().unwrap();
+        let root = write_pem(directory.path(), "root.pem", &[&installation.root.certificate]);
+        let untrusted = write_pem(directory.path(), "untrusted.pem", untrusted);
+        let leaf = write_pem(directory.path(), "leaf.pem", &[certificate]);
+        let mut arguments = vec!["verify", "-x509_strict", "-CAfile", &root, "-untrusted", &untrusted];
+        arguments.extend_from_slice(more);
+        arguments.push(&leaf);
+        openssl(&arguments, b"").map(|_| ())
+    }
+
+    #[test]
+    fn chains_of_every_algorithm_verify_with_openssl_and_webpki() {
+        use KeyAlgorithm::{Ed25519, P256, P384};
+        for (top, middle) in [(P256, P256), (P384, P256), (Ed25519, P384), (P256, Ed25519)] {
+            let installation = Installation::new(top);
+            let authority = installation.authority("authority-device", middle);
+            for name in ["sensor-01", "sensor.01", "A_b"] {
+                let device = installation.device(&authority, 7, name);
+                verify(&installation, &[&authority.certificate], &device.der, &["-purpose", "sslclient"]).unwrap();
+                let client = webpki::KeyUsage::client_auth();
+                webpki_verdict(&installation, &[&authority.certificate], &device.der, client, None).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_that_the_device_authority_signs_is_a_tls_server() {
+        let installation = Installation::new(KeyAlgorithm::P256);
+        let authority = installation.authority("authority-device", KeyAlgorithm::P256);
+        let device = installation.device(&authority, 1, "sensor.01");
+        let server = || webpki::KeyUsage::server_auth();
+        let chain: &[&[u8]] = &[&authority.certificate];
+        assert!(verify(&installation, chain, &device.der, &["-purpose", "sslserver"]).is_err());
+        assert!(webpki_verdict(&installation, chain, &device.der, server(), None).is_err());
+
+        // Its key in a thief's hands, who writes what our linter would never pass.
+        let holder = key(KeyAlgorithm::P256);
+        let wanted = Wanted { profile: "service", uri: Some(URI), spki: holder.public_key(), ..Wanted::default() };
+        let forged = forge(&installation, &authority, &wanted, |_| {});
+        let error = verify(&installation, chain, &forged, &["-purpose", "sslserver"]).unwrap_err();
+        assert!(error.contains("purpose"), "{error}");
+        assert!(webpki_verdict(&installation, chain, &forged, server(), None).is_err());
+        // The same profile under the services' authority passes, so the refusal is the authority's.
+        let services = installation.authority("authority-service", KeyAlgorithm::P256);
+        let good = installation.issue(&services, &wanted).unwrap();
+        verify(&installation, &[&services.certificate], &good.der, &["-purpose", "sslserver"]).unwrap();
+        webpki_verdict(&installation, &[&services.certificate], &good.der, server(), None).unwrap();
+    }
+
+    #[test]
+    fn a_door_is_believed_by_a_clock_that_is_four_weeks_behind() {
+        let installation = Installation::new(KeyAlgorithm::P256);
+        let authority = installation.authority("authority-service", KeyAlgorithm::P256);
+        let holder = key(KeyAlgorithm::P256);
+        let wanted = Wanted { profile: "service", uri: Some(URI), spki: holder.public_key(), ..Wanted::default() };
+        let door = installation.issue(&authority, &wanted).unwrap();
+        let at = |days: i64| (installation.now.0 - days * 86_400).to_string();
+        verify(&installation, &[&authority.certificate], &door.der, &["-attime", &at(29)]).unwrap();
+        assert!(verify(&installation, &[&authority.certificate], &door.der, &["-attime", &at(31)]).is_err());
+    }
+
+    /// A certificate with no lint before its signature.
+    fn forge(
+        installation: &Installation,
+        issuer: &Issuer,
+        wanted: &Wanted<'_>,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Vec<u8> {
+        let mut parameters = parameters(&installation.template(wanted)).unwrap();
+        change(&mut parameters);
+        let tbs = encode(issuer, &parameters, wanted.spki).unwrap();
+        encoding::signed(&tbs, issuer.signer.algorithm(), &issuer.signer.sign(&tbs).unwrap())
+    }
+
+    #[test]
+    fn a_device_or_a_second_authority_below_an_authority_is_refused() {
+        let installation = Installation::new(KeyAlgorithm::P256);
+        let authority = installation.authority("authority-device", KeyAlgorithm::P256);
+        let holder = key(KeyAlgorithm::P256);
+        let device = Wanted { uri: Some(URI), spki: holder.public_key(), ..Wanted::default() };
+        let below = key(KeyAlgorithm::P256);
+        let leaf = Wanted { uri: Some(URI), spki: below.public_key(), index: 2, ..Wanted::default() };
+        let as_authority = Wanted { profile: "authority-device", spki: holder.public_key(), ..Wanted::default() };
+
+        let signer: Arc<dyn Signer> = Arc::clone(&holder);
+        let plain =
+            Issuer { certificate: installation.issue(&authority, &device).unwrap().der.into(), signer: Arc::clone(&signer) };
+        let second = Issuer { certificate: forge(&installation, &authority, &as_authority, |_| {}).into(), signer };
+        for middle in [plain, second] {
+            let forged = forge(&installation, &middle, &leaf, |_| {});
+            let chain: &[&[u8]] = &[&authority.certificate, &middle.certificate];
+            assert!(verify(&installation, chain, &forged, &[]).is_err());
+            assert!(webpki_verdict(&installation, chain, &forged, webpki::KeyUsage::client_auth(), None).is_err());
+        }
+        // Our own linter would sign neither.
+        assert!(matches!(installation.issue(&authority, &as_authority), Err(PkiError::Lint(_))));
+    }
+
+    #[test]
+    fn what_is_issued_reads_as_it_was_wanted() {
+        let installation = Installation::new(KeyAlgorithm::P256);
+        let authority = installation.authority("authority-service", KeyAlgorithm::P256);
+        let holder = key(KeyAlgorithm::P384);
+        let pointers = Pointers {
+            ocsp: Some("http://ca.example/ocsp".to_owned()),
+            ca_issuers: Some("http://ca.example/ca.der".to_owned()),
+            crl: Some("http://ca.example/1.crl".to_owned()),
+        };
+        let wanted = Wanted {
+            profile: "service",
+            index: 0x0102,
+            common_name: "door",
+            uri: Some("spiffe://fleet.example/service/door"),
+            dns_names: &["ca.example".to_owned(), "localhost".to_owned()],
+            addresses: &["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()],
+            spki: holder.public_key(),
+            pointers: &pointers,
+        };
+        let issued = installation.issue(&authority, &wanted).unwrap();
+        let text = String::from_utf8(openssl(&["x509", "-inform", "DER", "-noout", "-text"], &issued.der).unwrap()).unwrap();
+        for part in [
+            "Serial Number:\n            01:00:00:00:01:00:00:01:02:a5:a5:a5:a5:a5:a5:a5:a5",
+            "Subject: O = default, CN = door",
+            "Issuer: O = default, CN = authority-service",
+            "URI:spiffe://fleet.example/service/door, DNS:ca.example, DNS:localhost, IP Address:127.0.0.1, IP Address:0:0:0:0:0:0:0:1",
+            "X509v3 Key Usage: critical\n                Digital Signature\n",
+            "TLS Web Client Authentication, TLS Web Server Authentication",
+            "OCSP - URI:http://ca.example/ocsp",
+            "CA Issuers - URI:http://ca.example/ca.der",
+            "Full Name:\n                  URI:http://ca.example/1.crl",
+            "X509v3 Basic Constraints: critical\n                CA:FALSE",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        verify(&installation, &[&authority.certificate], &issued.der, &["-verify_hostname", "ca.example"]).unwrap();
+        verify(&installation, &[&authority.certificate], &issued.der, &["-verify_ip", "127.0.0.1"]).unwrap();
+
+        let facts = facts(&issued.der).unwrap();
+        let template = installation.template(&wanted);
+        assert_eq!(facts.serial, Some(template.serial));
+        assert_eq!((facts.fingerprint, facts.key_hash), (issued.fingerprint, issued.key_hash));
+        assert_eq!(facts.uris, ["spiffe://fleet.example/service/door"]);
+        assert_eq!((facts.not_before, facts.not_after), (template.not_before, template.not_after));
+        let above = super::facts(&authority.certificate).unwrap();
+        assert!(facts.authority_key_id.is_some());
+        assert_eq!(facts.authority_key_id, above.subject_key_id);
+        assert_ne!(facts.subject_key_id, above.subject_key_id);
+    }
+
+    #[test]
+    fn rsa_keys_and_years_past_2050_are_encoded_right() {
+        let mut installation = Installation::new(KeyAlgorithm::P256);
+        let pem = openssl(&["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"], b"").unwrap();
+        let spki = openssl(&["pkey", "-pubout", "-outform", "DER"], &pem).unwrap();
+        let authority = installation.authority("authority-device", KeyAlgorithm::P256);
+        let mut wanted = Wanted { profile: "device-legacy", uri: Some(URI), spki: &spki, ..Wanted::default() };
+        let legacy = installation.issue(&authority, &wanted).unwrap();
+        verify(&installation, &[&authority.certificate], &legacy.der, &[]).unwrap();
+        let text = String::from_utf8(openssl(&["x509", "-inform", "DER", "-noout", "-text"], &legacy.der).unwrap()).unwrap();
+        assert!(text.contains("Digital Signature, Key Encipherment"), "{text}");
+        wanted.profile = "device";
+        assert!(matches!(installation.issue(&authority, &wanted), Err(PkiError::Lint(_))));
+
+        // 2040-01-01: a root of 20 years ends in 2059.
+        installation.now = Timestamp(2_208_988_800);
+        let signer = key(KeyAlgorithm::P256);
+        let root = Issuer { certificate: Arc::from([]), signer: Arc::clone(&signer) };
+        let wanted = Wanted { profile: "root", common_name: "Late", spki: signer.public_key(), ..Wanted::default() };
+        let late = installation.issue(&root, &wanted).unwrap();
+        let dates = openssl(&["x509", "-inform", "DER", "-noout", "-enddate"], &late.der).unwrap();
+        assert!(String::from_utf8(dates).unwrap().contains("2059"));
+        assert!(late.der.windows(8).any(|w| w == [b"\x18\x0f".as_slice(), b"205912"].concat()));
+    }
+
+    #[test]
+    fn name_constraints_keep_addresses_out() {
+        let installation = Installation::new(KeyAlgorithm::P256);
+        let text = include_str!("../../certs/profiles/authority-device.toml")
+            .replace("exclude_addresses = false", "exclude_addresses = true");
+        let profile = Profile::parse("authority-device", &text).unwrap();
+        let signer = key(KeyAlgorithm::P256);
+        let wanted = Wanted { profile: "authority-device", spki: signer.public_key(), ..Wanted::default() };
+        let template = Template { profile: &profile, ..installation.template(&wanted) };
+        let certificate = issue(&installation.root, &template).unwrap().der.into();
+        let authority = Issuer { certificate, signer: Arc::clone(&signer) };
+        let device = installation.device(&authority, 1, "sensor.01");
+        verify(&installation, &[&authority.certificate], &device.der, &[]).unwrap();
+        let addresses = ["10.0.0.1".parse().unwrap()];
+        let holder = key(KeyAlgorithm::P256);
+        let wanted = Wanted { uri: Some(URI), addresses: &addresses, spki: holder.public_key(), ..Wanted::default() };
+        let forged = forge(&installation, &authority, &wanted, |_| {});
+        let error = verify(&installation, &[&authority.certificate], &forged, &[]).unwrap_err();
+        assert!(error.contains("excluded subtree"), "{error}");
+        let chain: &[&[u8]] = &[&authority.certificate];
+        assert!(webpki_verdict(&installation, chain, &forged, webpki::KeyUsage::client_auth(), None).is_err());
+    }
+
+    #[test]
+    fn facts_refuse_what_is_no_certificate() {
+        let installation = Installation::new(KeyAlgorithm::Ed25519);
+        let good = installation.root.certificate.to_vec();
+        assert_eq!(facts(&good).unwrap().uris, Vec::<String>::new());
+        assert!(facts(&[good.clone(), vec![0]].concat()).is_err());
+        assert!(facts(good.get(..good.len() - 1).unwrap()).is_err());
+        assert!(facts(&[]).is_err());
+        assert!(facts(&[good, vec![0; MAX_CERTIFICATE]].concat()).is_err());
+    }
 }

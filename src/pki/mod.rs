@@ -13,11 +13,14 @@
 pub mod bundle;
 pub mod crl;
 pub mod csr;
+mod encoding;
 pub mod issue;
 pub mod keys;
 pub mod lint;
 pub mod ocsp;
 pub mod profile;
+#[cfg(test)]
+pub(crate) mod testing;
 
 /// Why this room could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +34,18 @@ pub enum PkiError {
         #[source]
         source: std::io::Error,
     },
+    /// There is no such key file.
+    #[error("there is no key file {0}")]
+    KeyMissing(std::path::PathBuf),
+    /// There is such a key file already; keys are never overwritten.
+    #[error("there is a key file {0} already")]
+    KeyExists(std::path::PathBuf),
+    /// Others than the owner may read or write the key file.
+    #[error("the key file {0} is open to others; only its owner may have access (chmod 600)")]
+    KeyPermissions(std::path::PathBuf),
+    /// The label is not 1 to 64 of `[a-z0-9-]`.
+    #[error("{0:?} is no label of a key: lower-case letters, digits and dashes, at most 64")]
+    KeyLabel(String),
     /// The passphrase does not open the key file.
     #[error("the passphrase does not open the key file {0}")]
     WrongPassphrase(std::path::PathBuf),

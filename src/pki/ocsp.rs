@@ -1,14 +1,39 @@
 //! OCSP (RFC 6960, profile of RFC 5019, nonce of RFC 9654).
 
+use der::oid::ObjectIdentifier;
+use der::{Decode, Encode};
 use fleetmark_domain::{RevocationReason, Serial, Timestamp};
+use ring::digest;
+use x509_cert::ext::Extensions;
+use x509_ocsp::{OcspRequest, Version};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
 
 use super::PkiError;
+use super::encoding::{self, OCTET_STRING, SEQUENCE, tlv};
 use super::issue::Issuer;
 
 /// The largest OCSP request, in octets.
 pub const MAX_REQUEST: usize = 4 * 1024;
 /// The most certificates that one request may ask for.
 pub const MAX_QUESTIONS: usize = 32;
+
+/// The longest nonce, in octets (RFC 9654 2.1).
+const MAX_NONCE: usize = 128;
+
+const SHA1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.14.3.2.26");
+const SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.1");
+const NONCE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.1.2");
+/// id-pkix-ocsp-nonce and id-pkix-ocsp-basic, as whole OBJECT IDENTIFIERs in DER.
+const NONCE_DER: [u8; 11] = [0x06, 0x09, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x30, 0x01, 0x02];
+const BASIC_DER: [u8; 11] = [0x06, 0x09, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x30, 0x01, 0x01];
+
+/// `[0]`, `[1]`, `[2]` EXPLICIT or constructed.
+const CONTEXT_0: u8 = 0xa0;
+const CONTEXT_1: u8 = 0xa1;
+const CONTEXT_2: u8 = 0xa2;
+const ENUMERATED: u8 = 0x0a;
+const GENERALIZED_TIME: u8 = 0x18;
 
 /// A request, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,10 +44,10 @@ pub struct Request {
     pub nonce: Option<Vec<u8>>,
 }
 
-/// One CertID.
+/// One `CertID`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
-    /// The CertID in DER, given back as it came.
+    /// The `CertID` in DER, given back as it came.
     pub cert_id: Vec<u8>,
     /// Digest of the issuer's name.
     pub issuer_name_hash: Vec<u8>,
@@ -34,7 +59,7 @@ pub struct Question {
     pub serial: Option<Serial>,
 }
 
-/// The digest of a CertID.
+/// The digest of a `CertID`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CertIdDigest {
     /// SHA-1, RFC 5019 2.1.1.
@@ -70,7 +95,7 @@ pub enum Failure {
 /// Why a request is not answered with statuses.
 pub type Refused = Failure;
 
-/// The issuer hashes by which CertIDs name an authority.
+/// The issuer hashes by which `CertID`s name an authority.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IssuerHashes {
     /// SHA-1 of name and key.
@@ -81,8 +106,13 @@ pub struct IssuerHashes {
 
 impl IssuerHashes {
     /// Of an authority's certificate in DER.
-    pub fn of(_certificate: &[u8]) -> Result<Self, PkiError> {
-        todo!()
+    ///
+    /// # Errors
+    /// [`PkiError::Certificate`].
+    pub fn of(certificate: &[u8]) -> Result<Self, PkiError> {
+        let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| unreadable())?;
+        let (name, key) = (parsed.subject().as_raw(), parsed.public_key().subject_public_key.data.as_ref());
+        Ok(Self { sha1: (sha1(name), sha1(key)), sha256: (encoding::sha256(name).to_vec(), encoding::sha256(key).to_vec()) })
     }
 
     /// Whether the question is about this authority.
@@ -95,23 +125,371 @@ impl IssuerHashes {
     }
 }
 
-/// Reads a request.
-pub fn parse(_der: &[u8]) -> Result<Request, Failure> {
-    todo!()
+/// Reads a request. A signature on it is neither required nor looked at (RFC 6960 4.1.2 leaves it optional).
+///
+/// # Errors
+/// `MalformedRequest` for one that is no request in DER, is larger than [`MAX_REQUEST`], asks for nothing or for more than
+/// [`MAX_QUESTIONS`], has a nonce of a wrong length (RFC 9654 2.1) or a critical extension that we do not know;
+/// `Unauthorized` for a digest that we do not know (RFC 5019 2.2.3).
+pub fn parse(der: &[u8]) -> Result<Request, Failure> {
+    if der.len() > MAX_REQUEST {
+        return Err(Failure::MalformedRequest);
+    }
+    let request = OcspRequest::from_der(der).map_err(|_| Failure::MalformedRequest)?.tbs_request;
+    let count = request.request_list.len();
+    let known = |extensions: &Option<Extensions>| {
+        extensions.iter().flatten().all(|extension| !extension.critical || extension.extn_id == NONCE)
+    };
+    let readable = request.version == Version::V1
+        && (1..=MAX_QUESTIONS).contains(&count)
+        && known(&request.request_extensions)
+        && request.request_list.iter().all(|one| known(&one.single_request_extensions));
+    if !readable {
+        return Err(Failure::MalformedRequest);
+    }
+    let nonce = nonce(request.request_extensions.as_ref())?;
+    let questions = request.request_list.iter().map(|one| question(&one.req_cert)).collect::<Result<_, _>>()?;
+    Ok(Request { questions, nonce })
 }
 
 /// Signs an answer; the responder's certificate goes with it.
+///
+/// # Errors
+/// [`PkiError::Certificate`] for a responder's certificate that cannot be read, [`PkiError::Signing`].
 pub fn respond(
-    _responder: &Issuer,
-    _answers: &[(Question, Status)],
-    _nonce: Option<&[u8]>,
-    _this_update: Timestamp,
-    _next_update: Timestamp,
+    responder: &Issuer,
+    answers: &[(Question, Status)],
+    nonce: Option<&[u8]>,
+    this_update: Timestamp,
+    next_update: Timestamp,
 ) -> Result<Vec<u8>, PkiError> {
-    todo!()
+    let (_, certificate) = X509Certificate::from_der(&responder.certificate).map_err(|_| unreadable())?;
+    // RFC 6960 4.2.1: byKey is the SHA-1 of the key's BIT STRING without tag, length and unused bits.
+    let key_hash = sha1(certificate.public_key().subject_public_key.data.as_ref());
+    let responder_id = tlv(CONTEXT_2, &[&tlv(OCTET_STRING, &[&key_hash])]);
+    let (this, next) = (generalized_time(this_update), generalized_time(next_update));
+    let responses: Vec<u8> = answers.iter().flat_map(|(question, status)| single(question, *status, &this, &next)).collect();
+    let extensions = nonce.map(nonce_extension).unwrap_or_default();
+    let data = tlv(SEQUENCE, &[&responder_id, &this, &tlv(SEQUENCE, &[&responses]), &extensions]);
+
+    let signature = responder.signer.sign(&data)?;
+    let algorithm = encoding::signature_algorithm(responder.signer.algorithm());
+    let signature = tlv(encoding::BIT_STRING, &[&[0], &signature]);
+    let certificates = tlv(CONTEXT_0, &[&tlv(SEQUENCE, &[&responder.certificate])]);
+    let basic = tlv(SEQUENCE, &[&data, algorithm, &signature, &certificates]);
+    let octets = tlv(SEQUENCE, &[&BASIC_DER, &tlv(OCTET_STRING, &[&basic])]);
+    Ok(tlv(SEQUENCE, &[&[ENUMERATED, 1, 0], &tlv(CONTEXT_0, &[&octets])]))
 }
 
 /// An unsigned answer.
-pub fn failure(_failure: Failure) -> Vec<u8> {
-    todo!()
+pub fn failure(failure: Failure) -> Vec<u8> {
+    let status = match failure {
+        Failure::MalformedRequest => 1,
+        Failure::InternalError => 2,
+        Failure::TryLater => 3,
+        Failure::Unauthorized => 6,
+    };
+    vec![SEQUENCE, 3, ENUMERATED, 1, status]
+}
+
+fn nonce(extensions: Option<&Extensions>) -> Result<Option<Vec<u8>>, Failure> {
+    let mut nonces = extensions.into_iter().flatten().filter(|extension| extension.extn_id == NONCE);
+    let Some(extension) = nonces.next() else { return Ok(None) };
+    let octets =
+        der::asn1::OctetStringRef::from_der(extension.extn_value.as_bytes()).map_err(|_| Failure::MalformedRequest)?.as_bytes();
+    if nonces.next().is_some() || !(1..=MAX_NONCE).contains(&octets.len()) {
+        return Err(Failure::MalformedRequest);
+    }
+    Ok(Some(octets.to_vec()))
+}
+
+fn question(id: &x509_ocsp::CertId) -> Result<Question, Failure> {
+    let digest = match id.hash_algorithm.oid {
+        SHA1 => CertIdDigest::Sha1,
+        SHA256 => CertIdDigest::Sha256,
+        _ => return Err(Failure::Unauthorized),
+    };
+    Ok(Question {
+        // DER has one encoding: this is how it came.
+        cert_id: id.to_der().map_err(|_| Failure::MalformedRequest)?,
+        issuer_name_hash: id.issuer_name_hash.as_bytes().to_vec(),
+        issuer_key_hash: id.issuer_key_hash.as_bytes().to_vec(),
+        digest,
+        serial: Serial::from_octets(id.serial_number.as_bytes()).ok(),
+    })
+}
+
+fn single(question: &Question, status: Status, this_update: &[u8], next_update: &[u8]) -> Vec<u8> {
+    // RFC 6960 4.2.1: good [0] and unknown [2] are IMPLICIT NULL, revoked [1] is IMPLICIT RevokedInfo.
+    let status = match status {
+        Status::Good => vec![0x80, 0],
+        Status::Unknown => vec![0x82, 0],
+        Status::Revoked(since, reason) => {
+            // RFC 5280 5.3.1: `unspecified` is left out; certificateHold is 6.
+            let code = reason.map_or(6, RevocationReason::code);
+            let reason = if code == 0 { Vec::new() } else { tlv(CONTEXT_0, &[&[ENUMERATED, 1, code]]) };
+            tlv(CONTEXT_1, &[&generalized_time(since), &reason])
+        }
+    };
+    tlv(SEQUENCE, &[&question.cert_id, &status, this_update, &tlv(CONTEXT_0, &[next_update])])
+}
+
+fn nonce_extension(nonce: &[u8]) -> Vec<u8> {
+    let value = tlv(OCTET_STRING, &[&tlv(OCTET_STRING, &[nonce])]);
+    tlv(CONTEXT_1, &[&tlv(SEQUENCE, &[&tlv(SEQUENCE, &[&NONCE_DER, &value])])])
+}
+
+/// `YYYYMMDDHHMMSSZ` (RFC 5280 4.1.2.5.2).
+fn generalized_time(time: Timestamp) -> Vec<u8> {
+    let at = time.datetime();
+    let text = format!(
+        "{:04}{:02}{:02}{:02}{:02}{:02}Z",
+        at.year(),
+        u8::from(at.month()),
+        at.day(),
+        at.hour(),
+        at.minute(),
+        at.second()
+    );
+    tlv(GENERALIZED_TIME, &[text.as_bytes()])
+}
+
+/// SHA-1 names keys and issuers here (RFC 6960 4.1.1, RFC 5019 2.1.1); nothing rests on its strength.
+fn sha1(octets: &[u8]) -> Vec<u8> {
+    digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, octets).as_ref().to_vec()
+}
+
+fn unreadable() -> PkiError {
+    PkiError::Certificate("it is not a certificate in DER".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::keys::KeyAlgorithm;
+    use crate::pki::testing::{Installation, Wanted, key, openssl, write, write_pem};
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    struct Scene {
+        installation: Installation,
+        authority: Issuer,
+        responder: Issuer,
+        directory: tempfile::TempDir,
+        root: String,
+        issuer: String,
+    }
+
+    impl Scene {
+        fn new(algorithm: KeyAlgorithm) -> Self {
+            let installation = Installation::new(KeyAlgorithm::P256);
+            let authority = installation.authority("authority-device", algorithm);
+            let signer = key(algorithm);
+            let wanted =
+                Wanted { profile: "ocsp", index: 9, common_name: "responder", spki: signer.public_key(), ..Wanted::default() };
+            let certificate = installation.issue(&authority, &wanted).unwrap().der.into();
+            let responder = Issuer { certificate, signer: Arc::clone(&signer) };
+            let directory = tempfile::tempdir().unwrap();
+            let root = write_pem(directory.path(), "root.pem", &[&installation.root.certificate]);
+            let issuer = write_pem(directory.path(), "issuer.pem", &[&authority.certificate]);
+            Self { installation, authority, responder, directory, root, issuer }
+        }
+
+        fn path(&self) -> &Path {
+            self.directory.path()
+        }
+
+        /// A request by openssl for certificates of these indices.
+        fn request(&self, indices: &[u32], options: &[&str]) -> Vec<u8> {
+            let out = self.path().join("request.der");
+            let mut arguments = vec!["ocsp", "-reqout", out.to_str().unwrap(), "-issuer", &self.issuer];
+            arguments.extend_from_slice(options);
+            let serials: Vec<String> = indices.iter().map(|index| format!("0x0100000001{index:08x}a5a5a5a5a5a5a5a5")).collect();
+            for serial in &serials {
+                arguments.extend(["-serial", serial.as_str()]);
+            }
+            openssl(&arguments, b"").unwrap();
+            std::fs::read(out).unwrap()
+        }
+
+        fn answer(&self, request: &Request, statuses: &[Status]) -> Vec<u8> {
+            let answers: Vec<_> = request.questions.iter().cloned().zip(statuses.iter().copied()).collect();
+            let now = self.installation.now;
+            let nonce = request.nonce.as_deref();
+            respond(&self.responder, &answers, nonce, now, now + Duration::from_secs(3600)).unwrap()
+        }
+
+        /// What openssl makes of an answer to a request.
+        fn judge(&self, request: &[u8], response: &[u8]) -> Result<String, String> {
+            let (request, response) = (write(self.path(), "q.der", request), write(self.path(), "a.der", response));
+            let arguments = [
+                "ocsp",
+                "-reqin",
+                &request,
+                "-respin",
+                &response,
+                "-issuer",
+                &self.issuer,
+                "-CAfile",
+                &self.root,
+                "-resp_text",
+            ];
+            // openssl prints its verdict on standard error.
+            let output = std::process::Command::new("openssl").args(arguments).output().unwrap();
+            let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            if output.status.success() && text.contains("Response verify OK") { Ok(text) } else { Err(text) }
+        }
+    }
+
+    #[test]
+    fn openssl_takes_good_revoked_held_and_unknown_from_the_delegated_responder() {
+        for algorithm in [KeyAlgorithm::P256, KeyAlgorithm::P384, KeyAlgorithm::Ed25519] {
+            let scene = Scene::new(algorithm);
+            let since = scene.installation.now - Duration::from_secs(60);
+            for options in [&[][..], &["-sha256"], &["-no_nonce"]] {
+                let der = scene.request(&[1, 2, 3, 4, 5], options);
+                let request = parse(&der).unwrap();
+                assert_eq!(request.nonce.is_some(), !options.contains(&"-no_nonce"));
+                let hashes = IssuerHashes::of(&scene.authority.certificate).unwrap();
+                assert!(request.questions.iter().all(|question| hashes.fits(question)));
+                assert!(!IssuerHashes::of(&scene.installation.root.certificate).unwrap().fits(&request.questions[0]));
+                let indices: Vec<u32> = request.questions.iter().map(|question| question.serial.unwrap().index().0).collect();
+                assert_eq!(indices, [1, 2, 3, 4, 5]);
+                let response = scene.answer(
+                    &request,
+                    &[
+                        Status::Good,
+                        Status::Revoked(since, Some(RevocationReason::KeyCompromise)),
+                        Status::Revoked(since, None),
+                        Status::Revoked(since, Some(RevocationReason::Unspecified)),
+                        Status::Unknown,
+                    ],
+                );
+                let text = scene.judge(&der, &response).unwrap();
+                for (part, times) in [
+                    ("Cert Status: good", 1),
+                    ("Cert Status: revoked", 3),
+                    ("Cert Status: unknown", 1),
+                    ("Revocation Reason: keyCompromise (0x1)", 1),
+                    ("Revocation Reason: certificateHold (0x6)", 1),
+                    ("Revocation Reason: ", 2),
+                    ("OCSP No Check", 1),
+                    ("Next Update", 5),
+                    ("WARNING", 0),
+                ] {
+                    assert_eq!(text.matches(part).count(), times, "{part} in {text}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn another_nonce_another_responder_and_a_changed_octet_are_refused_by_openssl() {
+        let scene = Scene::new(KeyAlgorithm::P256);
+        let der = scene.request(&[1], &[]);
+        let request = parse(&der).unwrap();
+        let good = scene.answer(&request, &[Status::Good]);
+        scene.judge(&der, &good).unwrap();
+
+        let other = Request { nonce: Some(vec![7; 16]), ..request.clone() };
+        let text = scene.judge(&der, &scene.answer(&other, &[Status::Good])).unwrap_err();
+        assert!(text.contains("Nonce Verify error"), "{text}");
+
+        let mut changed = good.clone();
+        let at = good.windows(3).position(|w| w == [0x80, 0x00, 0x18]).unwrap();
+        changed[at] = 0x82;
+        let text = scene.judge(&der, &changed).unwrap_err();
+        assert!(text.contains("Response Verify Failure"), "{text}");
+
+        // A device's key, however it came to it, is no responder.
+        let holder = key(KeyAlgorithm::P256);
+        let uri = "spiffe://fleet.example/device/default/a";
+        let wanted = Wanted { uri: Some(uri), spki: holder.public_key(), ..Wanted::default() };
+        let certificate = scene.installation.issue(&scene.authority, &wanted).unwrap().der.into();
+        let forged = Scene { responder: Issuer { certificate, signer: Arc::clone(&holder) }, ..Scene::new(KeyAlgorithm::P256) };
+        let response = forged.answer(&request, &[Status::Good]);
+        let text = scene.judge(&der, &response).unwrap_err();
+        assert!(text.contains("Response Verify Failure"), "{text}");
+    }
+
+    #[test]
+    fn nonces_have_bounds() {
+        let scene = Scene::new(KeyAlgorithm::P256);
+        let plain = scene.request(&[1], &["-no_nonce"]);
+        let with = |nonces: &[usize]| {
+            let mut request = OcspRequest::from_der(&plain).unwrap();
+            let extension = |length: &usize| x509_cert::ext::Extension {
+                extn_id: NONCE,
+                critical: false,
+                extn_value: der::asn1::OctetString::new(tlv(OCTET_STRING, &[&vec![3; *length]])).unwrap(),
+            };
+            request.tbs_request.request_extensions = Some(nonces.iter().map(extension).collect());
+            request.to_der().unwrap()
+        };
+        for length in [1, 16, 32, 128] {
+            let request = parse(&with(&[length])).unwrap();
+            assert_eq!(request.nonce, Some(vec![3; length]));
+            let der = with(&[length]);
+            scene.judge(&der, &scene.answer(&request, &[Status::Good])).unwrap();
+        }
+        for lengths in [&[0][..], &[129], &[16, 16]] {
+            assert_eq!(parse(&with(lengths)), Err(Failure::MalformedRequest), "{lengths:?}");
+        }
+    }
+
+    #[test]
+    fn bad_requests_are_refused_by_name() {
+        let scene = Scene::new(KeyAlgorithm::P256);
+        let good = scene.request(&[1], &[]);
+        assert_eq!(parse(&[]), Err(Failure::MalformedRequest));
+        assert_eq!(parse(&[good.clone(), vec![0]].concat()), Err(Failure::MalformedRequest));
+        for length in 0..good.len() {
+            assert_eq!(parse(good.get(..length).unwrap()), Err(Failure::MalformedRequest));
+        }
+        assert_eq!(parse(&vec![0x30; MAX_REQUEST + 1]), Err(Failure::MalformedRequest));
+        let many: Vec<u32> = (0..33).collect();
+        assert_eq!(parse(&scene.request(&many, &[])), Err(Failure::MalformedRequest));
+        assert_eq!(parse(&scene.request(&many[..32], &[])).unwrap().questions.len(), 32);
+        assert_eq!(parse(&scene.request(&[1], &["-sha384"])), Err(Failure::Unauthorized));
+
+        let mut nothing = OcspRequest::from_der(&good).unwrap();
+        nothing.tbs_request.request_list.clear();
+        assert_eq!(parse(&nothing.to_der().unwrap()), Err(Failure::MalformedRequest));
+        let mut critical = OcspRequest::from_der(&good).unwrap();
+        for extension in critical.tbs_request.request_extensions.iter_mut().flatten() {
+            extension.critical = true;
+            extension.extn_id = ObjectIdentifier::new_unwrap("1.2.3.4");
+        }
+        assert_eq!(parse(&critical.to_der().unwrap()), Err(Failure::MalformedRequest));
+    }
+
+    #[test]
+    fn a_foreign_serial_is_a_question_without_ours_and_comes_back_as_it_came() {
+        let scene = Scene::new(KeyAlgorithm::P256);
+        let out = scene.path().join("foreign.der");
+        // The topmost bit set: DER has a leading zero octet.
+        let arguments = ["ocsp", "-reqout", out.to_str().unwrap(), "-issuer", &scene.issuer, "-serial", "0xff00112233"];
+        openssl(&arguments, b"").unwrap();
+        let der = std::fs::read(out).unwrap();
+        let request = parse(&der).unwrap();
+        assert_eq!(request.questions[0].serial, None);
+        assert!(der.windows(request.questions[0].cert_id.len()).any(|window| window == request.questions[0].cert_id));
+        scene.judge(&der, &scene.answer(&request, &[Status::Unknown])).unwrap();
+    }
+
+    #[test]
+    fn openssl_reads_the_failures() {
+        let scene = Scene::new(KeyAlgorithm::P256);
+        let der = scene.request(&[1], &[]);
+        for (failed, text) in [
+            (Failure::MalformedRequest, "malformedrequest (1)"),
+            (Failure::InternalError, "internalerror (2)"),
+            (Failure::TryLater, "trylater (3)"),
+            (Failure::Unauthorized, "unauthorized (6)"),
+        ] {
+            let shown = scene.judge(&der, &failure(failed)).unwrap_err();
+            assert!(shown.contains(text), "{shown}");
+        }
+    }
 }

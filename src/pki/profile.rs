@@ -1,11 +1,37 @@
-//! Profiles: what a certificate looks like, as text files under `certs/profiles`.
+//! Profiles: what a certificate looks like, as text files under `certs/profiles`. docs/profiles.md explains them.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use super::PkiError;
 use super::keys::KeyAlgorithm;
+
+/// The largest profile file, in octets.
+const MAX_FILE: usize = 16 * 1024;
+/// The most profiles.
+const MAX_PROFILES: usize = 256;
+
+const MINUTE: u64 = 60;
+const DAY: u64 = 24 * 60 * MINUTE;
+const YEAR: u64 = 365 * DAY;
+
+const BUILT_IN: [(&str, &str); 11] = [
+    ("root", include_str!("../../certs/profiles/root.toml")),
+    ("authority-device", include_str!("../../certs/profiles/authority-device.toml")),
+    ("authority-gateway", include_str!("../../certs/profiles/authority-gateway.toml")),
+    ("authority-service", include_str!("../../certs/profiles/authority-service.toml")),
+    ("authority-operator", include_str!("../../certs/profiles/authority-operator.toml")),
+    ("device", include_str!("../../certs/profiles/device.toml")),
+    ("device-legacy", include_str!("../../certs/profiles/device-legacy.toml")),
+    ("gateway", include_str!("../../certs/profiles/gateway.toml")),
+    ("service", include_str!("../../certs/profiles/service.toml")),
+    ("operator", include_str!("../../certs/profiles/operator.toml")),
+    ("ocsp", include_str!("../../certs/profiles/ocsp.toml")),
+];
 
 /// An extended key usage that a profile may name (RFC 5280 4.2.1.12).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
@@ -20,11 +46,13 @@ pub enum ExtendedKeyUsage {
 }
 
 /// What an authority may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CaRules {
     /// basicConstraints pathLenConstraint.
     pub path_length: u8,
     /// Name constraints that exclude all IP addresses.
+    #[serde(default)]
     pub exclude_addresses: bool,
 }
 
@@ -62,14 +90,259 @@ pub struct Profile {
 pub struct Profiles(BTreeMap<String, Profile>);
 
 impl Profiles {
-    /// The built-in profiles: root, authority-device, authority-gateway, authority-service, authority-operator, device, gateway,
-    /// service, operator, ocsp; then the `*.toml` of `directory`, which replace or add.
-    pub fn load(_directory: Option<&Path>) -> Result<Self, PkiError> {
-        todo!()
+    /// The built-in profiles: root, authority-device, authority-gateway, authority-service, authority-operator, device,
+    /// device-legacy, gateway, service, operator, ocsp; then the `*.toml` of `directory`, which replace or add.
+    ///
+    /// # Errors
+    /// [`PkiError::Profile`] with the name and the reason, for the first file that is wrong.
+    pub fn load(directory: Option<&Path>) -> Result<Self, PkiError> {
+        let mut profiles = BTreeMap::new();
+        for (name, text) in BUILT_IN {
+            profiles.insert(name.to_owned(), Profile::parse(name, text)?);
+        }
+        for (name, text) in directory.map(files).transpose()?.unwrap_or_default() {
+            let profile = Profile::parse(&name, &text)?;
+            profiles.insert(name, profile);
+        }
+        Ok(Self(profiles))
+    }
+
+    /// The longest lifetime of an end entity's profile.
+    pub fn longest_lifetime(&self) -> Duration {
+        let end_entities = self.0.values().filter(|profile| profile.ca.is_none());
+        end_entities.map(|profile| profile.lifetime).max().unwrap_or_default()
     }
 
     /// The profile of this name.
     pub fn find(&self, name: &str) -> Option<&Profile> {
         self.0.get(name)
+    }
+}
+
+impl Profile {
+    /// Reads and checks one profile.
+    ///
+    /// # Errors
+    /// [`PkiError::Profile`] for an unknown or missing line, a value out of its bounds, or lines that contradict each other.
+    pub fn parse(name: &str, text: &str) -> Result<Self, PkiError> {
+        let wrong = |why: String| PkiError::Profile { name: name.chars().take(64).collect(), why };
+        let fits = |o: u8| o.is_ascii_lowercase() || o.is_ascii_digit() || o == b'-';
+        if name.is_empty() || name.len() > 64 || !name.bytes().all(fits) {
+            return Err(wrong("a profile's name is 1 to 64 lower-case letters, digits and dashes".to_owned()));
+        }
+        let file: ProfileFile = toml::from_str(text).map_err(|error| wrong(error.to_string()))?;
+        let profile = Self {
+            name: name.to_owned(),
+            lifetime: duration("lifetime", &file.lifetime, 10 * MINUTE, 50 * YEAR).map_err(wrong)?,
+            backdate: duration("backdate", &file.backdate, 0, 90 * DAY).map_err(wrong)?,
+            renew_after_percent: file.renew_after_percent,
+            renew_jitter_percent: file.renew_jitter_percent,
+            unconfirmed_ttl: file
+                .unconfirmed_ttl
+                .map(|text| duration("unconfirmed_ttl", &text, MINUTE, 10 * YEAR))
+                .transpose()
+                .map_err(wrong)?,
+            keys: file.keys,
+            extended_key_usage: file.extended_key_usage,
+            ca: file.authority,
+            ocsp_nocheck: file.ocsp_nocheck,
+            identity: file.identity,
+            registered_names: file.registered_names,
+        };
+        match profile.contradiction() {
+            Some(why) => Err(wrong(why.to_owned())),
+            None => Ok(profile),
+        }
+    }
+
+    fn contradiction(&self) -> Option<&'static str> {
+        let twice = |at: usize, same: bool| at > 0 && same;
+        let usages = &self.extended_key_usage;
+        let rules = [
+            (!(10..=95).contains(&self.renew_after_percent), "renew_after_percent is 10 to 95"),
+            (self.renew_jitter_percent > 20, "renew_jitter_percent is at most 20"),
+            (self.renew_after_percent.saturating_add(self.renew_jitter_percent) >= 100, "renewal would be due after the end"),
+            (self.renew_after_percent <= self.renew_jitter_percent, "renewal would be due before the start"),
+            (self.unconfirmed_ttl.is_some_and(|ttl| ttl >= self.lifetime), "unconfirmed_ttl is shorter than the lifetime"),
+            (self.keys.is_empty(), "keys names at least one algorithm"),
+            (
+                self.keys.iter().enumerate().any(|(at, key)| twice(at, self.keys.iter().take(at).any(|k| k == key))),
+                "keys names an algorithm twice",
+            ),
+            (
+                usages.iter().enumerate().any(|(at, one)| twice(at, usages.iter().take(at).any(|u| u == one))),
+                "extended_key_usage names a usage twice",
+            ),
+            (self.ca.is_some() && self.identity, "an authority has no identity"),
+            (self.ca.is_some() && self.keys.contains(&KeyAlgorithm::Rsa), "authorities have no RSA keys"),
+            (self.ca.is_some_and(|ca| ca.path_length > 4), "path_length is at most 4"),
+            (self.ca.is_none() && usages.is_empty(), "an end entity has an extended_key_usage"),
+            (
+                self.ca.is_none() && self.identity == usages.contains(&ExtendedKeyUsage::OcspSigning),
+                "ocsp-signing is for authorities and OCSP responders",
+            ),
+            (
+                self.ocsp_nocheck && (self.ca.is_some() || *usages != [ExtendedKeyUsage::OcspSigning]),
+                "ocsp_nocheck is for OCSP responders alone",
+            ),
+            (self.registered_names && !self.identity, "registered_names is for identities"),
+        ];
+        rules.into_iter().find_map(|(broken, why)| broken.then_some(why))
+    }
+}
+
+/// A profile as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProfileFile {
+    lifetime: String,
+    backdate: String,
+    renew_after_percent: u8,
+    renew_jitter_percent: u8,
+    unconfirmed_ttl: Option<String>,
+    keys: Vec<KeyAlgorithm>,
+    #[serde(default)]
+    extended_key_usage: Vec<ExtendedKeyUsage>,
+    #[serde(default)]
+    ocsp_nocheck: bool,
+    #[serde(default)]
+    identity: bool,
+    #[serde(default)]
+    registered_names: bool,
+    authority: Option<CaRules>,
+}
+
+/// A whole number and a unit: s, m (minutes), h, d, y (365 days). The bounds are in seconds.
+fn duration(field: &str, text: &str, least: u64, most: u64) -> Result<Duration, String> {
+    let form = || format!("{field} is a whole number with a unit, s, m, h, d or y, such as \"90d\"");
+    let unit = match text.chars().last() {
+        Some('s') => 1,
+        Some('m') => MINUTE,
+        Some('h') => 60 * MINUTE,
+        Some('d') => DAY,
+        Some('y') => YEAR,
+        _ => return Err(form()),
+    };
+    let digits = text.get(..text.len().saturating_sub(1)).unwrap_or_default();
+    if digits.is_empty() || digits.len() > 10 || !digits.bytes().all(|o| o.is_ascii_digit()) {
+        return Err(form());
+    }
+    let seconds = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(unit)).ok_or_else(form)?;
+    if (least..=most).contains(&seconds) {
+        Ok(Duration::from_secs(seconds))
+    } else {
+        Err(format!("{field} is at least {least} s and at most {most} s"))
+    }
+}
+
+/// The `*.toml` of a directory: name and text.
+fn files(directory: &Path) -> Result<BTreeMap<String, String>, PkiError> {
+    let wrong = |name: &str, why: String| PkiError::Profile { name: name.to_owned(), why };
+    let unreadable = |error: std::io::Error| wrong(&directory.display().to_string(), error.to_string());
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(directory).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let mut text = String::new();
+        std::fs::File::open(&path)
+            .and_then(|file| file.take(u64::try_from(MAX_FILE).unwrap_or(u64::MAX) + 1).read_to_string(&mut text))
+            .map_err(|error| wrong(&name, error.to_string()))?;
+        if text.len() > MAX_FILE || found.len() >= MAX_PROFILES {
+            return Err(wrong(&name, format!("at most {MAX_PROFILES} files of {MAX_FILE} octets are read")));
+        }
+        found.insert(name, text);
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEVICE: &str = include_str!("../../certs/profiles/device.toml");
+
+    #[test]
+    fn the_built_in_profiles_are_as_designed() {
+        let profiles = Profiles::load(None).unwrap();
+        let device = profiles.find("device").unwrap();
+        assert_eq!(device.lifetime, Duration::from_secs(90 * DAY));
+        assert_eq!(device.unconfirmed_ttl, Some(Duration::from_secs(DAY)));
+        assert!(!device.keys.contains(&KeyAlgorithm::Rsa));
+        assert!(profiles.find("device-legacy").unwrap().keys.contains(&KeyAlgorithm::Rsa));
+        for kind in ["device", "gateway", "service", "operator"] {
+            let authority = profiles.find(&format!("authority-{kind}")).unwrap();
+            let ca = authority.ca.unwrap();
+            assert_eq!((ca.path_length, ca.exclude_addresses), (0, false));
+            let holder = profiles.find(kind).unwrap();
+            assert!(holder.identity);
+            // RFC 5280 4.2.1.12 as OpenSSL and webpki apply it: usages of the chain are an intersection.
+            assert!(holder.extended_key_usage.iter().all(|usage| authority.extended_key_usage.contains(usage)), "{kind}");
+        }
+        assert!(!profiles.find("authority-device").unwrap().extended_key_usage.contains(&ExtendedKeyUsage::ServerAuth));
+        assert!(profiles.find("service").unwrap().backdate >= Duration::from_secs(30 * DAY));
+        assert_eq!(profiles.find("service").unwrap().unconfirmed_ttl, None);
+        assert!(profiles.find("ocsp").unwrap().ocsp_nocheck);
+        assert!(profiles.find("unknown").is_none());
+        assert_eq!(profiles.0.len(), BUILT_IN.len());
+    }
+
+    #[test]
+    fn durations_have_bounds() {
+        assert_eq!(duration("x", "90d", 0, YEAR), Ok(Duration::from_secs(7_776_000)));
+        assert_eq!(duration("x", "24h", 0, YEAR), duration("x", "1d", 0, YEAR));
+        assert_eq!(duration("x", "5m", 0, YEAR), Ok(Duration::from_secs(300)));
+        for text in ["", "d", "90", "-1d", "1.5d", "1d ", " 1d", "1w", "99999999999y", "9999999999y", "1\u{e9}", "366d"] {
+            assert!(duration("x", text, 0, YEAR).is_err(), "{text}");
+        }
+        assert!(duration("x", "1s", 2, YEAR).is_err());
+    }
+
+    #[test]
+    fn wrong_profiles_are_refused_with_a_reason() {
+        for (from, to, why) in [
+            ("lifetime = \"90d\"", "lifetime = \"51y\"", "lifetime"),
+            ("backdate = \"1h\"", "backdate = \"91d\"", "backdate"),
+            ("backdate = \"1h\"", "", "backdate"),
+            ("identity = true", "identity = true\nfoo = 1", "foo"),
+            ("identity = true", "identity = true\n[authority]\npath_length = 0", "no identity"),
+            ("identity = true", "", "ocsp-signing"),
+            ("identity = true", "registered_names = true", "ocsp-signing"),
+            ("identity = true", "identity = true\nocsp_nocheck = true", "ocsp_nocheck"),
+            ("\"p256\", ", "\"p256\", \"p256\", ", "twice"),
+            ("\"p256\", ", "\"p521\", ", "p521"),
+            ("keys = [\"p256\", \"p384\", \"ed25519\"]", "keys = []", "at least one"),
+            ("[\"client-auth\"]", "[\"client-auth\", \"client-auth\"]", "twice"),
+            ("[\"client-auth\"]", "[]", "extended_key_usage"),
+            ("[\"client-auth\"]", "[\"any\"]", "any"),
+            ("percent = 66", "percent = 5", "renew_after_percent"),
+            ("percent = 5", "percent = 21", "renew_jitter_percent"),
+            ("ttl = \"24h\"", "ttl = \"91d\"", "unconfirmed_ttl"),
+        ] {
+            let text = DEVICE.replacen(from, to, 1);
+            assert_ne!(text, DEVICE, "{from}");
+            let error = Profile::parse("device", &text).expect_err(to).to_string();
+            assert!(error.contains(why), "{to}: {error}");
+        }
+        assert!(Profile::parse("De vice", DEVICE).is_err());
+    }
+
+    #[test]
+    fn a_directory_replaces_and_adds() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+        write("device.toml", &DEVICE.replace("90d", "30d"));
+        write("camera.toml", &DEVICE.replace("90d", "1y"));
+        write("notes.txt", "not a profile");
+        let profiles = Profiles::load(Some(directory.path())).unwrap();
+        assert_eq!(profiles.find("device").unwrap().lifetime, Duration::from_secs(30 * DAY));
+        assert_eq!(profiles.find("camera").unwrap().lifetime, Duration::from_secs(YEAR));
+        assert!(profiles.find("gateway").is_some());
+
+        write("camera.toml", &"#".repeat(MAX_FILE + 1));
+        assert!(Profiles::load(Some(directory.path())).is_err());
+        assert!(Profiles::load(Some(&directory.path().join("none"))).is_err());
     }
 }

@@ -1,13 +1,29 @@
 //! The authorities in memory: certificates, keys, index leases. Swapped in whole when one is added.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use fleetmark_domain::{Epoch, FleetName, Index, Kind, LedgerName, Refusal, Timestamp};
+use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
 
-use crate::pki::issue::Issuer;
+use super::{Error, Registrar, Result};
+use crate::pki::PkiError;
+use crate::pki::issue::{Issuer, Pointers, facts};
+use crate::pki::keys::{KeyAlgorithm, KeyFiles, Signer};
 use crate::pki::ocsp::IssuerHashes;
 use crate::pki::profile::Profiles;
+use crate::store::acts::lease::LeaseIndices;
+use crate::store::commit;
 use crate::store::model::{AuthorityId, AuthorityRecord};
+
+/// How many indices a lease asks for.
+const LEASE_SIZE: u32 = 256;
+/// How long a lease holds.
+const LEASE_TIME: Duration = Duration::from_secs(600);
+/// So long before its end a lease is not used any more.
+const LEASE_MARGIN: Duration = Duration::from_secs(60);
 
 /// An authority, ready to be used.
 #[derive(Debug)]
@@ -20,18 +36,103 @@ pub struct Authority {
     pub hashes: IssuerHashes,
     /// Its subject key identifier: the AKI of what it issued.
     pub key_id: Vec<u8>,
+    /// End of its certificate.
+    pub not_after: Timestamp,
+    /// What stands in the certificates that it issues.
+    pub pointers: Pointers,
+    /// Indices leased and not used.
+    leased: tokio::sync::Mutex<VecDeque<(Epoch, Index)>>,
+    lease_ends: Mutex<Timestamp>,
 }
 
-/// All authorities at one moment.
+impl Authority {
+    /// Opens an authority's keys and reads its certificate.
+    pub fn open(record: AuthorityRecord, keys: &KeyFiles, public_url: &str) -> std::result::Result<Self, PkiError> {
+        let facts = facts(&record.certificate)?;
+        // An offline root's key is not here: what it signed goes on, and what it should sign is refused by name.
+        let signer: Arc<dyn Signer> = match keys.contains(&record.key_label) {
+            false if record.kind == AuthorityKind::Root => Arc::new(Absent(record.key_label.clone())),
+            _ => keys.load(&record.key_label)?,
+        };
+        let issuer = Issuer { certificate: record.certificate.as_slice().into(), signer };
+        Ok(Self {
+            hashes: IssuerHashes::of(&record.certificate)?,
+            key_id: facts.subject_key_id.unwrap_or_default(),
+            not_after: facts.not_after,
+            pointers: pointers(public_url, &record),
+            issuer,
+            record,
+            leased: tokio::sync::Mutex::default(),
+            lease_ends: Mutex::new(Timestamp(0)),
+        })
+    }
+
+    /// The ledger that holds the entries of its epochs and certificates.
+    pub fn ledger(&self) -> LedgerName {
+        LedgerName::from(self.record.fleet.as_ref())
+    }
+
+    /// Whether it may issue now.
+    pub fn issues(&self) -> bool {
+        self.record.state == AuthorityState::Active
+    }
+
+    /// Whether it is bound to this kind and fleet.
+    pub fn is_bound_to(&self, kind: Kind, fleet: Option<&FleetName>) -> bool {
+        self.record.kind == AuthorityKind::Of(kind) && self.record.fleet.as_ref() == fleet
+    }
+}
+
+/// A key that is kept elsewhere.
+#[derive(Debug)]
+struct Absent(String);
+
+impl Signer for Absent {
+    fn algorithm(&self) -> KeyAlgorithm {
+        KeyAlgorithm::P256
+    }
+
+    fn public_key(&self) -> &[u8] {
+        &[]
+    }
+
+    fn sign(&self, _: &[u8]) -> std::result::Result<Vec<u8>, PkiError> {
+        Err(PkiError::KeyMissing(self.0.clone().into()))
+    }
+}
+
+/// Where relying parties find what the authority publishes.
+/// A root answers no OCSP requests: its key may be offline, and its list changes rarely.
+fn pointers(public_url: &str, record: &AuthorityRecord) -> Pointers {
+    let id = record.id;
+    Pointers {
+        ocsp: (record.kind != AuthorityKind::Root).then(|| format!("{public_url}/ocsp")),
+        ca_issuers: Some(format!("{public_url}/ca/{id}.crt")),
+        crl: Some(format!("{public_url}/crl/{id}.crl")),
+    }
+}
+
+/// All authorities at one moment, ascending by id.
 pub type AuthoritySet = Vec<Arc<Authority>>;
 
-/// The authorities, and the profiles by which they issue.
+/// The authorities, their keys, and the profiles by which they issue.
 pub struct Authorities {
-    pub(crate) current: ArcSwap<AuthoritySet>,
-    pub(crate) profiles: Profiles,
+    current: ArcSwap<AuthoritySet>,
+    profiles: Profiles,
+    keys: Arc<KeyFiles>,
+    public_url: String,
+    observer: Mutex<Option<Observer>>,
 }
 
+/// Who is told of every set of authorities.
+pub type Observer = Box<dyn Fn(&AuthoritySet) + Send>;
+
 impl Authorities {
+    /// Without authorities yet. `public_url` is the public door's, as relying parties reach it.
+    pub fn new(profiles: Profiles, keys: Arc<KeyFiles>, public_url: String) -> Self {
+        Self { current: ArcSwap::default(), profiles, keys, public_url, observer: Mutex::default() }
+    }
+
     /// All of them, as they are now.
     pub fn all(&self) -> Arc<AuthoritySet> {
         self.current.load_full()
@@ -42,8 +143,90 @@ impl Authorities {
         self.current.load().iter().find(|authority| authority.record.id == id).cloned()
     }
 
+    /// The active authority for this kind and fleet.
+    pub fn issuing(&self, kind: Kind, fleet: Option<&FleetName>) -> Result<Arc<Authority>> {
+        let all = self.current.load();
+        let found = all.iter().find(|authority| authority.issues() && authority.is_bound_to(kind, fleet));
+        found
+            .cloned()
+            .ok_or_else(|| Error::with_detail(Refusal::AuthorityUnavailable, format!("no active authority for {kind}s")))
+    }
+
+    /// The root.
+    pub fn root(&self) -> Result<Arc<Authority>> {
+        let all = self.current.load();
+        let found = all.iter().find(|authority| authority.record.kind == AuthorityKind::Root);
+        found.cloned().ok_or_else(|| Refusal::AuthorityUnavailable.into())
+    }
+
     /// The profiles.
     pub const fn profiles(&self) -> &Profiles {
         &self.profiles
+    }
+
+    /// The key files.
+    pub fn keys(&self) -> &KeyFiles {
+        &self.keys
+    }
+
+    /// An id that no authority has.
+    pub fn next_id(&self) -> AuthorityId {
+        self.current.load().iter().map(|authority| authority.record.id).max().map_or(1, |last| last + 1)
+    }
+
+    /// Takes an authority on.
+    pub fn add(&self, record: AuthorityRecord) -> Result<Arc<Authority>> {
+        let opened = Authority::open(record, &self.keys, &self.public_url);
+        let authority = Arc::new(opened.map_err(|cause| Error::caused(Refusal::AuthorityUnavailable, cause))?);
+        self.current.rcu(|current| {
+            let mut next = AuthoritySet::clone(current);
+            next.push(authority.clone());
+            next
+        });
+        if let Some(observer) = &*self.observer.lock().unwrap_or_else(PoisonError::into_inner) {
+            observer(&self.all());
+        }
+        Ok(authority)
+    }
+
+    /// Has `observer` told of every set of authorities from now on, this one first: before anything is issued by an
+    /// authority, the doors trust it.
+    pub fn observe(&self, observer: Observer) {
+        observer(&self.all());
+        *self.observer.lock().unwrap_or_else(PoisonError::into_inner) = Some(observer);
+    }
+}
+
+impl Registrar {
+    /// An index to issue under, from the lease in memory or a new one.
+    pub(super) async fn index(&self, authority: &Authority, now: Timestamp) -> Result<(Epoch, Index)> {
+        let mut leased = authority.leased.lock().await;
+        let ends = *authority.lease_ends.lock().unwrap_or_else(PoisonError::into_inner);
+        if now + LEASE_MARGIN >= ends {
+            leased.clear();
+        }
+        if let Some(place) = leased.pop_front() {
+            return Ok(place);
+        }
+        let longest = self.authorities.profiles.longest_lifetime();
+        let expires_at = now + LEASE_TIME;
+        let act = LeaseIndices {
+            authority: authority.record.id,
+            ledger: authority.ledger(),
+            // A root and other rarely used authorities would leave holes for nothing.
+            count: if authority.record.kind == AuthorityKind::Of(Kind::Device) { LEASE_SIZE } else { 8 },
+            window: longest / 4,
+            expires_at,
+            at: now,
+        };
+        let lease = commit(&*self.store, act).await?;
+        leased.extend(lease.indices.into_iter().map(|index| (lease.epoch, index)));
+        *authority.lease_ends.lock().unwrap_or_else(PoisonError::into_inner) = expires_at;
+        leased.pop_front().ok_or_else(|| Refusal::Overloaded.into())
+    }
+
+    /// Gives an index back that was never seen outside.
+    pub(super) async fn return_index(&self, authority: &Authority, place: (Epoch, Index)) {
+        authority.leased.lock().await.push_front(place);
     }
 }

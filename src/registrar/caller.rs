@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
-use fleetmark_domain::{FleetName, Identity, Timestamp};
+use fleetmark_domain::standing::Choices;
+use fleetmark_domain::{Action, FleetName, Identity, Kind, Refusal, Sight, Standing, Timestamp, View};
 
 use super::{Registrar, Result};
 use crate::pki::issue::CertificateFacts;
-use crate::store::model::{AuthorityId, Certificate, Subject};
+use crate::store::acts::confirm::Confirm;
+use crate::store::model::{AuthorityId, Certificate, Subject, SubjectState};
+use crate::store::rows::certificate_id;
+use crate::store::{commit, read};
 
 /// A client certificate whose chain the TLS handshake verified to one of our authorities.
 #[derive(Debug, Clone)]
@@ -35,9 +39,89 @@ impl Registrar {
     /// # Errors
     /// `NotOnLedger`, `WrongAuthority`, `CertificateExpired`, `CertificateNotYetValid`, `Revoked`, `Held`, `Superseded`,
     /// `Quarantined`, `Lapsed`, `IdentityOut`.
-    pub async fn identify(&self, _peer: &Peer, _now: Timestamp) -> Result<Caller> {
-        todo!()
+    pub async fn identify(&self, peer: &Peer, now: Timestamp) -> Result<Caller> {
+        let (certificate, subject) = self.holder(peer).await?;
+        let identity = self.check_authority(peer, &subject)?;
+        if now > certificate.not_after {
+            return Err(Refusal::CertificateExpired.into());
+        }
+        if now < certificate.not_before {
+            return Err(Refusal::CertificateNotYetValid.into());
+        }
+        if subject.state == SubjectState::Out {
+            return Err(Refusal::IdentityOut.into());
+        }
+        check_standing(&certificate, &identity, now)?;
+        if certificate.standing != Standing::Unconfirmed {
+            return Ok(Caller { identity, subject, certificate });
+        }
+        let act = Confirm { serial: certificate.serial, ledger: certificate.ledger, at: now };
+        let certificate = commit(&*self.store, act).await?;
+        let subject = Subject { state: SubjectState::Active, confirmed_generation: certificate.generation, ..subject };
+        Ok(Caller { identity, subject, certificate })
     }
+
+    /// The certificate's record and its holder's. Any other certificate under a serial of ours is a forgery.
+    async fn holder(&self, peer: &Peer) -> Result<(Certificate, Subject)> {
+        let serial = peer.facts.serial.ok_or(Refusal::NotOnLedger)?;
+        let fingerprint = peer.facts.fingerprint;
+        let authority = peer.authority;
+        let found = read(&*self.store, move |rows| {
+            let Some(certificate) = rows.certificate(certificate_id(serial.epoch(), serial.index()))? else {
+                return Ok(None);
+            };
+            let Some(subject) = certificate.subject else { return Ok(None) };
+            Ok(rows.subject(subject)?.map(|subject| (certificate, subject)))
+        })
+        .await?;
+        match found {
+            Some((certificate, subject)) if certificate.fingerprint == fingerprint && certificate.authority == authority => {
+                Ok((certificate, subject))
+            }
+            _ => {
+                alarm("forged_certificate", &format!("serial {serial}, fingerprint {fingerprint}"));
+                Err(Refusal::NotOnLedger.into())
+            }
+        }
+    }
+
+    /// A chain is not enough: the authority must be bound to this kind and fleet, and the certificate must say what the
+    /// record says.
+    fn check_authority(&self, peer: &Peer, subject: &Subject) -> Result<Identity> {
+        let authority = self.authorities.by_id(peer.authority).ok_or(Refusal::WrongAuthority)?;
+        if !authority.is_bound_to(subject.kind, subject.fleet.as_ref()) {
+            alarm("wrong_authority", &format!("authority {}, subject {}", peer.authority, subject.id));
+            return Err(Refusal::WrongAuthority.into());
+        }
+        let identity = super::subjects::identity_of(subject)?;
+        if peer.facts.uris != [identity.uri(&self.trust_domain)] {
+            return Err(Refusal::NotOnLedger.into());
+        }
+        Ok(identity)
+    }
+}
+
+/// The table decides; here its answer gets its name.
+fn check_standing(certificate: &Certificate, identity: &Identity, now: Timestamp) -> Result<()> {
+    let refusal = match certificate.standing.seen_by(View::Verdict, certificate.has_lapsed(now), Choices::default()) {
+        Sight::Good => return Ok(()),
+        Sight::Restricted => Refusal::Quarantined,
+        Sight::Held => Refusal::Held,
+        Sight::Refused => {
+            let Certificate { serial, generation, .. } = certificate;
+            alarm("superseded_certificate_used", &format!("{identity:?}, serial {serial}, generation {generation}"));
+            Refusal::Superseded
+        }
+        Sight::Revoked(_) if certificate.standing == Standing::Unconfirmed => Refusal::Lapsed,
+        Sight::Revoked(_) => Refusal::Revoked,
+    };
+    Err(refusal.into())
+}
+
+/// Something that a person should look at: logged as a warning, counted by name.
+pub(super) fn alarm(name: &'static str, what: &str) {
+    metrics::counter!("fleetmark_alarms_total", "alarm" => name).increment(1);
+    tracing::warn!(alarm = name, what);
 }
 
 impl Caller {
@@ -47,5 +131,30 @@ impl Caller {
             Some(own) => own == fleet,
             None => self.subject.grants.as_ref().is_none_or(|grants| grants.contains(fleet)),
         }
+    }
+
+    /// Whether the caller may do `action` to something of `fleet`; None: of the installation.
+    ///
+    /// # Errors
+    /// `WrongKind` for who is no operator; `FleetUnknown` for a fleet that the caller may not know of; `NotPermitted`.
+    pub fn may(&self, action: Action, fleet: Option<&FleetName>) -> Result<()> {
+        if self.identity.kind() != Kind::Operator {
+            return Err(Refusal::WrongKind.into());
+        }
+        if fleet.is_some_and(|fleet| !self.reaches(fleet)) {
+            return Err(Refusal::FleetUnknown.into());
+        }
+        let everywhere = self.subject.grants.is_none();
+        let role = self.subject.role.ok_or(Refusal::NotPermitted)?;
+        if role.may(action) && (everywhere || !action.is_installation_wide()) {
+            Ok(())
+        } else {
+            Err(Refusal::NotPermitted.into())
+        }
+    }
+
+    /// Who did it, for the ledger's details.
+    pub(super) fn actor(&self, registrar: &Registrar) -> String {
+        self.identity.uri(&registrar.trust_domain)
     }
 }

@@ -3,11 +3,15 @@
 use std::time::Duration;
 
 use fleetmark_domain::standing::Choices;
-use fleetmark_domain::{FleetName, Timestamp};
+use fleetmark_domain::{Action, FleetName, Kind, LedgerName, Refusal, Timestamp};
+use fleetmark_ledger::entry::AuthorityKind;
 
 use super::caller::Caller;
-use super::{Idempotency, Page, PageRequest, Registrar, Result};
+use super::{Error, Idempotency, Page, PageRequest, Registrar, Result};
+use crate::store::acts::Repeatable;
+use crate::store::acts::fleets::{ChangeFleet, CreateFleet};
 use crate::store::model::Fleet;
+use crate::store::{commit, read};
 
 /// What to create.
 #[derive(Debug, Clone)]
@@ -41,37 +45,137 @@ pub struct FleetChange {
     pub max_age: Option<Duration>,
 }
 
+/// The bounds of `max_age`.
+const MAX_AGE: std::ops::RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(30 * 86_400);
+/// What `max_age` is unless given.
+pub(super) const DEFAULT_MAX_AGE: Duration = Duration::from_secs(15 * 60);
+/// The bounds of an unconfirmed certificate's time to live.
+const TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3660 * 86_400);
+
 impl Registrar {
     /// Creates a fleet with its device authority and ledger.
     pub async fn create_fleet(
         &self,
-        _caller: &Caller,
-        _new: NewFleet,
-        _idempotency: Option<Idempotency>,
-        _now: Timestamp,
+        caller: &Caller,
+        new: NewFleet,
+        idempotency: Option<Idempotency>,
+        now: Timestamp,
     ) -> Result<Fleet> {
-        todo!()
+        caller.may(Action::ManageFleets, None)?;
+        let fleet = Fleet {
+            profile: new.profile.unwrap_or_else(|| Kind::Device.as_str().to_owned()),
+            name: new.name,
+            open: true,
+            unconfirmed_ttl: new.unconfirmed_ttl,
+            choices: new.choices,
+            max_age: new.max_age.unwrap_or(DEFAULT_MAX_AGE),
+            created_at: now,
+            version: 1,
+        };
+        self.check(&fleet)?;
+        let repeatable = idempotency.map(|key| key.repeatable(caller, fleet.name.to_string(), now));
+        self.make_fleet(fleet, caller.actor(self), repeatable, now).await
+    }
+
+    /// Makes a fleet's keys, authority and ledger, and records them in one act.
+    pub(super) async fn make_fleet(
+        &self,
+        fleet: Fleet,
+        actor: String,
+        repeatable: Option<Repeatable>,
+        now: Timestamp,
+    ) -> Result<Fleet> {
+        let name = fleet.name.clone();
+        let known = read(&*self.store, {
+            let name = name.clone();
+            move |rows| rows.fleet(&name)
+        });
+        if let Some(known) = known.await? {
+            // The same request again is answered with what it made; the store compares the requests.
+            return match repeatable {
+                Some(repeatable) if self.is_repeat(&repeatable).await? => Ok(known),
+                _ => Err(Refusal::NameTaken.into()),
+            };
+        }
+        let (ledger, key) = self.new_ledger(&LedgerName::Fleet(name.clone()))?;
+        let authority = self.new_authority(AuthorityKind::Of(Kind::Device), Some(name), actor, now).await?;
+        let record = authority.authority.clone();
+        let created = commit(&*self.store, CreateFleet { fleet: fleet.clone(), authority, ledger, repeatable }).await?;
+        if created.is_some() {
+            self.take_on_ledger(&LedgerName::Fleet(fleet.name.clone()), key).await?;
+            self.authorities.add(record)?;
+            self.renew_responders(now).await?;
+            self.refresh_crls(now).await?;
+        }
+        Ok(created.unwrap_or(fleet))
+    }
+
+    async fn is_repeat(&self, repeatable: &Repeatable) -> Result<bool> {
+        let (caller, key, hash) = (repeatable.caller, repeatable.key.clone(), repeatable.value.request_hash);
+        let earlier = read(&*self.store, move |rows| rows.remembered(caller, &key)).await?;
+        match earlier {
+            None => Ok(false),
+            Some(earlier) if earlier.request_hash == hash => Ok(true),
+            Some(_) => Err(Refusal::IdempotencyKeyReused.into()),
+        }
     }
 
     /// The fleets that the caller may know of.
-    pub async fn fleets(&self, _caller: &Caller, _page: &PageRequest) -> Result<Page<Fleet>> {
-        todo!()
+    pub async fn fleets(&self, caller: &Caller, page: &PageRequest) -> Result<Page<Fleet>> {
+        caller.may(Action::Read, None)?;
+        let (cursor, limit) = (page.cursor.clone(), page.limit);
+        let found = read(&*self.store, move |rows| rows.fleets(cursor.as_deref(), limit)).await?;
+        let mut page = Page::of(found, limit, |last| last.name.to_string());
+        page.items.retain(|fleet| caller.reaches(&fleet.name));
+        Ok(page)
     }
 
     /// One fleet.
-    pub async fn fleet(&self, _caller: &Caller, _name: &FleetName) -> Result<Fleet> {
-        todo!()
+    pub async fn fleet(&self, caller: &Caller, name: &FleetName) -> Result<Fleet> {
+        caller.may(Action::Read, Some(name))?;
+        let name = name.clone();
+        let found = read(&*self.store, move |rows| rows.fleet(&name)).await?;
+        found.ok_or_else(|| Refusal::FleetUnknown.into())
     }
 
     /// Changes a fleet; `version` is what the caller read, where it said so.
     pub async fn change_fleet(
         &self,
-        _caller: &Caller,
-        _name: &FleetName,
-        _change: FleetChange,
-        _version: Option<u64>,
-        _now: Timestamp,
+        caller: &Caller,
+        name: &FleetName,
+        change: FleetChange,
+        version: Option<u64>,
+        now: Timestamp,
     ) -> Result<Fleet> {
-        todo!()
+        let mut fleet = self.fleet(caller, name).await?;
+        caller.may(Action::ManageFleets, Some(name))?;
+        if version.is_some_and(|version| version != fleet.version) {
+            return Err(Refusal::EtagMismatch.into());
+        }
+        let FleetChange { open, profile, unconfirmed_ttl, list_superseded, list_quarantined, max_age } = change;
+        fleet.open = open.unwrap_or(fleet.open);
+        fleet.profile = profile.unwrap_or(fleet.profile);
+        fleet.unconfirmed_ttl = unconfirmed_ttl.unwrap_or(fleet.unconfirmed_ttl);
+        fleet.choices.list_superseded = list_superseded.unwrap_or(fleet.choices.list_superseded);
+        fleet.choices.list_quarantined = list_quarantined.unwrap_or(fleet.choices.list_quarantined);
+        fleet.max_age = max_age.unwrap_or(fleet.max_age);
+        self.check(&fleet)?;
+        let details = self.details(caller.actor(self), Some(name.to_string()), None, None)?;
+        Ok(commit(&*self.store, ChangeFleet { fleet, details, at: now }).await?)
+    }
+
+    fn check(&self, fleet: &Fleet) -> Result<()> {
+        let profile = self.authorities.profiles().find(&fleet.profile);
+        if profile.is_none_or(|profile| profile.ca.is_some() || !profile.identity) {
+            let detail = format!("{} is no profile for devices.", fleet.profile);
+            return Err(Error::with_detail(Refusal::InvalidValue, detail));
+        }
+        if !MAX_AGE.contains(&fleet.max_age) {
+            return Err(Error::with_detail(Refusal::InvalidValue, "max_age lies between 10 seconds and 30 days."));
+        }
+        if fleet.unconfirmed_ttl.is_some_and(|ttl| !TTL.contains(&ttl)) {
+            return Err(Error::with_detail(Refusal::InvalidValue, "unconfirmed_ttl lies between 1 second and 10 years."));
+        }
+        Ok(())
     }
 }

@@ -1,1 +1,471 @@
-//! What the first start makes: root, authorities, the first fleet, the first operator, the doors' certificates.
+//! What the first start makes, and what every start makes sure of: root, authorities, the first fleet, the first operator,
+//! the doors' certificates, OCSP responders. Each step is there or is made whole; a start that died goes on where it was.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleetmark_domain::{
+    Epoch, FleetName, Index, Kind, LedgerName, Name, Refusal, Role, Serial, Standing, Timestamp, TrustDomain,
+};
+use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
+use fleetmark_ledger::merkle::Frontier;
+use fleetmark_ledger::note::{LedgerKey, origin};
+use ring::hmac;
+use ring::rand::SystemRandom;
+
+use super::authorities::{Authorities, Authority};
+use super::enroll::{Enrollment, Ticket};
+use super::issue::Order;
+use super::subjects::new_subject;
+use super::{Error, Registrar, Result};
+use crate::ledger::Publisher;
+use crate::pki::csr::VerifiedCsr;
+use crate::pki::issue::{Issuer, Template, issue};
+use crate::pki::keys::{KeyAlgorithm, KeyFiles};
+use crate::pki::profile::{Profile, Profiles};
+use crate::store::acts::found::{AddAuthority, OpenSystemLedger};
+use crate::store::acts::lease::RaiseEpochs;
+use crate::store::acts::lists::SetValue;
+use crate::store::acts::record::{Holder, Proof, RecordCertificate, Recorded};
+use crate::store::acts::subjects::{ChangeSubject, Register};
+use crate::store::acts::tokens::ForgetRequests;
+use crate::store::model::{AuthorityRecord, Certificate, Credential, EpochRecord, Fleet, LedgerRecord, Subject};
+use crate::store::{Store, commit, read};
+
+/// Who the server is by itself, in the ledger's details.
+const ITSELF: &str = "fleetmark";
+/// The name of the service whose certificates the doors show.
+const DOORS: &str = "fleetmark";
+/// The installation's value that holds the trust domain.
+const TRUST_DOMAIN: &str = "trust-domain";
+/// The label of the system ledger's key.
+const SYSTEM_KEY: &str = "ledger-system";
+
+/// So many epochs may have been opened between a backup and its restore.
+const RESTORE_LEAP: u32 = 1 << 16;
+/// How long a repeated request is recognized.
+const REMEMBERED_FOR: Duration = Duration::from_secs(86_400);
+
+/// A certificate that the server orders for itself.
+struct OwnOrder<'a> {
+    authority: &'a Authority,
+    profile: &'a Profile,
+    subject: Option<&'a Subject>,
+    common_name: &'a str,
+}
+
+/// A certificate of the server's own, with its key.
+#[derive(Debug, Clone)]
+pub struct OwnCertificate {
+    /// The certificate's record.
+    pub certificate: Certificate,
+    /// The issuing authority's certificate in DER.
+    pub chain: Vec<Vec<u8>>,
+    /// The label of its key.
+    pub key_label: String,
+}
+
+/// What a registrar is made of.
+pub struct Parts {
+    /// The store; its writer signs with `publisher`.
+    pub store: Arc<dyn Store>,
+    /// The key files.
+    pub keys: Arc<KeyFiles>,
+    /// The profiles.
+    pub profiles: Profiles,
+    /// The ledgers' publisher, without ledgers yet.
+    pub publisher: Arc<Publisher>,
+    /// The installation's trust domain.
+    pub trust_domain: TrustDomain,
+    /// The public door, as relying parties reach it: `http://HOST:PORT`.
+    pub public_url: String,
+}
+
+impl Registrar {
+    /// Opens the registrar over what is there: ledgers and authorities with their keys. On the first start it opens the
+    /// system ledger.
+    pub async fn open(parts: Parts, now: Timestamp) -> Result<Self> {
+        let Parts { store, keys, profiles, publisher, trust_domain, public_url } = parts;
+        check_trust_domain(&*store, &trust_domain).await?;
+        open_system_ledger(&*store, &keys, &publisher, &trust_domain, now).await?;
+        for ledger in read(&*store, |rows| rows.ledgers()).await? {
+            let key = ledger_key(&keys, &ledger)?;
+            publisher.add(ledger.name.clone(), key, Some(ledger.head()));
+        }
+        let system = keys.load_pkcs8(SYSTEM_KEY).map_err(|cause| Error::caused(Refusal::AuthorityUnavailable, cause))?;
+        let token_key = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &system), b"fleetmark: secrets of repeatable tokens");
+        let authorities = Authorities::new(profiles, keys, public_url);
+        for record in read(&*store, |rows| rows.authorities()).await? {
+            authorities.add(record)?;
+        }
+        Ok(Self {
+            store,
+            authorities,
+            publisher,
+            published: super::publish::Published::default(),
+            trust_domain,
+            random: SystemRandom::new(),
+            token_key: hmac::Key::new(hmac::HMAC_SHA256, token_key.as_ref()),
+        })
+    }
+
+    /// Makes root, authorities and the first fleet, as far as they are not there.
+    pub async fn install(&self, first_fleet: &FleetName, now: Timestamp) -> Result<()> {
+        if self.authorities.root().is_err() {
+            self.make_root(now).await?;
+        }
+        for kind in [Kind::Service, Kind::Operator, Kind::Gateway] {
+            if self.authorities.issuing(kind, None).is_err() {
+                let new = self.new_authority(AuthorityKind::Of(kind), None, ITSELF.to_owned(), now).await?;
+                let record = new.authority.clone();
+                commit(&*self.store, new).await?;
+                self.authorities.add(record)?;
+            }
+        }
+        let fleets = read(&*self.store, |rows| rows.fleets(None, 1)).await?;
+        if fleets.is_empty() {
+            let fleet = Fleet {
+                name: first_fleet.clone(),
+                open: true,
+                profile: Kind::Device.as_str().to_owned(),
+                unconfirmed_ttl: None,
+                choices: fleetmark_domain::standing::Choices::default(),
+                max_age: super::fleets::DEFAULT_MAX_AGE,
+                created_at: now,
+                version: 1,
+            };
+            self.make_fleet(fleet, ITSELF.to_owned(), None, now).await?;
+        }
+        Ok(())
+    }
+
+    /// The root signs itself, as the first certificate of the first epoch.
+    async fn make_root(&self, now: Timestamp) -> Result<()> {
+        let profile = self.find_profile("root")?;
+        let key_label = self.label("root")?;
+        let algorithm = profile.keys.first().copied().unwrap_or(KeyAlgorithm::P256);
+        let unavailable = |cause| Error::caused(Refusal::AuthorityUnavailable, cause);
+        let signer = self.authorities.keys().create(&key_label, algorithm).map_err(unavailable)?;
+        let (epoch, serial) = (Epoch(1), Serial::new(Epoch(1), Index(0), self.random()?));
+        let issuer = Issuer { certificate: Arc::from([]), signer: signer.clone() };
+        let common_name = format!("{} root", self.trust_domain);
+        let template = Template {
+            profile,
+            serial,
+            common_name: common_name.get(..64).unwrap_or(&common_name),
+            organization: organization(&self.trust_domain),
+            uri: None,
+            dns_names: &[],
+            addresses: &[],
+            not_before: now - profile.backdate,
+            not_after: now + profile.lifetime,
+            spki: signer.public_key(),
+            pointers: &crate::pki::issue::Pointers::default(),
+        };
+        let issued = issue(&issuer, &template).map_err(unavailable)?;
+        let authority = AuthorityRecord {
+            id: 1,
+            kind: AuthorityKind::Root,
+            fleet: None,
+            state: AuthorityState::Active,
+            key_label,
+            certificate: issued.der.clone(),
+            issuer: None,
+            created_at: now,
+        };
+        let certificate = Certificate {
+            serial,
+            authority: 1,
+            subject: None,
+            generation: 0,
+            key_hash: issued.key_hash,
+            fingerprint: issued.fingerprint,
+            standing: Standing::Good,
+            not_before: template.not_before,
+            not_after: template.not_after,
+            renew_after: template.not_after,
+            confirm_before: None,
+            issued_at: now,
+            changed_at: now,
+            ledger: LedgerName::System,
+            position: 0,
+            token: None,
+            der: issued.der,
+        };
+        let epoch = EpochRecord { number: epoch, authority: 1, opened_at: now, closed_at: None, next_index: 1 };
+        let details = self.details(ITSELF.to_owned(), Some(common_name), None, None)?;
+        let act = AddAuthority { authority: authority.clone(), certificate, epoch: Some(epoch), details, at: now };
+        commit(&*self.store, act).await?;
+        self.authorities.add(authority)?;
+        Ok(())
+    }
+
+    /// Makes an authority's key and has the root certify it. It counts once the act is committed.
+    pub(super) async fn new_authority(
+        &self,
+        kind: AuthorityKind,
+        fleet: Option<FleetName>,
+        actor: String,
+        now: Timestamp,
+    ) -> Result<AddAuthority> {
+        let AuthorityKind::Of(of) = kind else { return Err(Refusal::AuthorityUnavailable.into()) };
+        let root = self.authorities.root()?;
+        let profile = self.find_profile(&format!("authority-{of}"))?;
+        let whose = fleet.as_ref().map_or_else(String::new, |fleet| format!("{fleet} "));
+        let common_name = format!("{whose}{of} authority");
+        let key_label = self.label(&format!("authority-{of}"))?;
+        let algorithm = profile.keys.first().copied().unwrap_or(KeyAlgorithm::P256);
+        let signer = self.authorities.keys().create(&key_label, algorithm);
+        let signer = signer.map_err(|cause| Error::caused(Refusal::AuthorityUnavailable, cause))?;
+        let order = Order {
+            authority: &root,
+            profile,
+            subject: None,
+            common_name: common_name.get(..64).unwrap_or(&common_name),
+            spki: signer.public_key(),
+            standing: Standing::Good,
+            unconfirmed_ttl: None,
+            token: None,
+        };
+        let certificate = self.sign(&order, now).await?;
+        let authority = AuthorityRecord {
+            id: self.authorities.next_id(),
+            kind,
+            fleet,
+            state: AuthorityState::Active,
+            key_label,
+            certificate: certificate.der.clone(),
+            issuer: Some(root.record.id),
+            created_at: now,
+        };
+        let details = self.details(actor, Some(common_name), None, None)?;
+        Ok(AddAuthority { authority, certificate, epoch: None, details, at: now })
+    }
+
+    /// A new ledger's record and key.
+    pub(super) fn new_ledger(&self, name: &LedgerName) -> Result<(LedgerRecord, LedgerKey)> {
+        let label = self.label("ledger")?;
+        make_ledger(self.authorities.keys(), &self.trust_domain, name, label)
+    }
+
+    /// Takes on a ledger that was just made.
+    pub(super) async fn take_on_ledger(&self, name: &LedgerName, key: LedgerKey) -> Result<()> {
+        let wanted = name.clone();
+        let record = read(&*self.store, move |rows| rows.ledger(&wanted)).await?;
+        self.publisher.add(name.clone(), key, record.map(|record| record.head()));
+        Ok(())
+    }
+
+    /// The doors' certificate for these names, made anew when it is due or says other names. The old one stays in use until
+    /// the new one is recorded.
+    pub async fn door_certificate(&self, dns_names: &[String], addresses: &[IpAddr], now: Timestamp) -> Result<OwnCertificate> {
+        let subject = self.doors(dns_names, addresses, now).await?;
+        let names_fit = subject.dns_names == dns_names && subject.addresses == addresses;
+        let credential = "credential/doors".to_owned();
+        if names_fit && let Some(own) = self.own_certificate(&credential, now).await? {
+            return Ok(own);
+        }
+        let wanted = Subject { dns_names: dns_names.to_vec(), addresses: addresses.to_vec(), ..subject.clone() };
+        let subject = if names_fit {
+            subject
+        } else {
+            let details = self.details(ITSELF.to_owned(), Some(DOORS.to_owned()), None, None)?;
+            commit(&*self.store, ChangeSubject { subject: wanted, details, at: now }).await?
+        };
+        let authority = self.authorities.issuing(Kind::Service, None)?;
+        let profile = self.find_profile(Kind::Service.as_str())?;
+        let order = OwnOrder { authority: &authority, profile, subject: Some(&subject), common_name: DOORS };
+        self.make_own(credential, "doors", order, now).await
+    }
+
+    async fn doors(&self, dns_names: &[String], addresses: &[IpAddr], now: Timestamp) -> Result<Subject> {
+        let found = read(&*self.store, |rows| rows.subject_by_name(Kind::Service, None, DOORS)).await?;
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        let name: Name = DOORS.parse().map_err(|_| Refusal::InvalidName)?;
+        let mut subject = new_subject(Kind::Service, None, name, now);
+        subject.dns_names = dns_names.to_vec();
+        subject.addresses = addresses.to_vec();
+        let details = self.details(ITSELF.to_owned(), Some(DOORS.to_owned()), None, None)?;
+        Ok(commit(&*self.store, Register { subject, invitation: None, repeatable: None, details, at: now }).await?)
+    }
+
+    /// Makes sure that every authority but the root has an OCSP responder whose certificate is not due.
+    pub async fn renew_responders(&self, now: Timestamp) -> Result<()> {
+        let profile = self.find_profile("ocsp")?;
+        for authority in self.authorities.all().iter() {
+            if authority.record.kind == AuthorityKind::Root || !authority.issues() {
+                continue;
+            }
+            let credential = format!("credential/ocsp/{}", authority.record.id);
+            let own = match self.own_certificate(&credential, now).await? {
+                Some(own) => own,
+                None => {
+                    let name = format!("OCSP responder {}", authority.record.id);
+                    let order = OwnOrder { authority, profile, subject: None, common_name: &name };
+                    self.make_own(credential, "ocsp", order, now).await?
+                }
+            };
+            let signer = self.authorities.keys().load(&own.key_label);
+            let signer = signer.map_err(|cause| Error::caused(Refusal::AuthorityUnavailable, cause))?;
+            self.published.set_responder(authority.record.id, Issuer { certificate: own.certificate.der.into(), signer });
+        }
+        Ok(())
+    }
+
+    /// A certificate of the server's own under this name, unless it is due for renewal.
+    async fn own_certificate(&self, credential: &str, now: Timestamp) -> Result<Option<OwnCertificate>> {
+        let name = credential.to_owned();
+        let found = read(&*self.store, move |rows| {
+            let Some(value) = rows.value(&name)? else { return Ok(None) };
+            let Some(Credential { key_label, key_hash }) = Credential::decode(&value) else { return Ok(None) };
+            Ok(rows.certificate_by_key(&key_hash)?.map(|certificate| (certificate, key_label)))
+        });
+        let Some((certificate, key_label)) = found.await? else { return Ok(None) };
+        if certificate.standing != Standing::Good
+            || certificate.renew_after <= now
+            || !self.authorities.keys().contains(&key_label)
+        {
+            return Ok(None);
+        }
+        let authority = self.authorities.by_id(certificate.authority).ok_or(Refusal::AuthorityUnavailable)?;
+        Ok(Some(OwnCertificate { certificate, chain: vec![authority.record.certificate.clone()], key_label }))
+    }
+
+    /// Makes a key and a certificate of the server's own, and remembers them under `credential`.
+    async fn make_own(&self, credential: String, label: &str, own: OwnOrder<'_>, now: Timestamp) -> Result<OwnCertificate> {
+        let OwnOrder { authority, profile, subject, common_name } = own;
+        let key_label = self.label(label)?;
+        let algorithm = profile.keys.first().copied().unwrap_or(KeyAlgorithm::P256);
+        let signer = self.authorities.keys().create(&key_label, algorithm);
+        let signer = signer.map_err(|cause| Error::caused(Refusal::AuthorityUnavailable, cause))?;
+        let spki = signer.public_key();
+        let standing = Standing::Good;
+        let order = Order { authority, profile, subject, common_name, spki, standing, unconfirmed_ttl: None, token: None };
+        let certificate = self.sign(&order, now).await?;
+        let details = self.details(ITSELF.to_owned(), Some(common_name.to_owned()), None, None)?;
+        let holder = subject.map_or(Holder::Installation, |subject| Holder::Known(subject.id));
+        let credential = Some((credential, Credential { key_label: key_label.clone(), key_hash: certificate.key_hash }));
+        let act = RecordCertificate { certificate, holder, proof: Proof::Installation, credential, details, at: now };
+        let certificate = match commit(&*self.store, act).await? {
+            Recorded::New(certificate) | Recorded::Existing(certificate) => certificate,
+        };
+        Ok(OwnCertificate { certificate, chain: vec![authority.record.certificate.clone()], key_label })
+    }
+
+    fn find_profile(&self, name: &str) -> Result<&Profile> {
+        let missing = || Error::with_detail(Refusal::AuthorityUnavailable, format!("the profile {name} is not there"));
+        self.authorities.profiles().find(name).ok_or_else(missing)
+    }
+
+    /// A label for a new key file, which no other has.
+    fn label(&self, what: &str) -> Result<String> {
+        Ok(format!("{what}-{}", hex::encode(self.random::<4>()?)))
+    }
+
+    /// After a restore: no epoch that may have been used since the backup is used again.
+    pub async fn raise_epochs(&self, highest: Epoch, now: Timestamp) -> Result<()> {
+        let floor = Epoch(highest.0.saturating_add(RESTORE_LEAP));
+        Ok(commit(&*self.store, RaiseEpochs { floor, at: now }).await?)
+    }
+
+    /// Does the smallest write there is, so that a store that takes none is noticed; forgets remembered requests by it.
+    pub async fn housekeeping(&self, now: Timestamp) -> Result<()> {
+        commit(&*self.store, ForgetRequests { before: now - REMEMBERED_FOR }).await?;
+        Ok(())
+    }
+
+    /// Finishes what is being written, and closes the store.
+    pub async fn stop(&self) {
+        self.store.stop().await;
+    }
+
+    /// Admits the first operator, an owner, for the key in `csr`. None where there are operators already.
+    pub async fn first_operator(&self, name: &Name, csr: &VerifiedCsr, now: Timestamp) -> Result<Option<Enrollment>> {
+        let (folded, key) = (name.folded(), csr.key_hash());
+        let (owners, subject, existing) = read(&*self.store, move |rows| {
+            let subject = rows.subject_by_name(Kind::Operator, None, &folded)?;
+            Ok((rows.owners()?, subject, rows.certificate_by_key(&key)?))
+        })
+        .await?;
+        let subject = match subject {
+            Some(subject) if existing.is_some() || subject.last_generation == 0 => subject,
+            None if owners == 0 => {
+                let mut subject = new_subject(Kind::Operator, None, name.clone(), now);
+                subject.role = Some(Role::Owner);
+                let details =
+                    self.details(ITSELF.to_owned(), Some(name.to_string()), None, Some("first operator".to_owned()))?;
+                commit(&*self.store, Register { subject, invitation: None, repeatable: None, details, at: now }).await?
+            }
+            _ => return Ok(None),
+        };
+        if let Some(existing) = existing {
+            return self.replay(&subject, existing, None, now).map(Some);
+        }
+        let ticket = Ticket {
+            holder: Holder::Known(subject.id),
+            proof: Proof::Installation,
+            standing: Standing::Good,
+            note: "first operator".to_owned(),
+        };
+        self.issue_to(&subject, None, csr, ticket, now).await.map(Some)
+    }
+}
+
+/// The trust domain is written down at the first start, and never changes: every identity hangs from it.
+async fn check_trust_domain(store: &dyn Store, wanted: &TrustDomain) -> Result<()> {
+    match read(store, |rows| rows.value(TRUST_DOMAIN)).await? {
+        None => Ok(commit(store, SetValue { name: TRUST_DOMAIN, value: wanted.as_str().as_bytes().to_vec() }).await?),
+        Some(known) if known == wanted.as_str().as_bytes() => Ok(()),
+        Some(known) => {
+            let known = String::from_utf8_lossy(&known).into_owned();
+            let detail = format!("This installation's trust domain is {known}; it cannot become {wanted}.");
+            Err(Error::with_detail(Refusal::InvalidValue, detail))
+        }
+    }
+}
+
+async fn open_system_ledger(
+    store: &dyn Store,
+    keys: &KeyFiles,
+    publisher: &Publisher,
+    domain: &TrustDomain,
+    now: Timestamp,
+) -> Result<()> {
+    if read(store, |rows| rows.ledger(&LedgerName::System)).await?.is_some() {
+        return Ok(());
+    }
+    let (ledger, key) = make_ledger(keys, domain, &LedgerName::System, SYSTEM_KEY.to_owned())?;
+    publisher.add(LedgerName::System, key, None);
+    Ok(commit(store, OpenSystemLedger { ledger, at: now }).await?)
+}
+
+/// A ledger's record and key. A key that is there already is used: the start before this one died in between.
+fn make_ledger(
+    keys: &KeyFiles,
+    domain: &TrustDomain,
+    name: &LedgerName,
+    key_label: String,
+) -> Result<(LedgerRecord, LedgerKey)> {
+    if !keys.contains(&key_label) {
+        let made = keys.create(&key_label, KeyAlgorithm::Ed25519);
+        made.map_err(|cause| Error::caused(Refusal::AuthorityUnavailable, cause))?;
+    }
+    let origin = origin(domain, name);
+    let mut record = LedgerRecord { name: name.clone(), origin, key_label, key: [0; 32], frontier: Frontier::default() };
+    let key = ledger_key(keys, &record)?;
+    record.key = key.verifier().key;
+    Ok((record, key))
+}
+
+fn ledger_key(keys: &KeyFiles, ledger: &LedgerRecord) -> Result<LedgerKey> {
+    let pkcs8 = keys.load_pkcs8(&ledger.key_label).map_err(|cause| Error::caused(Refusal::AuthorityUnavailable, cause))?;
+    LedgerKey::from_pkcs8(&ledger.origin, &pkcs8).map_err(|cause| Error::caused(Refusal::AuthorityUnavailable, cause))
+}
+
+/// Subject O of the installation's own certificates; RFC 5280 A.1 bounds it to 64 characters.
+pub(super) fn organization(domain: &TrustDomain) -> &str {
+    domain.as_str().get(..64).unwrap_or(domain.as_str())
+}

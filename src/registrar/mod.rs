@@ -8,7 +8,9 @@
 //! - [`certificates`]: search and look-up.
 //! - [`authorities`]: the issuing authorities in memory: keys, certificates, index leases.
 //! - [`publish`]: CRLs and OCSP answers as views of the ledger.
+//! - [`overview`]: the authorities with what their certificates say, and the writer's queue.
 //! - [`audit`]: the ledgers' checkpoints, entries and proofs.
+//! - `issue`: one certificate, from a holder's record to a certificate's record.
 //! - [`install`]: what the first start makes.
 
 pub mod audit;
@@ -18,6 +20,8 @@ pub mod certificates;
 pub mod enroll;
 pub mod fleets;
 pub mod install;
+mod issue;
+pub mod overview;
 pub mod publish;
 pub mod standing;
 pub mod subjects;
@@ -25,8 +29,14 @@ pub mod tokens;
 
 use std::sync::Arc;
 
-use fleetmark_domain::{Refusal, TrustDomain};
+use fleetmark_domain::{Refusal, RevocationReason, Timestamp, TrustDomain};
+use fleetmark_ledger::details::Details;
+use ring::hmac;
+use ring::rand::SystemRandom;
 
+use crate::ledger::Publisher;
+use crate::store::acts::Repeatable;
+use crate::store::model::Remembered;
 use crate::store::{BoxError, Store, StoreError};
 
 /// A use case's no: by name, with what may be said to the caller, and with what is for the log alone.
@@ -98,12 +108,62 @@ pub struct Idempotency {
     pub request_hash: [u8; 32],
 }
 
+impl Idempotency {
+    /// What the store remembers of it.
+    fn repeatable(self, caller: &caller::Caller, resource: String, now: Timestamp) -> Repeatable {
+        let value = Remembered { request_hash: self.request_hash, resource, at: now };
+        Repeatable { caller: caller.subject.id, key: self.key, value }
+    }
+}
+
+impl Error {
+    /// The causes, from the outermost on, for the log.
+    pub fn chain(&self) -> String {
+        let first = self.cause.as_deref().map(|cause| cause as &dyn std::error::Error);
+        let causes = std::iter::successors(first, |cause| cause.source()).map(ToString::to_string);
+        causes.collect::<Vec<_>>().join(": ")
+    }
+
+    /// Whether another request took the same place at the same time, so that a second try may find things settled.
+    fn is_race(&self) -> bool {
+        self.cause
+            .as_ref()
+            .and_then(|cause| cause.downcast_ref::<StoreError>())
+            .is_some_and(|e| matches!(e, StoreError::Collision))
+    }
+}
+
+impl<T> Page<T> {
+    /// A page of `items`; there is a next one if this one is full.
+    fn of(items: Vec<T>, limit: u32, cursor: impl Fn(&T) -> String) -> Self {
+        let is_full = u32::try_from(items.len()).is_ok_and(|count| count >= limit);
+        let next = if is_full { items.last().map(cursor) } else { None };
+        Self { items, next }
+    }
+}
+
+impl PageRequest {
+    /// The cursor as a number; 0 before the first page.
+    fn after(&self) -> Result<u64> {
+        match &self.cursor {
+            Some(cursor) => {
+                cursor.parse().map_err(|_| Error::with_detail(Refusal::MalformedRequest, "The cursor is none of ours."))
+            }
+            None => Ok(0),
+        }
+    }
+}
+
 /// The use cases, over their store, keys and profiles.
 pub struct Registrar {
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) authorities: authorities::Authorities,
-    pub(crate) publisher: Arc<crate::ledger::Publisher>,
-    pub(crate) trust_domain: TrustDomain,
+    store: Arc<dyn Store>,
+    authorities: authorities::Authorities,
+    publisher: Arc<Publisher>,
+    published: publish::Published,
+    trust_domain: TrustDomain,
+    random: SystemRandom,
+    /// Derives the secrets of tokens minted with an Idempotency-Key.
+    token_key: hmac::Key,
 }
 
 impl Registrar {
@@ -115,5 +175,21 @@ impl Registrar {
     /// The authorities.
     pub const fn authorities(&self) -> &authorities::Authorities {
         &self.authorities
+    }
+
+    /// The ledgers' publisher.
+    pub const fn publisher(&self) -> &Arc<Publisher> {
+        &self.publisher
+    }
+
+    /// Details of an entry, under a fresh salt.
+    fn details(
+        &self,
+        actor: String,
+        subject: Option<String>,
+        reason: Option<RevocationReason>,
+        note: Option<String>,
+    ) -> Result<Details> {
+        Ok(Details { salt: self.random()?, actor, subject, reason, note })
     }
 }

@@ -2,12 +2,24 @@
 
 use std::time::Duration;
 
-use fleetmark_domain::{FleetName, Name, Refusal, Timestamp};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use fleetmark_domain::{Action, FleetName, Kind, Name, Refusal, Timestamp};
+use ring::digest::{SHA256, digest};
+use ring::hmac;
 use secrecy::SecretString;
 
 use super::caller::Caller;
-use super::{Idempotency, Page, PageRequest, Registrar, Result};
-use crate::store::model::{Token, TokenId};
+use super::subjects::new_subject;
+use super::{Error, Idempotency, Page, PageRequest, Registrar, Result};
+use crate::store::acts::tokens::{MintToken, WithdrawToken};
+use crate::store::model::{Token, TokenId, TokenState};
+use crate::store::{commit, read};
+
+/// The longest life of a token.
+const MAX_LIFETIME: Duration = Duration::from_secs(30 * 86_400);
+/// The longest note.
+const MAX_NOTE: usize = 256;
 
 /// A token as a client presented it. Its `Debug` shows the public id alone.
 pub struct PresentedToken {
@@ -20,15 +32,28 @@ impl PresentedToken {
     ///
     /// # Errors
     /// `TokenUnknown` for any other text: a malformed token is one that we never minted.
-    pub fn parse(_text: &str) -> std::result::Result<Self, Refusal> {
-        todo!()
+    pub fn parse(text: &str) -> std::result::Result<Self, Refusal> {
+        let parts = (text.len() <= 128).then(|| text.strip_prefix("fmt_")?.split_once('_')).flatten();
+        let (id, secret) = parts.ok_or(Refusal::TokenUnknown)?;
+        let mut token = TokenId::default();
+        hex::decode_to_slice(id, &mut token).map_err(|_| Refusal::TokenUnknown)?;
+        Ok(Self { id: token, secret_hash: sha256(secret.as_bytes()) })
     }
 }
 
 impl std::fmt::Debug for PresentedToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let _ = self.secret_hash;
         f.debug_struct("PresentedToken").field("id", &hex::encode(self.id)).finish_non_exhaustive()
+    }
+}
+
+impl TokenState {
+    /// The key that the token is bound to.
+    pub const fn bound_key(&self) -> Option<fleetmark_domain::KeyHash> {
+        match self {
+            Self::Reserved(key) | Self::Used(key) => Some(*key),
+            Self::Fresh | Self::Withdrawn => None,
+        }
     }
 }
 
@@ -64,31 +89,138 @@ pub struct MintRequest {
     pub note: String,
 }
 
+/// A token's secret parts, before it is recorded.
+pub(super) struct Draft {
+    pub id: TokenId,
+    pub secret_hash: [u8; 32],
+    pub text: SecretString,
+}
+
 impl Registrar {
     /// Mints an enrollment token. The same Idempotency-Key and request give the same token.
     pub async fn mint_token(
         &self,
-        _caller: &Caller,
-        _request: MintRequest,
-        _idempotency: Option<Idempotency>,
-        _now: Timestamp,
+        caller: &Caller,
+        request: MintRequest,
+        idempotency: Option<Idempotency>,
+        now: Timestamp,
     ) -> Result<MintedToken> {
-        todo!()
+        let MintRequest { fleet, device, lifetime, note } = request;
+        caller.may(Action::MintToken, Some(&fleet))?;
+        if note.chars().count() > MAX_NOTE {
+            return Err(Error::with_detail(Refusal::InvalidValue, "A note has at most 256 characters."));
+        }
+        let draft = self.draft(caller, idempotency.as_ref())?;
+        let token = Token {
+            id: draft.id,
+            secret_hash: draft.secret_hash,
+            kind: Kind::Device,
+            fleet: Some(fleet.clone()),
+            subject: None,
+            state: TokenState::Fresh,
+            expires_at: now + checked_lifetime(lifetime)?,
+            created_at: now,
+            created_by: caller.subject.id,
+            note,
+        };
+        let subject = device.as_ref().map(|name| new_subject(Kind::Device, Some(fleet), name.clone(), now));
+        let details = self.details(caller.actor(self), device.map(String::from), None, None)?;
+        let repeatable = idempotency.map(|key| key.repeatable(caller, hex::encode(draft.id), now));
+        let (token, subject) = commit(&*self.store, MintToken { token, subject, repeatable, details, at: now }).await?;
+        Ok(MintedToken { text: draft.text, token, name: subject.map(|subject| subject.name) })
+    }
+
+    /// Public id and secret of a new token: 160 random bits; with an Idempotency-Key derived from it, so that a repeat
+    /// shows the same secret, which is kept nowhere.
+    pub(super) fn draft(&self, caller: &Caller, idempotency: Option<&Idempotency>) -> Result<Draft> {
+        let (id, secret): (TokenId, [u8; 20]) = match idempotency {
+            None => (self.random()?, self.random()?),
+            Some(idempotency) => {
+                let message =
+                    [&caller.subject.id.to_be_bytes()[..], &idempotency.request_hash, idempotency.key.as_bytes()].concat();
+                let derived = hmac::sign(&self.token_key, &message);
+                let (id, rest) = derived.as_ref().split_at(8);
+                let secret = rest.get(..20).and_then(|secret| secret.try_into().ok());
+                (id.try_into().map_err(|_| Refusal::Overloaded)?, secret.ok_or(Refusal::Overloaded)?)
+            }
+        };
+        let secret = URL_SAFE_NO_PAD.encode(secret);
+        let text = format!("fmt_{}_{secret}", hex::encode(id));
+        Ok(Draft { id, secret_hash: sha256(secret.as_bytes()), text: text.into() })
     }
 
     /// The fleet's tokens.
-    pub async fn tokens(&self, _caller: &Caller, _fleet: &FleetName, _page: &PageRequest) -> Result<Page<TokenSummary>> {
-        todo!()
+    pub async fn tokens(&self, caller: &Caller, fleet: &FleetName, page: &PageRequest) -> Result<Page<TokenSummary>> {
+        caller.may(Action::Read, Some(fleet))?;
+        let after: Option<TokenId> = match &page.cursor {
+            Some(cursor) => {
+                let mut id = TokenId::default();
+                hex::decode_to_slice(cursor, &mut id).map_err(|_| Refusal::MalformedRequest)?;
+                Some(id)
+            }
+            None => None,
+        };
+        let (fleet, limit) = (fleet.clone(), page.limit);
+        let items = read(&*self.store, move |rows| {
+            if rows.fleet(&fleet)?.is_none() {
+                return Err(Refusal::FleetUnknown.into());
+            }
+            let mut items = Vec::new();
+            for token in rows.tokens(Kind::Device, Some(&fleet), after.as_ref(), limit)? {
+                let name = match token.subject {
+                    Some(id) => rows.subject(id)?.map(|subject| subject.name),
+                    None => None,
+                };
+                items.push(TokenSummary { token, name });
+            }
+            Ok(items)
+        })
+        .await?;
+        Ok(Page::of(items, limit, |last| hex::encode(last.token.id)))
     }
 
     /// Withdraws a token; certificates enrolled with it stay.
     pub async fn withdraw_token(
         &self,
-        _caller: &Caller,
-        _fleet: &FleetName,
-        _id: &TokenId,
+        caller: &Caller,
+        fleet: &FleetName,
+        id: &TokenId,
         _now: Timestamp,
     ) -> Result<TokenSummary> {
-        todo!()
+        caller.may(Action::MintToken, Some(fleet))?;
+        let act = WithdrawToken { id: *id, kind: Kind::Device, fleet: Some(fleet.clone()) };
+        Ok(TokenSummary { token: commit(&*self.store, act).await?, name: None })
+    }
+}
+
+/// A lifetime within 1 s and 30 d.
+pub(super) fn checked_lifetime(lifetime: Duration) -> Result<Duration> {
+    if lifetime.is_zero() || lifetime > MAX_LIFETIME {
+        return Err(Error::with_detail(Refusal::InvalidValue, "A token lives between 1 second and 30 days."));
+    }
+    Ok(lifetime)
+}
+
+/// SHA-256.
+pub(super) fn sha256(octets: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, octets).as_ref());
+    hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_texts_are_no_tokens() {
+        for text in
+            ["", "fmt_", "fmt_00", "fmt_0011223344556677", "xyz_0011223344556677_s", "fmt_001122334455667_s", &"a".repeat(200)]
+        {
+            assert_eq!(PresentedToken::parse(text).map(|token| token.id), Err(Refusal::TokenUnknown), "{text}");
+        }
+        let token = PresentedToken::parse("fmt_0011223344556677_secret").expect("a token");
+        assert_eq!(token.id, [0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77]);
+        assert!(!format!("{token:?}").contains("secret:"), "{token:?}");
     }
 }

@@ -6,12 +6,24 @@
 //! - [`transaction`]: rows and ledger tails within one transaction.
 //! - [`writer`]: the one batching writer of a process, with two lanes.
 //! - [`engine`]: the [`Store`] over a backend: writer and read pool.
-//! - [`sqlite`], [`postgres`]: the two backends.
+//! - [`backend`]: what the engine asks of a backend; [`sqlite`], [`postgres`]: the two.
+//! - [`location`]: where the database is, and how it is opened.
+
+#[macro_use]
+mod queries;
 
 pub mod acts;
+pub mod backend;
+pub mod engine;
+pub mod location;
+mod migrations;
 pub mod model;
+mod queue;
 pub mod rows;
+mod schema;
+pub mod sqlite;
 pub mod transaction;
+pub mod writer;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -86,6 +98,23 @@ impl StoreError {
             Self::Damaged(_) | Self::NewerSchema { .. } | Self::Unreadable { .. } => Refusal::StorageDamaged,
             Self::Unavailable(_) => Refusal::StorageUnavailable,
             Self::Stopping => Refusal::Stopping,
+        }
+    }
+
+    /// The same error for another caller: what lies below it becomes text.
+    pub(crate) fn again(&self) -> Self {
+        let text = |source: &BoxError| -> BoxError { source.to_string().into() };
+        match self {
+            Self::Refused(refusal) => Self::Refused(*refusal),
+            Self::Collision => Self::Collision,
+            Self::Full(source) => Self::Full(text(source)),
+            Self::Locked(source) => Self::Locked(text(source)),
+            Self::Damaged(source) => Self::Damaged(text(source)),
+            Self::NewerSchema { found, known } => Self::NewerSchema { found: found.clone(), known: known.clone() },
+            Self::Unavailable(source) => Self::Unavailable(text(source)),
+            Self::Unreadable { what } => Self::Unreadable { what },
+            Self::Busy => Self::Busy,
+            Self::Stopping => Self::Stopping,
         }
     }
 }

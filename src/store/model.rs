@@ -48,8 +48,6 @@ pub struct AuthorityRecord {
     pub state: AuthorityState,
     /// The key file's label.
     pub key_label: String,
-    /// The label of its OCSP responder's key.
-    pub ocsp_key_label: String,
     /// Certificate in DER.
     pub certificate: Vec<u8>,
     /// Who issued it; None for a root.
@@ -224,6 +222,28 @@ pub struct Token {
 impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Token").field("id", &hex::encode(self.id)).field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+/// The key and certificate that the server uses in some role of its own, remembered with the certificate's record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credential {
+    /// The key file's label.
+    pub key_label: String,
+    /// Names the certificate.
+    pub key_hash: KeyHash,
+}
+
+impl Credential {
+    /// `KEY-HASH LABEL`.
+    pub fn encode(&self) -> Vec<u8> {
+        format!("{} {}", self.key_hash, self.key_label).into_bytes()
+    }
+
+    /// Reads what [`Self::encode`] wrote.
+    pub fn decode(octets: &[u8]) -> Option<Self> {
+        let (key_hash, key_label) = std::str::from_utf8(octets).ok()?.split_once(' ')?;
+        Some(Self { key_hash: key_hash.parse().ok()?, key_label: key_label.to_owned() })
     }
 }
 

@@ -5,16 +5,16 @@
 
 use std::time::Duration;
 
-use fleetmark_domain::{Fingerprint, Identity, Name, TrustDomain};
+use fleetmark_domain::{Fingerprint, Identity, Name, Serial, Timestamp, TrustDomain};
 use rustls::crypto::ring::default_provider;
 use rustls_pki_types::{CertificateDer, UnixTime};
+use serde::{Deserialize, Serialize};
 use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::prelude::{GeneralName, ParsedExtension, X509Certificate};
 
 use crate::door::Door;
 use crate::error::Error;
 use crate::key::DeviceKey;
-use crate::store::Record;
 use crate::trust::{Roots, certificates_of, dates, fingerprint, parse, pem_of};
 use crate::wire::Issued;
 
@@ -33,6 +33,32 @@ pub enum Expected {
     },
     /// A renewal: exactly this SPIFFE ID.
     Same(String),
+}
+
+/// What is known about a certificate: `identity.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The SPIFFE ID.
+    pub identity: String,
+    /// The serial.
+    #[serde(with = "crate::wire::serial_text")]
+    pub serial: Serial,
+    /// SHA-256 over the certificate.
+    pub fingerprint: Fingerprint,
+    /// How many certificates the identity has had, by the server's count.
+    pub generation: u64,
+    /// Whether the server knows that this device has it.
+    pub confirmed: bool,
+    /// The certificate's first second.
+    pub not_before: Timestamp,
+    /// The certificate's last second.
+    pub not_after: Timestamp,
+    /// When to renew.
+    pub renew_after: Timestamp,
+    /// Until when it must be confirmed, if there is a limit.
+    pub confirm_before: Option<Timestamp>,
+    /// The server's time when it answered.
+    pub issued_at: Timestamp,
 }
 
 /// A certificate that was found good, with all that is stored beside it.
@@ -121,7 +147,7 @@ fn check_chain(leaf: &CertificateDer<'_>, chain: &[CertificateDer<'_>], roots: &
     let end_entity = EndEntityCert::try_from(leaf).map_err(refuse)?;
     let anchors = roots.certificates().iter().map(webpki::anchor_from_trusted_cert).collect::<Result<Vec<_>, _>>();
     let anchors = anchors.map_err(refuse)?;
-    let now = UnixTime::since_unix_epoch(issued.server_time.since(fleetmark_domain::Timestamp(0)));
+    let now = UnixTime::since_unix_epoch(issued.server_time.since(Timestamp(0)));
     let algorithms = default_provider().signature_verification_algorithms.all;
     end_entity
         .verify_for_usage(algorithms, &anchors, chain, now, KeyUsage::client_auth(), None, None)

@@ -1,6 +1,7 @@
 //! The program `fleetmark-device`: arguments in, one answer out, an exit code.
 
 use std::fmt::Write as _;
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -63,7 +64,7 @@ enum Command {
         #[command(flatten)]
         directory: Directory,
         #[command(flatten)]
-        server: Option<ServerArguments>,
+        server: ServerArguments,
         #[command(flatten)]
         token: TokenArguments,
     },
@@ -83,26 +84,26 @@ struct Directory {
 
 #[derive(Debug, Args)]
 struct ServerArguments {
-    /// The server's device door, such as <https://ca.example:8443>.
-    #[arg(long, value_name = "URL")]
-    server: String,
+    /// The server's device door, such as <https://ca.example:8443>. A directory that was set up before knows it.
+    #[arg(long, value_name = "URL", requires = "ca_fingerprint")]
+    server: Option<String>,
     /// SHA-256 of the root certificate, in hexadecimal, with or without colons.
-    #[arg(long, value_name = "HEX")]
-    ca_fingerprint: String,
+    #[arg(long, value_name = "HEX", requires = "server")]
+    ca_fingerprint: Option<String>,
     /// The fleet to enroll into.
-    #[arg(long, default_value = "default", conflicts_with = "installation")]
+    #[arg(long, default_value = "default", requires = "server", conflicts_with = "installation")]
     fleet: String,
     /// The device's name; may be left out when the token is bound to one.
-    #[arg(long)]
+    #[arg(long, requires = "server")]
     name: Option<String>,
     /// Enroll a gateway, service or operator of the installation, as the token says, instead of a fleet's device.
-    #[arg(long)]
+    #[arg(long, requires = "server")]
     installation: bool,
 }
 
 #[derive(Args)]
 struct TokenArguments {
-    /// The enrollment token. Better given by --token-file or in FLEETMARK_TOKEN: other processes can read this.
+    /// The enrollment token. Better given by --token-file or in `FLEETMARK_TOKEN`: other processes can read this.
     #[arg(long, conflicts_with = "token_file")]
     token: Option<String>,
     /// A file that holds the enrollment token.
@@ -117,10 +118,12 @@ impl std::fmt::Debug for TokenArguments {
 }
 
 impl ServerArguments {
-    fn setup(&self) -> Result<Setup, Error> {
+    /// The setup, or none when the directory is to say it.
+    fn setup(&self) -> Result<Option<Setup>, Error> {
+        let (Some(server), Some(pin)) = (&self.server, &self.ca_fingerprint) else { return Ok(None) };
         let refuse = |what: &str, text: &str, why: &dyn std::fmt::Display| Error::Usage(format!("{what} {text:?}: {why}"));
         // `openssl x509 -fingerprint` writes a label and an equals sign before it.
-        let pin = self.ca_fingerprint.rsplit('=').next().unwrap_or_default().trim();
+        let pin = pin.rsplit('=').next().unwrap_or_default().trim();
         let ca_fingerprint: Fingerprint = pin.parse().map_err(|why| refuse("--ca-fingerprint", pin, &why))?;
         let door = if self.installation {
             Door::Installation
@@ -131,8 +134,8 @@ impl ServerArguments {
             Some(text) => Some(text.parse::<Name>().map_err(|why| refuse("--name", text, &why))?),
             None => None,
         };
-        let server: ServerUrl = self.server.parse()?;
-        Ok(Setup { server, ca_fingerprint, door, name })
+        let server: ServerUrl = server.parse()?;
+        Ok(Some(Setup { server, ca_fingerprint, door, name }))
     }
 }
 
@@ -170,9 +173,18 @@ struct Report {
 /// Runs the program.
 pub fn main() -> ExitCode {
     // clap ends the process itself with 2 for bad arguments, and 0 for --help.
-    let arguments = Arguments::parse();
+    ExitCode::from(program(&Arguments::parse()))
+}
+
+/// Does what `arguments` say, prints what came of it, and returns the exit code.
+fn program(arguments: &Arguments) -> u8 {
     let filter = EnvFilter::try_from_env("FLEETMARK_LOG").unwrap_or_else(|_| EnvFilter::new("warn,fleetmark_device=info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .without_time()
+        .init();
     let outcome = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -181,7 +193,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(report) => {
             print(&if arguments.json { report.json.to_string() } else { report.text });
-            ExitCode::SUCCESS
+            0
         }
         Err(error) => {
             if arguments.json {
@@ -189,7 +201,7 @@ pub fn main() -> ExitCode {
             } else {
                 eprintln!("fleetmark-device: {}: {error}\n  {}", error.code(), error.advice());
             }
-            ExitCode::from(error.exit_code())
+            error.exit_code()
         }
     }
 }
@@ -215,7 +227,10 @@ async fn act(command: &Command) -> Result<Report, Error> {
         Command::Enroll { directory, server, token, replace } => {
             let missing = || Error::Usage(format!("a token is needed: --token, --token-file or {TOKEN_VARIABLE}"));
             let token = token.token()?.ok_or_else(missing)?;
-            let mut agent = Agent::set_up(&directory.dir, &server.setup()?, clock).await?;
+            let mut agent = match server.setup()? {
+                Some(setup) => Agent::set_up(&directory.dir, &setup, clock).await?,
+                None => Agent::open(&directory.dir, clock)?,
+            };
             let word = match agent.enroll(&token, *replace).await? {
                 Enrollment::Already(_) => "already enrolled",
                 Enrollment::Enrolled(_) => "enrolled",
@@ -234,7 +249,7 @@ async fn act(command: &Command) -> Result<Report, Error> {
             };
             confirm(&mut agent, word).await
         }
-        Command::Run { directory, server, token } => run(directory, server.as_ref(), token, clock).await,
+        Command::Run { directory, server, token } => run(directory, server, token, clock).await,
         Command::Status { directory } => {
             let status = status(&directory.dir, &*clock)?;
             let json = serde_json::to_value(&status).map_err(|error| Error::Crypto(error.to_string()))?;
@@ -268,7 +283,7 @@ fn report(agent: &Agent, word: &str, generation: &Generation) -> Report {
 
 async fn run(
     directory: &Directory,
-    server: Option<&ServerArguments>,
+    server: &ServerArguments,
     token: &TokenArguments,
     clock: Arc<dyn Clock>,
 ) -> Result<Report, Error> {
@@ -281,15 +296,12 @@ async fn run(
     // A token that is not needed any more may be gone.
     let token = token.token();
     let stopped = || Report { text: "stopped".to_owned(), json: json!({ "ok": true, "outcome": "stopped" }) };
-    let mut agent = match server {
+    let mut agent = match server.setup()? {
         None => Agent::open(&directory.dir, clock)?,
-        Some(server) => {
-            let setup = server.setup()?;
-            tokio::select! {
-                () = &mut shutdown => return Ok(stopped()),
-                agent = Agent::set_up_patiently(&directory.dir, &setup, clock) => agent?,
-            }
-        }
+        Some(setup) => tokio::select! {
+            () = &mut shutdown => return Ok(stopped()),
+            agent = Agent::set_up_patiently(&directory.dir, &setup, clock) => agent?,
+        },
     };
     let token = if agent.current()?.is_some() { token.unwrap_or_default() } else { token? };
     agent.run(token.as_ref(), shutdown).await?;
@@ -324,3 +336,6 @@ fn status_text(status: &Status) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,7 @@ impl Default for SystemClock {
 }
 
 impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "the device's one place that reads the wall clock")]
     fn wall(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Timestamp(0) + since
@@ -41,7 +42,11 @@ impl Clock for SystemClock {
 struct Sighting {
     server: Timestamp,
     monotonic: Duration,
+    wall: Timestamp,
 }
+
+/// Wall and monotonic clock may drift apart by this much before the machine must have slept or its clock been set.
+const MOST_DRIFT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
 struct Known {
@@ -88,9 +93,9 @@ impl DeviceTime {
         if server < dates.not_before || server > dates.not_after {
             return false;
         }
-        let monotonic = self.clock.monotonic();
+        let (monotonic, wall) = (self.clock.monotonic(), self.clock.wall());
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.sighting = Some(Sighting { server, monotonic });
+        known.sighting = Some(Sighting { server, monotonic, wall });
         known.floor = known.floor.max(Some(server));
         true
     }
@@ -102,7 +107,21 @@ impl DeviceTime {
 
     /// Whether a verified server told the time in this process.
     pub fn is_learnt(&self) -> bool {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).sighting.is_some()
+        self.sighting().is_some()
+    }
+
+    /// Whether what a verified server told can still be relied on: not after the machine slept, since the monotonic clock
+    /// may have stood still, nor after its clock was set, which cannot be told apart from sleep.
+    pub fn is_fresh(&self) -> bool {
+        self.sighting().is_some_and(|seen| {
+            let by_monotonic = seen.wall + self.clock.monotonic().saturating_sub(seen.monotonic);
+            let wall = self.clock.wall();
+            wall.since(by_monotonic).max(by_monotonic.since(wall)) <= MOST_DRIFT
+        })
+    }
+
+    fn sighting(&self) -> Option<Sighting> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).sighting
     }
 }
 
@@ -154,6 +173,18 @@ pub(crate) mod tests {
         clock.monotonic.store(60, Ordering::SeqCst);
         clock.wall.store(1, Ordering::SeqCst);
         assert_eq!(time.now(), Timestamp(1_500_060));
+    }
+
+    #[test]
+    fn after_sleep_the_time_is_no_longer_fresh() {
+        let clock = FakeClock::at(1_200_000);
+        let time = DeviceTime::new(clock.clone(), None);
+        assert!(!time.is_fresh());
+        assert!(time.learn(Timestamp(1_200_005), DATES) && time.is_fresh());
+        clock.wall.store(1_203_600, Ordering::SeqCst);
+        assert!(!time.is_fresh() && time.is_learnt(), "an hour passed and the monotonic clock stood still");
+        clock.monotonic.store(3600, Ordering::SeqCst);
+        assert!(time.is_fresh());
     }
 
     #[test]

@@ -149,7 +149,7 @@ impl Error {
     }
 
     /// A file that this program did not write like that.
-    pub fn damaged(path: &Path, reason: impl ToString) -> Self {
+    pub fn damaged(path: &Path, reason: &(impl ToString + ?Sized)) -> Self {
         Self::Damaged { path: path.to_owned(), reason: reason.to_string() }
     }
 

@@ -168,6 +168,8 @@ const fn is_about_client_certificate(alert: AlertDescription) -> bool {
             | AlertDescription::CertificateUnknown
             | AlertDescription::UnknownCA
             | AlertDescription::AccessDenied
+            // What rustls sends when an authority of the same name has another key.
+            | AlertDescription::DecryptError
             | AlertDescription::CertificateRequired
     )
 }

@@ -2,7 +2,7 @@
 
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use fleetmark_domain::{KeyHash, Name};
 
@@ -15,6 +15,12 @@ pub struct DeviceKey(KeyPair);
 impl std::fmt::Debug for DeviceKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("DeviceKey").field(&self.hash()).finish()
+    }
+}
+
+impl Drop for DeviceKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 

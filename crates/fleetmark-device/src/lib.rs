@@ -48,11 +48,12 @@ mod verifier;
 pub mod wire;
 
 pub use agent::{Agent, Confirmation, Enrollment, Renewal, Setup, Status, status};
+pub use answer::Record;
 pub use client::{Client, Token};
 pub use clock::{Clock, DeviceTime, SystemClock};
 pub use door::{Door, ServerUrl};
 pub use error::{Error, Refused};
 pub use key::DeviceKey;
-pub use store::{Generation, Record, Store};
+pub use store::{Generation, Store};
 pub use trust::{Roots, fingerprint};
 pub use wire::{Confirmed, Issued};

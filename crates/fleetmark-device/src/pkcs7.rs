@@ -114,20 +114,13 @@ pub(crate) mod tests {
     use std::process::Command;
 
     fn element(tag: u8, content: &[u8]) -> Vec<u8> {
-        let length = content.len();
+        let [.., high, middle, low] = content.len().to_be_bytes();
         let mut out = vec![tag];
-        match length {
-            0..=0x7f => out.push(u8::try_from(length).expect("short")),
-            0x80..=0xff => out.extend([0x81, u8::try_from(length).expect("short")]),
-            _ => {
-                out.extend([0x83, (length >> 16) as u8, (length >> 8) as u8, length as u8].into_iter().enumerate().filter_map(
-                    |(at, octet)| match at {
-                        0 => Some(if length > 0xffff { 0x83 } else { 0x82 }),
-                        1 if length <= 0xffff => None,
-                        _ => Some(octet),
-                    },
-                ))
-            }
+        match (high, middle, low) {
+            (0, 0, 0..=0x7f) => out.push(low),
+            (0, 0, _) => out.extend([0x81, low]),
+            (0, _, _) => out.extend([0x82, middle, low]),
+            _ => out.extend([0x83, high, middle, low]),
         }
         out.extend_from_slice(content);
         out

@@ -182,3 +182,68 @@ impl ServerCertVerifier for UnverifiedVerifier {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::tests::FakeClock;
+    use crate::testing::{Authority, DAY, around};
+    use crate::trust::Roots;
+    use rcgen::SanType;
+
+    const BEGIN: Timestamp = Timestamp(1_800_000_000);
+
+    /// The verdict on a certificate of 90 days from [`BEGIN`], under an authority of 10 years from `authority`.
+    fn verdict(wall: Timestamp, authority: Timestamp, host: &str) -> Result<(), String> {
+        let authority = Authority::valid("ca", around(authority, DAY * 3650));
+        let name = SanType::DnsName("ca.example".try_into().expect("name"));
+        let (leaf, _) = authority.server(name, around(BEGIN, DAY * 90));
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let roots = Roots::new(vec![authority.root.clone()]).expect("roots").store().expect("store");
+        let time = DeviceTime::new(FakeClock::at(wall.0), None);
+        let verifier = ServerVerifier::new(roots, crate::http::provider(), time, seen.clone());
+        let host = ServerName::try_from(host.to_owned()).expect("host");
+        let chain = [authority.issuing.clone()];
+        let verdict = verifier.verify_server_cert(&leaf, &chain, &host, &[], UnixTime::since_unix_epoch(DAY));
+        let seen = seen.lock().expect("seen");
+        assert_eq!(verdict.is_ok(), seen.dates == Some(around(BEGIN, DAY * 90)));
+        assert_eq!(verdict.is_err(), seen.objection.is_some());
+        verdict.map(|_| ()).map_err(|_| seen.objection.clone().unwrap_or_default())
+    }
+
+    #[test]
+    fn a_clock_behind_is_lifted_and_a_clock_ahead_is_believed() {
+        for wall in [Timestamp(0), BEGIN - DAY, BEGIN, BEGIN + DAY * 89, BEGIN + DAY * 90] {
+            assert_eq!(verdict(wall, BEGIN - DAY, "ca.example"), Ok(()), "{wall}");
+        }
+        for wall in [BEGIN + DAY * 91, BEGIN + DAY * 10_000] {
+            let objection = verdict(wall, BEGIN - DAY, "ca.example").expect_err("ended");
+            assert!(objection.contains("ended at 2027-04-15T"), "{objection}");
+        }
+    }
+
+    #[test]
+    fn the_time_is_lifted_no_further_than_the_leaf_reaches() {
+        // An authority younger than the server's certificate, as after a backdated issue.
+        assert_eq!(verdict(Timestamp(0), BEGIN + DAY * 30, "ca.example"), Ok(()));
+        assert!(verdict(Timestamp(0), BEGIN + DAY * 91, "ca.example").is_err());
+        // A clock within the leaf's validity is believed: this authority is not valid yet.
+        assert!(verdict(BEGIN + DAY, BEGIN + DAY * 30, "ca.example").is_err());
+    }
+
+    #[test]
+    fn name_and_authority_count_at_any_time() {
+        for wall in [Timestamp(0), BEGIN] {
+            assert!(verdict(wall, BEGIN - DAY, "other.example").expect_err("name").contains("other.example"));
+        }
+        let (one, other) = (Authority::new("one"), Authority::new("other"));
+        let (leaf, _) = one.server(SanType::DnsName("ca.example".try_into().expect("name")), around(BEGIN, DAY));
+        let roots = Roots::new(vec![other.root]).expect("roots").store().expect("store");
+        let time = DeviceTime::new(FakeClock::at(0), None);
+        let verifier = ServerVerifier::new(roots, crate::http::provider(), time, Arc::default());
+        let host = ServerName::try_from("ca.example").expect("host");
+        // Presenting the foreign root as an intermediate is no help.
+        let chain = [one.issuing, one.root];
+        assert!(verifier.verify_server_cert(&leaf, &chain, &host, &[], UnixTime::since_unix_epoch(DAY)).is_err());
+    }
+}

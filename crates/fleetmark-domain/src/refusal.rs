@@ -16,16 +16,26 @@ pub enum Class {
     Forbidden,
     /// There is no such thing, or none that the caller may know of (404).
     Unknown,
+    /// The resource has no such method (405).
+    WrongMethod,
+    /// The body is of a media type that the resource does not take (415).
+    WrongMediaType,
     /// The state of things is against it (409).
     Conflict,
     /// The thing was changed since the caller read it (412).
     Stale,
+    /// The request did not come in time (408).
+    TooSlow,
     /// The body is too large (413).
     TooLarge,
+    /// The path or the query is too long (414).
+    TooLong,
     /// Readable, and not acceptable (422).
     Unacceptable,
     /// The caller asks too often (429).
     TooMany,
+    /// The server has a fault (500).
+    Faulty,
     /// The server cannot do it now; the same request may succeed later (503).
     Unavailable,
 }
@@ -63,6 +73,10 @@ macro_rules! refusals {
 refusals! {
     // The request itself.
     MalformedRequest => "malformed_request", Malformed, "The request is not of the form that this resource takes.";
+    MethodNotAllowed => "method_not_allowed", WrongMethod, "This resource has no such method.";
+    MediaTypeNotSupported => "media_type_not_supported", WrongMediaType, "The body is not of a media type that this resource takes.";
+    UriTooLong => "uri_too_long", TooLong, "The path or the query is longer than 2 KiB.";
+    RequestTimeout => "request_timeout", TooSlow, "The request did not come in time.";
     BodyTooLarge => "body_too_large", TooLarge, "The body is larger than this resource takes.";
     InvalidName => "invalid_name", Unacceptable, "A name starts with a letter or digit and goes on with at most 62 letters, digits, '.', '_' or '-'.";
     InvalidValue => "invalid_value", Unacceptable, "A value is outside what this field takes.";
@@ -73,6 +87,7 @@ refusals! {
     CsrTrailingOctets => "csr_trailing_octets", Malformed, "Octets follow the certificate request.";
     CsrBadSignature => "csr_bad_signature", Unacceptable, "The certificate request is not signed by the key that it names.";
     CsrDigestWeak => "csr_digest_weak", Unacceptable, "The certificate request is signed with a broken digest (MD5 or SHA-1).";
+    CsrAlgorithmNotSupported => "csr_algorithm_not_supported", Unacceptable, "The certificate request is signed with an algorithm that is not supported. Sign with SHA-256.";
     KeyWeak => "key_weak", Unacceptable, "The key is too short or has a weak parameter.";
     KeyTypeNotAllowed => "key_type_not_allowed", Unacceptable, "The profile does not allow this type of key.";
     KeyOfAnother => "key_of_another_device", Conflict, "This key was certified for another identity. Make a new key.";
@@ -94,6 +109,7 @@ refusals! {
     CertificateForeign => "certificate_foreign", Forbidden, "The client certificate is not from an authority of this installation.";
     CertificateExpired => "certificate_expired", Forbidden, "The client certificate has expired. Enroll again.";
     CertificateNotYetValid => "certificate_not_yet_valid", Forbidden, "The client certificate is not valid yet. Check the clock.";
+    CertificateNotHeld => "certificate_not_held", Forbidden, "The client does not hold the key of the certificate that it shows.";
     NotOnLedger => "not_on_ledger", Forbidden, "The client certificate is not one that this installation issued.";
     WrongAuthority => "wrong_authority", Forbidden, "The client certificate's authority may not issue for this kind or fleet.";
     WrongFleet => "wrong_fleet", Forbidden, "The client certificate is of another fleet.";
@@ -126,6 +142,7 @@ refusals! {
     StorageUnavailable => "storage_unavailable", Unavailable, "The server's database cannot be reached. Try again later.";
     AuthorityUnavailable => "authority_unavailable", Unavailable, "The issuing authority cannot sign now. Try again later.";
     LintFailed => "lint_failed", Unavailable, "The server refused to sign a certificate that its linter found wrong. Nothing was issued.";
+    InternalError => "internal_error", Faulty, "The server has a fault. It is in its log.";
     Stopping => "stopping", Unavailable, "The server is stopping. Try again later.";
 }
 

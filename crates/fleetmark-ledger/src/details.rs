@@ -95,3 +95,91 @@ fn cut(text: &str, most: usize) -> &str {
     let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     text.get(..end).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn details() -> Details {
+        Details {
+            salt: [7; 16],
+            actor: "fleetmark".to_owned(),
+            subject: Some("default".to_owned()),
+            reason: Some(RevocationReason::PrivilegeWithdrawn),
+            note: Some("é".to_owned()),
+        }
+    }
+
+    /// Written by hand from the CDDL in docs/ledger.md and RFC 8949.
+    const BY_HAND: &str = "a5\
+        01 50 07070707070707070707070707070707\
+        02 69 666c6565746d61726b\
+        03 67 64656661756c74\
+        04 09\
+        05 62 c3a9";
+
+    fn by_hand() -> Vec<u8> {
+        hex::decode(BY_HAND.replace(' ', "")).unwrap()
+    }
+
+    #[test]
+    fn details_are_those_written_by_hand() {
+        assert_eq!(details().encode(), by_hand());
+        assert_eq!(Details::decode(&by_hand()), Ok(details()));
+        let few = Details { subject: None, reason: None, note: None, ..details() };
+        assert_eq!(Details::decode(&few.encode()), Ok(few));
+    }
+
+    #[test]
+    fn the_commitment_is_over_salt_and_cbor_and_hangs_on_the_salt() {
+        let expected = ring::digest::digest(&SHA256, &[vec![7; 16], by_hand()].concat());
+        assert_eq!(details().commitment().0, expected.as_ref());
+        assert_ne!(details().commitment(), Details { salt: [8; 16], ..details() }.commitment());
+    }
+
+    #[test]
+    fn other_encodings_are_refused() {
+        for (from, to) in [("0409", "041809"), ("0409", "0407"), ("a5", "a6"), ("0150", "015010"), ("62c3a9", "62c3c3")] {
+            let octets = hex::encode(by_hand()).replacen(from, to, 1);
+            assert!(Details::decode(&hex::decode(octets).unwrap()).is_err(), "{from} as {to}");
+        }
+        assert!(Details::decode(&[by_hand(), vec![0]].concat()).is_err());
+        assert_eq!(Details::decode(&vec![0; MAX_DETAILS + 1]), Err(EntryError::TooLong));
+    }
+
+    #[test]
+    fn long_texts_are_cut_at_a_characters_end() {
+        let long = Details {
+            actor: "a".repeat(MAX_NAME + 1),
+            subject: Some("b".repeat(100_000)),
+            note: Some(format!("x{}", "é".repeat(MAX_NOTE))),
+            ..details()
+        };
+        let read = Details::decode(&long.encode()).unwrap();
+        assert_eq!(read.actor.len(), MAX_NAME);
+        assert_eq!(read.note.map(|note| note.len()), Some(MAX_NOTE - 1));
+        let beyond = write(|w| w.map(2)?.u8(1)?.bytes(&[7; 16])?.u8(2)?.str(&long.actor)?.ok());
+        assert!(matches!(Details::decode(&beyond), Err(EntryError::Form(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(
+            salt in any::<[u8; 16]>(),
+            (actor, subject, note) in any::<(String, Option<String>, Option<String>)>(),
+            reason in prop::option::of(prop::sample::select(RevocationReason::ALL.to_vec())),
+        ) {
+            let details = Details { salt, actor, subject, reason, note };
+            prop_assert_eq!(Details::decode(&details.encode()), Ok(details));
+        }
+
+        #[test]
+        fn hostile_octets_do_no_harm(octets in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(details) = Details::decode(&octets) {
+                prop_assert_eq!(details.encode(), octets);
+            }
+        }
+    }
+}

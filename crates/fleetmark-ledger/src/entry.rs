@@ -81,3 +81,9 @@ impl Entry {
         Err(form("the encoding is not the deterministic one"))
     }
 }
+
+#[cfg(test)]
+pub(crate) mod example;
+
+#[cfg(test)]
+mod tests;

@@ -129,7 +129,7 @@ mod tests {
 
     use super::*;
 
-    /// The test tree of google/certificate-transparency (merkletree/merkle_tree_test.cc), which RFC 6962's
+    /// The test tree of google/certificate-transparency (`merkletree/merkle_tree_test.cc`), which RFC 6962's
     /// implementations share: leaf, then the root of the tree that ends with it.
     const LEAVES: [(&str, &str); 8] = [
         ("", "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d"),

@@ -1,4 +1,5 @@
--- Times are seconds since 1970 UTC. A certificate's id is epoch * 2^32 + index: UNIQUE(epoch, index) is the primary key.
+-- Times are seconds since 1970 UTC. '' in a column `fleet` means no fleet. Lists and maps are JSON text.
+-- Each index costs every enrollment: what only a person looks for, such as a fingerprint, has none.
 CREATE TABLE installation (
     name TEXT NOT NULL PRIMARY KEY,
     value BLOB NOT NULL
@@ -17,19 +18,18 @@ CREATE TABLE fleets (
 ) WITHOUT ROWID;
 
 CREATE TABLE authorities (
-    id BIGINT NOT NULL PRIMARY KEY,
+    id INTEGER NOT NULL PRIMARY KEY,
     kind SMALLINT NOT NULL,
     fleet TEXT NOT NULL,
     state SMALLINT NOT NULL,
     key_label TEXT NOT NULL,
-    ocsp_key_label TEXT NOT NULL,
     certificate BLOB NOT NULL,
-    issuer BIGINT,
+    issuer BIGINT REFERENCES authorities (id),
     created_at BIGINT NOT NULL
 );
 
 CREATE TABLE epochs (
-    number BIGINT NOT NULL PRIMARY KEY,
+    number INTEGER NOT NULL PRIMARY KEY,
     authority BIGINT NOT NULL REFERENCES authorities (id),
     opened_at BIGINT NOT NULL,
     closed_at BIGINT,
@@ -38,14 +38,16 @@ CREATE TABLE epochs (
 -- At most one open epoch an authority.
 CREATE UNIQUE INDEX epochs_open ON epochs (authority) WHERE closed_at IS NULL;
 
+-- id: epoch * 2^32 + first index.
 CREATE TABLE leases (
-    id BIGINT NOT NULL PRIMARY KEY,
-    count BIGINT NOT NULL,
+    id INTEGER NOT NULL PRIMARY KEY,
+    length BIGINT NOT NULL,
     expires_at BIGINT NOT NULL
 );
 
+-- Rows are never deleted, so that an id is never used again.
 CREATE TABLE subjects (
-    id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    id INTEGER NOT NULL PRIMARY KEY,
     kind SMALLINT NOT NULL,
     fleet TEXT NOT NULL,
     name TEXT NOT NULL,
@@ -63,12 +65,13 @@ CREATE TABLE subjects (
 );
 CREATE UNIQUE INDEX subjects_name ON subjects (kind, fleet, folded);
 
+-- id: epoch * 2^32 + index, so that the primary key is UNIQUE (epoch, index) and rows are added at the table's end.
+-- authority and subject have no REFERENCES: the check would cost every enrollment two look-ups.
 CREATE TABLE certificates (
-    id BIGINT NOT NULL PRIMARY KEY,
+    id INTEGER NOT NULL PRIMARY KEY,
     serial BLOB NOT NULL,
     authority BIGINT NOT NULL,
-    subject BIGINT NOT NULL,
-    kind SMALLINT NOT NULL,
+    subject BIGINT,
     generation BIGINT NOT NULL,
     key_hash BLOB NOT NULL,
     fingerprint BLOB NOT NULL,
@@ -86,10 +89,14 @@ CREATE TABLE certificates (
     der BLOB NOT NULL
 );
 CREATE UNIQUE INDEX certificates_key ON certificates (key_hash);
-CREATE INDEX certificates_subject ON certificates (subject, generation);
+-- The installation's own certificates have no subject; nulls are distinct.
+CREATE UNIQUE INDEX certificates_subject ON certificates (subject, generation);
+-- These grow at their right edge and touch one page a batch.
+CREATE INDEX certificates_ledger ON certificates (ledger);
 CREATE INDEX certificates_not_after ON certificates (not_after);
-CREATE INDEX certificates_not_good ON certificates (authority, id) WHERE standing >= 2;
-CREATE INDEX certificates_unconfirmed ON certificates (confirm_before) WHERE standing = 0;
+-- These hold few rows.
+CREATE INDEX certificates_not_good ON certificates (authority) WHERE standing >= 2;
+CREATE INDEX certificates_unconfirmed ON certificates (confirm_before) WHERE standing = 0 AND confirm_before IS NOT NULL;
 
 CREATE TABLE tokens (
     id BLOB NOT NULL PRIMARY KEY,
@@ -132,7 +139,7 @@ CREATE TABLE ledger_nodes (
 ) WITHOUT ROWID;
 
 CREATE TABLE crls (
-    authority BIGINT NOT NULL PRIMARY KEY,
+    authority INTEGER NOT NULL PRIMARY KEY,
     number BIGINT NOT NULL,
     this_update BIGINT NOT NULL,
     next_update BIGINT NOT NULL,

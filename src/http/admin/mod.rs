@@ -1,1 +1,148 @@
-//! The admin door: the operators' REST API.
+//! The admin door: the operators' REST API. Who may do what is asked in the registrar; here a request is read, handed
+//! on, and its answer written.
+//!
+//! - [`wire`], [`schema`]: the bodies, and the domain's words in the OpenAPI document.
+//! - [`extract`]: caller, path, query, body and headers, each within limits.
+//! - [`openapi`]: the document that is generated from the handlers.
+//! - [`routes`]: what there is, and which right it takes.
+//! - the other modules: one resource each.
+
+pub mod authorities;
+pub mod certificates;
+pub mod devices;
+pub mod extract;
+pub mod fleets;
+pub mod ledgers;
+pub mod members;
+pub mod openapi;
+pub mod routes;
+pub mod schema;
+pub mod status;
+pub mod tokens;
+pub mod wire;
+
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::{ALLOW, CACHE_CONTROL, ETAG, HeaderValue, LOCATION};
+use actix_web::middleware::{Next, from_fn};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, ResponseError, web};
+use fleetmark_domain::Refusal;
+use serde::Serialize;
+use utoipa_actix_web::service_config::ServiceConfig;
+
+pub use routes::ROUTES;
+
+use super::caller::Operator;
+use super::problem::Problem;
+use crate::registrar::Page;
+
+/// Everything behind the admin door. Nothing of it, unknown paths included, is answered to anybody but an operator in
+/// good standing.
+pub fn configure(config: &mut web::ServiceConfig) {
+    config.service(web::scope("").wrap(from_fn(authenticate)).configure(resources).default_service(web::to(elsewhere)));
+}
+
+/// The resources, without the question who calls.
+fn resources(config: &mut web::ServiceConfig) {
+    documented(&mut ServiceConfig::new(config));
+}
+
+/// Every route, grouped by resource. What is registered here is what the OpenAPI document shows.
+fn documented(config: &mut ServiceConfig<'_>) {
+    config
+        .service(fleets::list_fleets)
+        .service(fleets::create_fleet)
+        .service(fleets::show_fleet)
+        .service(fleets::change_fleet)
+        .service(tokens::list_tokens)
+        .service(tokens::mint_token)
+        .service(tokens::withdraw_token)
+        .service(devices::list_devices)
+        .service(devices::register_device)
+        .service(devices::show_device)
+        .service(devices::change_device)
+        .service(devices::revoke_device)
+        .service(devices::hold_device)
+        .service(devices::release_device)
+        .service(devices::retire_device)
+        .service(certificates::list_certificates)
+        .service(certificates::show_certificate)
+        .service(certificates::show_pem)
+        .service(certificates::revoke_certificate)
+        .service(certificates::hold_certificate)
+        .service(certificates::release_certificate)
+        .configure(members::operators::documented)
+        .configure(members::gateways::documented)
+        .configure(members::services::documented)
+        .service(authorities::list_authorities)
+        .service(authorities::show_authority)
+        .service(ledgers::list_ledgers)
+        .service(ledgers::show_ledger)
+        .service(ledgers::show_checkpoint)
+        .service(ledgers::list_entries)
+        .service(ledgers::prove_inclusion)
+        .service(ledgers::prove_consistency)
+        .service(status::show_whoami)
+        .service(status::show_status)
+        .service(status::show_metrics)
+        .service(openapi::show_document);
+}
+
+/// Lets operators in good standing in, before anything else of the request is looked at.
+async fn authenticate(
+    operator: Operator,
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    request.extensions_mut().insert(operator);
+    let mut response = next.call(request).await?;
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// No resource, or none of this method.
+async fn elsewhere(request: HttpRequest) -> HttpResponse {
+    let methods = routes::methods(request.path());
+    if methods.is_empty() {
+        return Problem::from(Refusal::NotFound).error_response();
+    }
+    let mut response = Problem::from(Refusal::MethodNotAllowed).error_response();
+    if let Ok(methods) = HeaderValue::from_str(&methods.join(", ")) {
+        response.headers_mut().insert(ALLOW, methods);
+    }
+    response
+}
+
+/// What a handler gives.
+type Answer = Result<HttpResponse, Problem>;
+
+/// 200 with a body.
+fn ok(body: &impl Serialize) -> HttpResponse {
+    HttpResponse::Ok().json(body)
+}
+
+/// 200 with a body and its `ETag`.
+fn versioned(body: &impl Serialize, version: u64) -> HttpResponse {
+    HttpResponse::Ok().insert_header((ETAG, etag(version))).json(body)
+}
+
+/// 201 with a body and where it is found from now on.
+fn created(body: &impl Serialize, location: String, version: Option<u64>) -> HttpResponse {
+    let mut response = HttpResponse::Created();
+    if let Some(version) = version {
+        response.insert_header((ETAG, etag(version)));
+    }
+    response.insert_header((LOCATION, location)).json(body)
+}
+
+fn etag(version: u64) -> String {
+    format!("\"{version}\"")
+}
+
+/// A page, each item as the wire shows it.
+fn page_of<T, W>(page: Page<T>, show: impl Fn(T) -> W) -> wire::Page<W> {
+    wire::Page { items: page.items.into_iter().map(show).collect(), next: page.next }
+}
+
+#[cfg(test)]
+mod tests;

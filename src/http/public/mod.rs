@@ -1,1 +1,20 @@
-//! The public door: CRLs, OCSP, CA certificates, health.
+//! The public door: CRLs, OCSP, CA certificates, health. Plain HTTP: all of it is signed, or tells nothing (RFC 5280 8).
+//!
+//! - [`files`]: CA certificates and CRLs.
+//! - [`ocsp`]: RFC 6960 over HTTP.
+//! - [`health`]: whether the server lives, and whether it is fit to be sent requests.
+//! - [`cache`]: validators and their answers.
+
+pub mod cache;
+pub mod files;
+pub mod health;
+pub mod ocsp;
+
+use actix_web::web::ServiceConfig;
+
+/// The door's resources.
+pub fn configure(config: &mut ServiceConfig) {
+    files::configure(config);
+    ocsp::configure(config);
+    health::configure(config);
+}

@@ -1,1 +1,56 @@
-//! Named transactions: one file a use case.
+//! Named transactions: the checks and writes of every use case, written once over [`Rows`](super::rows::Rows).
+//!
+//! Each checks all it must before its first write, so that a refusal leaves nothing behind.
+//!
+//! - [`found`]: authorities and ledgers come to be.
+//! - [`lease`]: index leases and epochs.
+//! - [`record`]: a certificate is recorded: enrollment, renewal, the installation's own.
+//! - [`confirm`]: the holder keeps the certificate; what it replaces is superseded.
+//! - [`standing`]: revoke, hold, release, put out; the lapse of what was never confirmed.
+//! - [`fleets`], [`subjects`], [`tokens`]: operators' records.
+//! - [`lists`]: revocation lists and remembered requests.
+
+pub mod confirm;
+pub mod fleets;
+pub mod found;
+pub mod lease;
+pub mod lists;
+pub mod record;
+pub mod standing;
+pub mod subjects;
+pub mod tokens;
+
+use fleetmark_domain::Refusal;
+
+use super::StoreError;
+use super::model::{Remembered, SubjectId};
+use super::rows::Rows;
+
+/// A create that may be repeated under its caller's key.
+#[derive(Debug, Clone)]
+pub struct Repeatable {
+    /// Who asked.
+    pub caller: SubjectId,
+    /// The Idempotency-Key.
+    pub key: String,
+    /// What to remember.
+    pub value: Remembered,
+}
+
+/// What the same key made before. A different request under it is refused.
+fn made_before(rows: &mut dyn Rows, repeatable: Option<&Repeatable>) -> Result<Option<String>, StoreError> {
+    let Some(repeatable) = repeatable else { return Ok(None) };
+    match rows.remembered(repeatable.caller, &repeatable.key)? {
+        None => Ok(None),
+        Some(earlier) if earlier.request_hash == repeatable.value.request_hash => Ok(Some(earlier.resource)),
+        Some(_) => Err(Refusal::IdempotencyKeyReused.into()),
+    }
+}
+
+/// Remembers what was made, for a repeat.
+fn remember(rows: &mut dyn Rows, repeatable: Option<&Repeatable>) -> Result<(), StoreError> {
+    match repeatable {
+        Some(repeatable) => rows.remember(repeatable.caller, &repeatable.key, &repeatable.value),
+        None => Ok(()),
+    }
+}

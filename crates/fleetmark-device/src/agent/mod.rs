@@ -41,7 +41,8 @@ impl Agent {
     /// # Errors
     /// [`Error::Usage`] when it was not; those of [`Store::open`].
     pub fn open(dir: &Path, clock: Arc<dyn Clock>) -> Result<Self, Error> {
-        let missing = || Error::Usage(format!("{} was not set up yet: use enroll first", dir.display()));
+        let missing =
+            || Error::Usage(format!("{} was not set up yet: --server and --ca-fingerprint are needed", dir.display()));
         if !dir.is_dir() {
             return Err(missing());
         }
@@ -78,6 +79,12 @@ impl Agent {
         Client::with_certificate(&self.settings.server, &self.settings.door, &self.roots, &self.time, &fullchain, &key)
     }
 
+    /// Asks the server for the time, and notes it.
+    pub async fn ask_time(&self) -> Result<(), Error> {
+        self.anonymous()?.ask_time().await?;
+        self.note_time()
+    }
+
     /// Judges an answer to `pending`, keeps it and puts it to use.
     fn take(&mut self, issued: &Issued, pending: &Pending, expected: &Expected) -> Result<Generation, Error> {
         let accepted = accept(issued, &pending.key, expected, &self.roots)?;
@@ -101,3 +108,6 @@ impl Agent {
 fn device_time(store: &Store, clock: Arc<dyn Clock>) -> Result<DeviceTime, Error> {
     Ok(DeviceTime::new(clock, store.clock()?.map(|note| note.server_time)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,10 @@ impl Agent {
         let Some(current) = self.store.current()? else {
             return Err(Error::Usage("there is nothing to renew: enroll first".to_owned()));
         };
+        if !force && !self.time.is_fresh() && self.time.wall_behind() > 0 {
+            // The wall clock is behind what an earlier answer said: it cannot tell whether renewal is due.
+            self.ask_time().await?;
+        }
         if !current.record.confirmed || (!force && self.time.now() < current.record.renew_after) {
             return Ok(Renewal::NotDue(current));
         }

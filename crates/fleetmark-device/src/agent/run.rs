@@ -27,6 +27,7 @@ enum Step {
     Enroll,
     Confirm,
     Renew,
+    AskTime,
     Sleep(Duration),
 }
 
@@ -60,7 +61,7 @@ impl Agent {
         let spread = backoff::roll();
         loop {
             let current = self.store.current()?;
-            let step = next_step(current.as_ref(), self.time.now(), spread);
+            let step = next_step(current.as_ref(), self.time.now(), self.time.is_fresh(), spread);
             let pause = match step {
                 Step::Sleep(pause) => pause,
                 step => {
@@ -96,6 +97,7 @@ impl Agent {
             Step::Renew => {
                 self.renew(true).await?;
             }
+            Step::AskTime => return self.ask_time().await,
             Step::SetUp | Step::Sleep(_) => return Ok(()),
         }
         if let Some(Generation { record, .. }) = self.store.current()? {
@@ -106,8 +108,10 @@ impl Agent {
     }
 }
 
-/// Decides by what is in the directory alone. `spread` is this process's share of the spread, from 0 to 1.
-fn next_step(current: Option<&Generation>, now: Timestamp, spread: f64) -> Step {
+/// Decides by what is in the directory and the time. `fresh` says that a server told the time: nobody sleeps on a guess,
+/// since a device without a clock that restarts every day would never come to its renewal. `spread` is this
+/// process's share of the spread, from 0 to 1.
+fn next_step(current: Option<&Generation>, now: Timestamp, fresh: bool, spread: f64) -> Step {
     let Some(Generation { record, .. }) = current else { return Step::Enroll };
     if !record.confirmed {
         return Step::Confirm;
@@ -116,6 +120,7 @@ fn next_step(current: Option<&Generation>, now: Timestamp, spread: f64) -> Step 
     let due = record.renew_after + (left / 10).min(MOST_SPREAD).mul_f64(spread);
     match due.since(now) {
         Duration::ZERO => Step::Renew,
+        _ if !fresh => Step::AskTime,
         wait => Step::Sleep(wait.min(LONGEST_SLEEP)),
     }
 }
@@ -129,6 +134,8 @@ impl Failures {
                 Some(asked) if refused.is_temporary() => backoff::asked(asked, roll),
                 _ if refused.is_temporary() => backoff::after(self.count, roll),
                 _ if refused.is_operators_to_fix() => backoff::slow(roll),
+                // An old server that tells no time is no reason to stop.
+                _ if *step == Step::AskTime => backoff::slow(roll),
                 // What could not be confirmed was given up: the next step starts anew.
                 _ if *step == Step::Confirm && refused.ends_unconfirmed() => backoff::slow(roll),
                 _ => return Err(error),
@@ -152,8 +159,8 @@ impl Failures {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::answer::Record;
     use crate::error::Refused;
-    use crate::store::Record;
     use fleetmark_domain::{Epoch, Fingerprint, Index, Serial};
 
     fn generation(confirmed: bool) -> Generation {
@@ -175,13 +182,15 @@ mod tests {
     #[test]
     fn the_directory_decides_what_is_next() {
         let good = generation(true);
-        assert_eq!(next_step(None, Timestamp(0), 0.0), Step::Enroll);
-        assert_eq!(next_step(Some(&generation(false)), Timestamp(70_000), 0.0), Step::Confirm);
-        assert_eq!(next_step(Some(&good), Timestamp(0), 0.0), Step::Sleep(LONGEST_SLEEP));
-        assert_eq!(next_step(Some(&good), Timestamp(59_999), 0.0), Step::Sleep(Duration::from_secs(1)));
-        assert_eq!(next_step(Some(&good), Timestamp(60_000), 0.0), Step::Renew);
-        assert_eq!(next_step(Some(&good), Timestamp(60_000), 0.5), Step::Sleep(Duration::from_secs(300)));
-        assert_eq!(next_step(Some(&good), Timestamp(100_000), 1.0), Step::Renew);
+        assert_eq!(next_step(None, Timestamp(0), true, 0.0), Step::Enroll);
+        assert_eq!(next_step(Some(&generation(false)), Timestamp(70_000), true, 0.0), Step::Confirm);
+        assert_eq!(next_step(Some(&good), Timestamp(0), true, 0.0), Step::Sleep(LONGEST_SLEEP));
+        assert_eq!(next_step(Some(&good), Timestamp(59_999), true, 0.0), Step::Sleep(Duration::from_secs(1)));
+        assert_eq!(next_step(Some(&good), Timestamp(60_000), true, 0.0), Step::Renew);
+        assert_eq!(next_step(Some(&good), Timestamp(60_000), true, 0.5), Step::Sleep(Duration::from_secs(300)));
+        assert_eq!(next_step(Some(&good), Timestamp(100_000), true, 1.0), Step::Renew);
+        assert_eq!(next_step(Some(&good), Timestamp(0), false, 0.0), Step::AskTime);
+        assert_eq!(next_step(Some(&good), Timestamp(60_000), false, 0.0), Step::Renew);
     }
 
     #[test]

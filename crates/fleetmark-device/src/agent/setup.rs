@@ -57,7 +57,7 @@ impl Agent {
 fn refuse_another_identity(store: &Store, setup: &Setup) -> Result<(), Error> {
     let Some(current) = store.current()? else { return Ok(()) };
     let uri = &current.record.identity;
-    let (_, identity) = Identity::parse(uri).map_err(|error| Error::damaged(store.dir(), error))?;
+    let (_, identity) = Identity::parse(uri).map_err(|error| Error::damaged(store.dir(), &error))?;
     let same_name = setup.name.as_ref().is_none_or(|name| name.folded() == identity.name().folded());
     if !same_name || !setup.door.admits(&identity) {
         return Err(Error::Usage(format!("{} holds the identity {uri}: use another directory", store.dir().display())));

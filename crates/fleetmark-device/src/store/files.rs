@@ -142,7 +142,7 @@ pub(super) fn read_needed(path: &Path) -> Result<String, Error> {
 /// Reads JSON, or says that the file is not there.
 pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
     let Some(text) = read(path)? else { return Ok(None) };
-    serde_json::from_str(&text).map(Some).map_err(|error| Error::damaged(path, error))
+    serde_json::from_str(&text).map(Some).map_err(|error| Error::damaged(path, &error))
 }
 
 /// A value as JSON for a person to read.

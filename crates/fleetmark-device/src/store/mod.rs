@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use fleetmark_domain::Timestamp;
 
-pub use view::{ClockNote, Generation, Pending, Purpose, Record, Settings, View};
+pub use view::{ClockNote, Generation, Pending, Purpose, Settings, View};
 
 use crate::answer::Accepted;
 use crate::error::Error;
@@ -94,6 +94,9 @@ impl Store {
         if self.current()?.is_none_or(|current| current.number < newest.number) {
             return self.adopt(&newest);
         }
+        if newest.record.confirmed {
+            self.prune(newest.number)?;
+        }
         self.discard_answered(&newest)
     }
 
@@ -161,7 +164,7 @@ impl Store {
     /// Puts a kept generation to use: its roots, then the link, then the staged key goes.
     pub fn adopt(&self, generation: &Generation) -> Result<(), Error> {
         let path = self.path_of(generation.number).join("ca.pem");
-        let roots = Roots::from_pem(&read_needed(&path)?).map_err(|error| Error::damaged(&path, error))?;
+        let roots = Roots::from_pem(&read_needed(&path)?).map_err(|error| Error::damaged(&path, &error))?;
         self.save_roots(&roots)?;
         self.point_to(generation.number)?;
         self.discard_answered(generation)

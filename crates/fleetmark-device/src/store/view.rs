@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fleetmark_domain::{Fingerprint, Name, Serial, Timestamp};
+use fleetmark_domain::{Fingerprint, Name, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::files::{read, read_json, read_needed};
 use super::{CLOCK, CURRENT, GENERATIONS, PENDING, SETTINGS, TRUST};
+use crate::answer::Record;
 use crate::door::{Door, ServerUrl};
 use crate::error::Error;
 use crate::key::DeviceKey;
@@ -50,32 +51,6 @@ pub struct Pending {
     pub key: DeviceKey,
     /// The certificate request, PEM.
     pub csr: String,
-}
-
-/// What is known about a certificate: `identity.json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// The SPIFFE ID.
-    pub identity: String,
-    /// The serial.
-    #[serde(with = "crate::wire::serial_text")]
-    pub serial: Serial,
-    /// SHA-256 over the certificate.
-    pub fingerprint: Fingerprint,
-    /// How many certificates the identity has had, by the server's count.
-    pub generation: u64,
-    /// Whether the server knows that this device has it.
-    pub confirmed: bool,
-    /// The certificate's first second.
-    pub not_before: Timestamp,
-    /// The certificate's last second.
-    pub not_after: Timestamp,
-    /// When to renew.
-    pub renew_after: Timestamp,
-    /// Until when it must be confirmed, if there is a limit.
-    pub confirm_before: Option<Timestamp>,
-    /// The server's time when it answered.
-    pub issued_at: Timestamp,
 }
 
 /// One certificate with its key and all that belongs to it.
@@ -122,7 +97,7 @@ impl View {
     pub fn roots(&self) -> Result<Option<Roots>, Error> {
         let path = self.dir.join(TRUST);
         let Some(pem) = read(&path)? else { return Ok(None) };
-        Roots::from_pem(&pem).map(Some).map_err(|error| Error::damaged(&path, error))
+        Roots::from_pem(&pem).map(Some).map_err(|error| Error::damaged(&path, &error))
     }
 
     /// What earlier runs knew about time.
@@ -189,5 +164,5 @@ impl View {
 fn read_key(dir: &Path) -> Result<DeviceKey, Error> {
     let path = dir.join("key.pem");
     let pem = zeroize::Zeroizing::new(read_needed(&path)?);
-    DeviceKey::from_pem(&pem).map_err(|error| Error::damaged(&path, error))
+    DeviceKey::from_pem(&pem).map_err(|error| Error::damaged(&path, &error))
 }

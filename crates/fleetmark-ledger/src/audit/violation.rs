@@ -21,7 +21,7 @@ pub enum Rule {
     OpenedAgain,
     /// An epoch is opened a second time.
     EpochReused,
-    /// An epoch is opened for, or a certificate issued by, an authority that is revoked; or a tainted one issues to a subject.
+    /// A revoked authority opens an epoch or issues; or a tainted one opens an epoch, or issues to a subject other than 0.
     AuthorityEnded,
     /// An authority issues for something else than it did before.
     AuthorityKindChanged,

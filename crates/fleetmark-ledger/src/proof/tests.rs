@@ -36,7 +36,7 @@ impl NodeSource for Kept {
     type Error = Infallible;
 
     fn hashes(&mut self, node: Node, count: u16) -> Result<Vec<Hash>, Infallible> {
-        assert!(node.level % 8 == 0 && node.index % 256 == 0 && count <= 256, "{node:?} × {count}");
+        assert!(node.level.is_multiple_of(8) && node.index.is_multiple_of(256) && count <= 256, "{node:?} × {count}");
         self.asked += 1;
         let indices = node.index..node.index + u64::from(count);
         Ok(indices
@@ -133,7 +133,9 @@ fn any_subtree_is_put_together() {
         for index in 0..(600 >> level) {
             let leaves = &kept.leaves[index << level..(index + 1) << level];
             let mut frontier = Frontier::default();
-            leaves.iter().for_each(|leaf| frontier.append(*leaf, |_, _| {}));
+            for leaf in leaves {
+                frontier.append(*leaf, |_, _| {});
+            }
             let node = Node { level, index: u64::try_from(index).unwrap() };
             assert_eq!(subtree(&mut kept, node, 600).unwrap(), frontier.head().root, "{node:?}");
         }

@@ -1,0 +1,65 @@
+//! The bodies of the admin door, as its clients see them. Requests refuse unknown fields; clients must pass over
+//! fields of answers that they do not know. Points in time are RFC 3339, spans are in seconds.
+
+mod certificates;
+mod fleets;
+mod subjects;
+mod system;
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
+use zeroize::Zeroizing;
+
+pub use certificates::*;
+pub use fleets::*;
+pub use subjects::*;
+pub use system::*;
+
+/// One page of a list.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Page<T> {
+    /// Its items.
+    pub items: Vec<T>,
+    /// The `cursor` of the next page; null at the end.
+    pub next: Option<String>,
+}
+
+/// A secret that an answer shows once. Its `Debug` shows nothing.
+#[derive(Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(from = "String", into = "String")]
+pub struct SecretText(Zeroizing<String>);
+
+impl SecretText {
+    /// The secret.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for SecretText {
+    fn from(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+}
+
+impl From<SecretText> for String {
+    fn from(secret: SecretText) -> Self {
+        secret.expose().to_owned()
+    }
+}
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretText(…)")
+    }
+}
+
+/// For serde: tells null (`Some(None)`) from a field that is not there (`None`).
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::<T>::deserialize(deserializer).map(Some)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,92 @@
+//! Tokens as they come in `Authorization`. Nothing here is ever logged.
+
+use std::future::{Ready, ready};
+
+use actix_web::dev::Payload;
+use actix_web::http::header::AUTHORIZATION;
+use actix_web::{FromRequest, HttpRequest, web};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use fleetmark_domain::{Name, Refusal};
+use zeroize::Zeroizing;
+
+use crate::http::State;
+use crate::http::problem::Problem;
+use crate::registrar::tokens::PresentedToken;
+
+/// The longest value of `Authorization`, in octets: a name and a token in base64 take 260.
+const MAX_VALUE: usize = 512;
+
+/// A token by the scheme Bearer (RFC 6750). As an extractor it is mandatory, and it counts the attempt against its
+/// address's limit before the body is read.
+#[derive(Debug)]
+pub struct Bearer(pub PresentedToken);
+
+impl FromRequest for Bearer {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(admit(request).and_then(|()| Self::of(request)).map_err(Problem::from))
+    }
+}
+
+impl Bearer {
+    /// # Errors
+    /// `ProofRequired` where there is none, or one of another scheme; `TokenUnknown`, `MalformedRequest`.
+    pub fn of(request: &HttpRequest) -> Result<Self, Refusal> {
+        let text = credentials(request, "Bearer")?.ok_or(Refusal::ProofRequired)?;
+        PresentedToken::parse(text.trim()).map(Self)
+    }
+}
+
+/// A device's name and token by the scheme Basic (RFC 7617), as EST clients send them.
+#[derive(Debug)]
+pub struct Basic {
+    /// The user: the device's name; None where it is empty.
+    pub name: Option<Name>,
+    /// The password.
+    pub token: PresentedToken,
+}
+
+impl Basic {
+    /// # Errors
+    /// `ProofRequired` where there is none, or one of another scheme; `InvalidName`, `TokenUnknown`, `MalformedRequest`.
+    pub fn of(request: &HttpRequest) -> Result<Self, Refusal> {
+        let text = credentials(request, "Basic")?.ok_or(Refusal::ProofRequired)?;
+        let octets = Zeroizing::new(STANDARD.decode(text.trim()).map_err(|_| Refusal::MalformedRequest)?);
+        let pair = std::str::from_utf8(&octets).map_err(|_| Refusal::MalformedRequest)?;
+        let (user, password) = pair.split_once(':').ok_or(Refusal::MalformedRequest)?;
+        let name = if user.is_empty() { None } else { Some(user.parse().map_err(|_| Refusal::InvalidName)?) };
+        Ok(Self { name, token: PresentedToken::parse(password)? })
+    }
+}
+
+/// Counts an attempt to enroll against the address that it comes from.
+///
+/// # Errors
+/// `RateLimited`.
+pub fn admit(request: &HttpRequest) -> Result<(), Refusal> {
+    let limit = request.app_data::<web::Data<State>>().and_then(|state| state.enrollments.as_ref());
+    match (limit, request.peer_addr()) {
+        (Some(limit), Some(peer)) => limit.admit(peer.ip()),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the caller shows a proof in a header at all.
+pub fn has_credentials(request: &HttpRequest) -> bool {
+    request.headers().contains_key(AUTHORIZATION)
+}
+
+/// What follows the scheme's name; None where there is no such header, or another scheme's.
+fn credentials<'a>(request: &'a HttpRequest, scheme: &str) -> Result<Option<&'a str>, Refusal> {
+    let mut values = request.headers().get_all(AUTHORIZATION);
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() || value.len() > MAX_VALUE {
+        return Err(Refusal::MalformedRequest);
+    }
+    let value = value.to_str().map_err(|_| Refusal::MalformedRequest)?;
+    let (name, rest) = value.split_once(' ').ok_or(Refusal::MalformedRequest)?;
+    Ok(name.eq_ignore_ascii_case(scheme).then_some(rest))
+}

@@ -1,0 +1,173 @@
+//! JSON under `/v1`.
+
+use actix_web::web::{self, Data, Json, Path, ServiceConfig};
+use actix_web::{FromRequest, HttpRequest, HttpResponse};
+use fleetmark_domain::{Fingerprint, FleetName, Name, Refusal};
+use serde::Deserialize;
+
+use super::answer::{ConfirmationAnswer, EnrollmentAnswer, TimeAnswer, private_json};
+use super::proof::{Bearer, admit, has_credentials};
+use crate::http::State;
+use crate::http::caller::Identified;
+use crate::http::limits::read_json;
+use crate::http::problem::{Problem, not_allowed};
+use crate::pki::csr::VerifiedCsr;
+use crate::registrar::enroll::{Confirmation, EnrollRequest, Enrollment};
+
+/// The body of enroll for a device.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceEnrollment {
+    /// PKCS#10 in PEM, or its DER in base64.
+    csr: String,
+    /// The device's name; may be left out where the token is bound to one.
+    device: Option<String>,
+}
+
+/// The body of enroll for others, and of renew.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeyRequest {
+    /// PKCS#10 in PEM, or its DER in base64.
+    csr: String,
+}
+
+/// The body of confirm by token.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConfirmRequest {
+    /// SHA-256 over the certificate to confirm, hexadecimal.
+    fingerprint: String,
+}
+
+/// The resources.
+pub fn configure(config: &mut ServiceConfig) {
+    let post = |path: &str, route: actix_web::Route| web::resource(path).route(route).default_service(not_allowed("POST"));
+    config
+        .service(post("/v1/fleets/{fleet}/enroll", web::post().to(enroll_device)))
+        .service(post("/v1/fleets/{fleet}/renew", web::post().to(renew_device)))
+        .service(post("/v1/fleets/{fleet}/confirm", web::post().to(confirm_device)))
+        .service(post("/v1/enroll", web::post().to(enroll)))
+        .service(post("/v1/renew", web::post().to(renew)))
+        .service(post("/v1/confirm", web::post().to(confirm)))
+        .service(web::resource("/v1/time").route(web::get().to(time)).default_service(not_allowed("GET")));
+}
+
+/// Enrolls a device with a token.
+async fn enroll_device(
+    token: Bearer,
+    state: Data<State>,
+    fleet: Path<String>,
+    body: Json<DeviceEnrollment>,
+) -> Result<HttpResponse, Problem> {
+    let body = body.into_inner();
+    let request = EnrollRequest {
+        fleet: Some(fleet_name(&fleet)?),
+        name: body.device.map(|name| name.parse::<Name>().map_err(|_| Refusal::InvalidName)).transpose()?,
+        token: token.0,
+        csr: VerifiedCsr::from_body(body.csr.as_bytes())?,
+    };
+    let now = state.clock.now();
+    let enrollment = state.registrar.enroll(request, now).await?;
+    Ok(answer(&state, &enrollment))
+}
+
+/// Enrolls a gateway, service or operator by its invitation.
+async fn enroll(token: Bearer, state: Data<State>, body: Json<KeyRequest>) -> Result<HttpResponse, Problem> {
+    let csr = VerifiedCsr::from_body(body.csr.as_bytes())?;
+    let request = EnrollRequest { fleet: None, name: None, token: token.0, csr };
+    let enrollment = state.registrar.enroll(request, state.clock.now()).await?;
+    Ok(answer(&state, &enrollment))
+}
+
+/// Renews a device's certificate.
+async fn renew_device(
+    caller: Identified,
+    state: Data<State>,
+    fleet: Path<String>,
+    body: Json<KeyRequest>,
+) -> Result<HttpResponse, Problem> {
+    require_fleet(&caller, &fleet_name(&fleet)?)?;
+    renew(caller, state, body).await
+}
+
+/// Renews the certificate of whoever calls.
+async fn renew(caller: Identified, state: Data<State>, body: Json<KeyRequest>) -> Result<HttpResponse, Problem> {
+    let csr = VerifiedCsr::from_body(body.csr.as_bytes())?;
+    let enrollment = state.registrar.renew(&caller.0, &csr, state.clock.now()).await?;
+    Ok(answer(&state, &enrollment))
+}
+
+/// Confirms a device's certificate.
+async fn confirm_device(
+    request: HttpRequest,
+    state: Data<State>,
+    fleet: Path<String>,
+    payload: web::Payload,
+) -> Result<HttpResponse, Problem> {
+    confirm_for(&request, &state, Some(fleet_name(&fleet)?), payload).await
+}
+
+/// Confirms the certificate of whoever calls.
+async fn confirm(request: HttpRequest, state: Data<State>, payload: web::Payload) -> Result<HttpResponse, Problem> {
+    confirm_for(&request, &state, None, payload).await
+}
+
+/// By the token where one is shown, else by the certificate of the connection; then the body is not read.
+async fn confirm_for(
+    request: &HttpRequest,
+    state: &State,
+    fleet: Option<FleetName>,
+    payload: web::Payload,
+) -> Result<HttpResponse, Problem> {
+    let confirmation = if has_credentials(request) {
+        confirm_by_token(request, state, fleet.as_ref(), payload).await?
+    } else {
+        let caller = Identified::extract(request).await?;
+        if let Some(fleet) = &fleet {
+            require_fleet(&caller, fleet)?;
+        }
+        state.registrar.confirm(&caller.0, state.clock.now()).await?
+    };
+    Ok(private_json(&ConfirmationAnswer::new(&confirmation, state.registrar.trust_domain(), state.clock.now())))
+}
+
+async fn confirm_by_token(
+    request: &HttpRequest,
+    state: &State,
+    fleet: Option<&FleetName>,
+    payload: web::Payload,
+) -> Result<Confirmation, Problem> {
+    admit(request)?;
+    let token = Bearer::of(request)?;
+    let body: ConfirmRequest = read_json(request, payload).await?;
+    let fingerprint: Fingerprint = body.fingerprint.parse().map_err(|_| Refusal::InvalidValue)?;
+    Ok(state.registrar.confirm_by_token(fleet, &token.0, fingerprint, state.clock.now()).await?)
+}
+
+/// The server's clock, for devices that have none.
+async fn time(state: Data<State>) -> HttpResponse {
+    private_json(&TimeAnswer { server_time: state.clock.now() })
+}
+
+fn answer(state: &State, enrollment: &Enrollment) -> HttpResponse {
+    private_json(&EnrollmentAnswer::new(enrollment, state.registrar.trust_domain(), state.clock.now()))
+}
+
+/// A fleet's name in a path.
+///
+/// # Errors
+/// `InvalidName`.
+pub fn fleet_name(text: &str) -> Result<FleetName, Refusal> {
+    text.parse().map_err(|_| Refusal::InvalidName)
+}
+
+/// # Errors
+/// `WrongFleet` for a device of another fleet, `WrongKind` for anybody who is no device.
+pub fn require_fleet(caller: &Identified, fleet: &FleetName) -> Result<(), Refusal> {
+    match caller.0.identity.fleet() {
+        Some(own) if own == fleet => Ok(()),
+        Some(_) => Err(Refusal::WrongFleet),
+        None => Err(Refusal::WrongKind),
+    }
+}

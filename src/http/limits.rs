@@ -1,0 +1,196 @@
+//! How large, how long and how often.
+//!
+//! Heads are actix-http's own: over HTTP/1.1 at most 96 header lines and 128 KiB, over HTTP/2 16 MiB (the h2 crate's default). A head that
+//! is not there within [`HEAD_TIME`] is answered with 408 by actix itself, without a body.
+
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use actix_web::dev::{Payload, ServiceRequest};
+use actix_web::error::{JsonPayloadError, PayloadError};
+use actix_web::web::{self, Bytes, JsonConfig, PathConfig, QueryConfig, ServiceConfig};
+use actix_web::{HttpRequest, http::header};
+use fleetmark_domain::Refusal;
+use futures_util::{Stream, StreamExt};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use serde::de::DeserializeOwned;
+use tokio::time::Sleep;
+
+use super::problem::Problem;
+use crate::registrar::Error;
+
+/// The largest JSON body, in octets.
+pub const MAX_JSON: usize = 64 * 1024;
+/// The largest body of an EST request, in octets.
+pub const MAX_EST: usize = 32 * 1024;
+/// The longest path, and the longest query, in octets.
+pub const MAX_URI_PART: usize = 2 * 1024;
+/// How long a request's body may take.
+pub const BODY_TIME: Duration = Duration::from_secs(10);
+/// How long a request's head may take.
+pub const HEAD_TIME: Duration = Duration::from_secs(5);
+/// The longest detail that a problem document repeats of a parser's words, in characters.
+const MAX_DETAIL: usize = 200;
+
+/// Extractors of JSON, paths and queries with these limits; what they refuse becomes a problem document.
+pub fn extractors(config: &mut ServiceConfig) {
+    config
+        .app_data(
+            JsonConfig::default()
+                .limit(MAX_JSON)
+                .content_type(|mime| mime.essence_str() == "application/json")
+                .error_handler(|error, _| Problem(json_refusal(&error)).into()),
+        )
+        .app_data(PathConfig::default().error_handler(|_, _| Problem::from(Refusal::NotFound).into()))
+        .app_data(QueryConfig::default().error_handler(|error, _| Problem(malformed(&error.to_string())).into()));
+}
+
+/// Refuses a path or a query that is too long, and bounds the time that the body may take.
+///
+/// # Errors
+/// `UriTooLong`.
+pub fn bound(request: &mut ServiceRequest) -> Result<(), Refusal> {
+    let uri = request.uri();
+    if uri.path().len() > MAX_URI_PART || uri.query().is_some_and(|query| query.len() > MAX_URI_PART) {
+        return Err(Refusal::UriTooLong);
+    }
+    let payload = request.parts_mut().1.take();
+    if !matches!(payload, Payload::None) {
+        request.set_payload(Payload::Stream { payload: Box::pin(Timed { payload, deadline: None }) });
+    }
+    Ok(())
+}
+
+/// Reads a body of at most `limit` octets.
+///
+/// # Errors
+/// `BodyTooLarge`, `RequestTimeout`, `MalformedRequest` for one that breaks off.
+pub async fn read_body(request: &HttpRequest, mut payload: web::Payload, limit: usize) -> Result<Vec<u8>, Refusal> {
+    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let announced = usize::try_from(announced.unwrap_or(0)).unwrap_or(usize::MAX);
+    if announced > limit {
+        return Err(Refusal::BodyTooLarge);
+    }
+    let mut body = Vec::with_capacity(announced);
+    while let Some(part) = payload.next().await {
+        let part = part.map_err(|error| payload_refusal(&error))?;
+        if body.len().saturating_add(part.len()) > limit {
+            return Err(Refusal::BodyTooLarge);
+        }
+        body.extend_from_slice(&part);
+    }
+    Ok(body)
+}
+
+/// Reads a JSON body of at most [`MAX_JSON`] octets, where the extractor does not fit.
+///
+/// # Errors
+/// `MediaTypeNotSupported`, `BodyTooLarge`, `RequestTimeout`, `MalformedRequest`.
+pub async fn read_json<T: DeserializeOwned>(request: &HttpRequest, payload: web::Payload) -> Result<T, Error> {
+    if !is_of_type(request, "application/json") {
+        return Err(Refusal::MediaTypeNotSupported.into());
+    }
+    let body = read_body(request, payload, MAX_JSON).await?;
+    serde_json::from_slice(&body).map_err(|error| malformed(&error.to_string()))
+}
+
+/// Whether the body is of this type; parameters do not matter.
+pub fn is_of_type(request: &HttpRequest, essence: &str) -> bool {
+    let value = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(essence))
+}
+
+fn json_refusal(error: &JsonPayloadError) -> Error {
+    match error {
+        JsonPayloadError::ContentType => Refusal::MediaTypeNotSupported.into(),
+        JsonPayloadError::Overflow { .. } | JsonPayloadError::OverflowKnownLength { .. } => Refusal::BodyTooLarge.into(),
+        JsonPayloadError::Payload(error) => payload_refusal(error).into(),
+        JsonPayloadError::Deserialize(error) => malformed(&error.to_string()),
+        _ => Refusal::MalformedRequest.into(),
+    }
+}
+
+fn payload_refusal(error: &PayloadError) -> Refusal {
+    match error {
+        PayloadError::Overflow => Refusal::BodyTooLarge,
+        PayloadError::Io(error) if error.kind() == io::ErrorKind::TimedOut => Refusal::RequestTimeout,
+        _ => Refusal::MalformedRequest,
+    }
+}
+
+/// The parser's words without the values that it saw: a detail is logged, and a value might be a secret.
+fn malformed(words: &str) -> Error {
+    let safe = match words.find("expected ") {
+        Some(expected) if words.contains("invalid type: ") || words.contains("invalid value: ") => {
+            words.get(expected..).unwrap_or_default()
+        }
+        _ => words,
+    };
+    let safe: String = safe.chars().filter(|c| !c.is_control()).take(MAX_DETAIL).collect();
+    Error::with_detail(Refusal::MalformedRequest, safe)
+}
+
+/// A body that must be there within [`BODY_TIME`] of the moment when it was first waited for.
+struct Timed {
+    payload: Payload,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl Stream for Timed {
+    type Item = Result<Bytes, PayloadError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Poll::Ready(item) = Pin::new(&mut self.payload).poll_next(context) {
+            return Poll::Ready(item);
+        }
+        let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(BODY_TIME)));
+        deadline.as_mut().poll(context).map(|()| Some(Err(PayloadError::Io(io::ErrorKind::TimedOut.into()))))
+    }
+}
+
+/// How often one address may do something. IPv6 addresses count by their /64, which is what one customer gets.
+pub struct AddressLimit {
+    limiter: DefaultKeyedRateLimiter<IpAddr>,
+    asked: AtomicU32,
+}
+
+impl AddressLimit {
+    /// After so many questions it is looked whether the table has grown.
+    const SWEEP_EVERY: u32 = 1024;
+    /// A table larger than this forgets the addresses that have their whole burst again.
+    const MANY: usize = 16 * 1024;
+
+    /// `per_second` on average, `burst` at once; None where either is 0: no limit.
+    pub fn new(per_second: u32, burst: u32) -> Option<Self> {
+        let quota = Quota::per_second(NonZeroU32::new(per_second)?).allow_burst(NonZeroU32::new(burst)?);
+        Some(Self { limiter: RateLimiter::keyed(quota), asked: AtomicU32::new(0) })
+    }
+
+    /// Counts one act of this address.
+    ///
+    /// # Errors
+    /// `RateLimited`.
+    pub fn admit(&self, address: IpAddr) -> Result<(), Refusal> {
+        let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+        if asked.is_multiple_of(Self::SWEEP_EVERY) && self.limiter.len() > Self::MANY {
+            self.limiter.retain_recent();
+        }
+        self.limiter.check_key(&network(address)).map_err(|_| Refusal::RateLimited)
+    }
+}
+
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}

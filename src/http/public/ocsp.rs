@@ -1,0 +1,99 @@
+//! OCSP over HTTP (RFC 6960 A, RFC 5019 5 and 6). Whatever is wrong with a request is answered as OCSP answers it.
+
+use actix_web::http::header::{
+    CACHE_CONTROL, CONTENT_TYPE, CacheControl, CacheDirective, ETag, EntityTag, Expires, Header, IfNoneMatch, LastModified,
+};
+use actix_web::web::{self, Data, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse};
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use fleetmark_domain::Timestamp;
+use ring::digest::{SHA256, digest};
+
+use super::cache::system_time;
+use super::files::readable;
+use crate::http::State;
+use crate::http::limits::read_body;
+use crate::http::problem::not_allowed;
+use crate::pki::ocsp::{Failure, MAX_REQUEST, failure};
+use crate::registrar::publish::OcspAnswer;
+
+const RESPONSE: &str = "application/ocsp-response";
+
+/// Clients differ in whether they send the padding.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// The resources.
+pub fn configure(config: &mut ServiceConfig) {
+    config
+        .service(web::resource("/ocsp").route(web::post().to(post)).default_service(not_allowed("POST")))
+        .service(readable("/ocsp/{request:.*}", web::route().to(fetch)));
+}
+
+/// RFC 6960 A.1.1: the request's DER in base64, percent-encoded, as the rest of the path.
+async fn fetch(request: HttpRequest, state: Data<State>) -> HttpResponse {
+    match from_path(request.uri().path()) {
+        Some(der) => cacheable(&request, &state.registrar.ocsp(&der, state.clock.now()).await, state.clock.now()),
+        None => malformed(),
+    }
+}
+
+async fn post(request: HttpRequest, state: Data<State>, payload: web::Payload) -> HttpResponse {
+    match read_body(&request, payload, MAX_REQUEST).await {
+        Ok(der) => uncached(state.registrar.ocsp(&der, state.clock.now()).await.der),
+        Err(_) => malformed(),
+    }
+}
+
+/// The path is taken raw: a router would make `%2F` and `/` two things, and here they are one.
+fn from_path(path: &str) -> Option<Vec<u8>> {
+    let encoded = percent_decoded(path.strip_prefix("/ocsp/")?)?;
+    LENIENT.decode(encoded).ok().filter(|der| der.len() <= MAX_REQUEST)
+}
+
+fn percent_decoded(text: &str) -> Option<Vec<u8>> {
+    let mut octets = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(octet) = rest.next() {
+        octets.push(if octet == b'%' {
+            let digits = [rest.next()?, rest.next()?];
+            u8::from_str_radix(std::str::from_utf8(&digits).ok().filter(|d| !d.contains('+'))?, 16).ok()?
+        } else {
+            octet
+        });
+    }
+    Some(octets)
+}
+
+/// RFC 5019 6.2: an answer to GET may be kept until nextUpdate.
+fn cacheable(request: &HttpRequest, answer: &OcspAnswer, now: Timestamp) -> HttpResponse {
+    let Some(until) = answer.fresh_until else { return uncached(answer.der.clone()) };
+    let tag = EntityTag::new_strong(hex::encode(digest(&SHA256, &answer.der)));
+    let known =
+        matches!(IfNoneMatch::parse(request), Ok(IfNoneMatch::Items(tags)) if tags.iter().any(|known| known.weak_eq(&tag)));
+    let mut response = if known { HttpResponse::NotModified() } else { HttpResponse::Ok() };
+    response
+        .insert_header(ETag(tag))
+        .insert_header(LastModified(system_time(answer.at).into()))
+        .insert_header(Expires(system_time(until).into()))
+        .insert_header(CacheControl(vec![
+            CacheDirective::MaxAge(u32::try_from(until.since(now).as_secs()).unwrap_or(u32::MAX)),
+            CacheDirective::Public,
+            CacheDirective::NoTransform,
+            CacheDirective::MustRevalidate,
+        ]));
+    if known { response.finish() } else { response.insert_header((CONTENT_TYPE, RESPONSE)).body(answer.der.clone()) }
+}
+
+fn malformed() -> HttpResponse {
+    metrics::counter!("fleetmark_refused_total", "code" => "ocsp_malformed").increment(1);
+    uncached(failure(Failure::MalformedRequest))
+}
+
+fn uncached(der: Vec<u8>) -> HttpResponse {
+    HttpResponse::Ok().insert_header((CONTENT_TYPE, RESPONSE)).insert_header((CACHE_CONTROL, "no-store")).body(der)
+}

@@ -1,0 +1,154 @@
+//! What the server does by itself: heartbeat of the ledgers, the lapse of what was never confirmed, revocation lists, and
+//! the renewal of its own certificates. Each job goes on whatever befalls it; a failure is logged, counted, and tried again.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::CertificateDer;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+
+use crate::http::public::health::Pulse;
+use crate::registrar::install::OwnCertificate;
+use crate::registrar::{Error, Registrar};
+use crate::store::BoxError;
+use crate::telemetry::clock::SharedClock;
+use crate::tls::certified_key;
+
+/// DESIGN §7: a follower can tell a quiet ledger from a dead server.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How often it is looked for certificates that were not confirmed in time.
+const LAPSE: Duration = Duration::from_secs(1);
+/// A list is looked at so often, changes or not.
+const LISTS: Duration = Duration::from_secs(30);
+/// Changes that come within so long are taken together.
+const GATHER: Duration = Duration::from_millis(100);
+/// How often the server's own certificates are looked at.
+const RENEWAL: Duration = Duration::from_secs(600);
+/// How often the store is asked whether it takes writes.
+const PROBE: Duration = Duration::from_secs(10);
+
+/// What the jobs work on.
+#[derive(Clone)]
+pub struct Jobs {
+    /// The use cases.
+    pub registrar: Arc<Registrar>,
+    /// Now.
+    pub clock: SharedClock,
+    /// Is told of every write that succeeded.
+    pub pulse: Arc<Pulse>,
+    /// The certificate that the doors show.
+    pub door: Arc<ArcSwap<CertifiedKey>>,
+    /// The names that it is for.
+    pub dns_names: Vec<String>,
+    /// The addresses that it is for.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Jobs {
+    /// Starts all jobs; they end when the set is dropped.
+    pub fn start(&self) -> JoinSet<()> {
+        let mut jobs = JoinSet::new();
+        jobs.spawn(self.clone().heartbeat());
+        jobs.spawn(self.clone().probe());
+        jobs.spawn(self.clone().lapse());
+        jobs.spawn(self.clone().lists());
+        jobs.spawn(self.clone().renewal());
+        jobs
+    }
+
+    async fn heartbeat(self) {
+        let mut ticks = every(HEARTBEAT);
+        loop {
+            ticks.tick().await;
+            self.registrar.publisher().heartbeat(self.clock.now());
+        }
+    }
+
+    async fn probe(self) {
+        let mut ticks = every(PROBE);
+        loop {
+            ticks.tick().await;
+            let now = self.clock.now();
+            match self.registrar.housekeeping(now).await {
+                Ok(()) => self.pulse.written(now),
+                Err(error) => failed("probe", &error),
+            }
+        }
+    }
+
+    async fn lapse(self) {
+        let mut ticks = every(LAPSE);
+        loop {
+            ticks.tick().await;
+            match self.registrar.revoke_lapsed(self.clock.now()).await {
+                Ok(0) => {}
+                Ok(count) => tracing::info!(count, "revoked what was never confirmed"),
+                Err(error) => failed("lapse", &error),
+            }
+        }
+    }
+
+    async fn lists(self) {
+        loop {
+            // Whether told or timed out, the lists are looked at.
+            let _ = timeout(LISTS, self.registrar.published().changed()).await;
+            if let Err(error) = self.registrar.refresh_crls(self.clock.now()).await {
+                failed("lists", &error);
+                sleep(LAPSE).await;
+            }
+            sleep(GATHER).await;
+        }
+    }
+
+    async fn renewal(self) {
+        let mut ticks = every(RENEWAL);
+        loop {
+            ticks.tick().await;
+            let now = self.clock.now();
+            if let Err(error) = self.registrar.renew_responders(now).await {
+                failed("responders", &error);
+            }
+            match self.registrar.door_certificate(&self.dns_names, &self.addresses, now).await {
+                Ok(own) => match load(&self.registrar, &own) {
+                    Ok(key) => self.door.store(Arc::new(key)),
+                    Err(error) => tracing::error!(job = "doors", %error, "the doors' new certificate cannot be used"),
+                },
+                Err(error) => failed("doors", &error),
+            }
+            self.measure_ends();
+        }
+    }
+
+    /// How long the installation's authorities still hold, for alarms long before their end.
+    fn measure_ends(&self) {
+        let now = self.clock.now();
+        for authority in self.registrar.authorities().all().iter() {
+            let left = u32::try_from(authority.not_after.since(now).as_secs()).unwrap_or(u32::MAX);
+            let id = authority.record.id.to_string();
+            metrics::gauge!("fleetmark_authority_seconds_left", "authority" => id).set(f64::from(left));
+        }
+    }
+}
+
+/// A certificate of the server's own, as TLS uses it.
+pub fn load(registrar: &Registrar, own: &OwnCertificate) -> Result<CertifiedKey, BoxError> {
+    let pkcs8 = registrar.authorities().keys().load_pkcs8(&own.key_label)?;
+    let chain = std::iter::once(&own.certificate.der).chain(&own.chain);
+    let chain = chain.map(|der| CertificateDer::from(der.clone())).collect();
+    Ok(certified_key(chain, &pkcs8)?)
+}
+
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+fn failed(job: &'static str, error: &Error) {
+    metrics::counter!("fleetmark_job_failures_total", "job" => job, "code" => error.refusal.code()).increment(1);
+    tracing::error!(job, code = error.refusal.code(), cause = error.chain(), "a job failed and is tried again");
+}

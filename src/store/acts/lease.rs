@@ -1,0 +1,123 @@
+//! Index leases and epochs.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use fleetmark_domain::serial::EPOCH_CAPACITY;
+use fleetmark_domain::{Epoch, Index, LedgerName, Timestamp};
+use fleetmark_ledger::entry::Event;
+
+use crate::store::model::{AuthorityId, EpochRecord, LeaseRecord};
+use crate::store::transaction::Transaction;
+use crate::store::{Act, StoreError};
+
+/// Leases indices of an authority's open epoch; closes an epoch that is full or over, and opens the next.
+#[derive(Debug)]
+pub struct LeaseIndices {
+    /// Whose epoch.
+    pub authority: AuthorityId,
+    /// The ledger that says which epochs there are: the fleet's, of a device authority.
+    pub ledger: LedgerName,
+    /// How many at most.
+    pub count: u32,
+    /// After how long an epoch ends: a quarter of the longest lifetime.
+    pub window: Duration,
+    /// Until when the lease holds.
+    pub expires_at: Timestamp,
+    /// Now.
+    pub at: Timestamp,
+}
+
+/// Indices that nobody else issues until the lease expires.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    /// Numbering space.
+    pub epoch: Epoch,
+    /// Ascending; at least one.
+    pub indices: Vec<Index>,
+}
+
+impl Act for LeaseIndices {
+    type Outcome = Lease;
+
+    fn ledgers(&self) -> Vec<LedgerName> {
+        vec![self.ledger.clone()]
+    }
+
+    fn perform(&self, transaction: &mut Transaction<'_>) -> Result<Lease, StoreError> {
+        let mut epoch = self.epoch(transaction)?;
+        let rows = &mut *transaction.rows;
+        while let Some(expired) = rows.expired_lease(epoch.number, self.at)? {
+            rows.delete_lease(epoch.number, expired.first)?;
+            let taken: HashSet<_> = rows.taken(epoch.number, expired.first, expired.count)?.into_iter().collect();
+            let end = expired.first.0.saturating_add(expired.count);
+            let indices: Vec<_> = (expired.first.0..end).map(Index).filter(|index| !taken.contains(index)).collect();
+            if !indices.is_empty() {
+                rows.insert_lease(&LeaseRecord { expires_at: self.expires_at, ..expired })?;
+                return Ok(Lease { epoch: epoch.number, indices });
+            }
+        }
+        let first = epoch.next_index;
+        let count = self.count.min(EPOCH_CAPACITY - first);
+        epoch.next_index = first + count;
+        rows.update_epoch(&epoch)?;
+        rows.insert_lease(&LeaseRecord { epoch: epoch.number, first: Index(first), count, expires_at: self.expires_at })?;
+        Ok(Lease { epoch: epoch.number, indices: (first..first + count).map(Index).collect() })
+    }
+}
+
+impl LeaseIndices {
+    /// The epoch to issue in: the open one while it lasts, else a new one.
+    fn epoch(&self, transaction: &mut Transaction<'_>) -> Result<EpochRecord, StoreError> {
+        if let Some(open) = transaction.rows.open_epoch(self.authority)? {
+            let lasts = open.next_index < EPOCH_CAPACITY && self.at.since(open.opened_at) < self.window;
+            if lasts {
+                return Ok(open);
+            }
+            transaction.rows.update_epoch(&EpochRecord { closed_at: Some(self.at), ..open })?;
+        }
+        let highest = transaction.rows.highest_epoch()?.0.max(epoch_floor(transaction)?);
+        let number = Epoch(highest.checked_add(1).ok_or(StoreError::Unreadable { what: "epoch number" })?);
+        let epoch = EpochRecord { number, authority: self.authority, opened_at: self.at, closed_at: None, next_index: 0 };
+        transaction.rows.insert_epoch(&epoch)?;
+        transaction.append(&self.ledger, self.at, Event::EpochOpened { authority: self.authority, epoch: number }, None)?;
+        Ok(epoch)
+    }
+}
+
+/// The installation's value below which no epoch is opened.
+const EPOCH_FLOOR: &str = "epoch-floor";
+
+fn epoch_floor(transaction: &mut Transaction<'_>) -> Result<u32, StoreError> {
+    let Some(value) = transaction.rows.value(EPOCH_FLOOR)? else { return Ok(0) };
+    let octets = value.try_into().map_err(|_| StoreError::Unreadable { what: EPOCH_FLOOR })?;
+    Ok(u32::from_be_bytes(octets))
+}
+
+/// Closes every open epoch, and opens none at or below `floor` any more: after a restore, which knows nothing of what was
+/// issued since the backup.
+#[derive(Debug)]
+pub struct RaiseEpochs {
+    /// The highest number that may have been used.
+    pub floor: Epoch,
+    /// Now.
+    pub at: Timestamp,
+}
+
+impl Act for RaiseEpochs {
+    type Outcome = ();
+
+    fn ledgers(&self) -> Vec<LedgerName> {
+        Vec::new()
+    }
+
+    fn perform(&self, transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
+        for authority in transaction.rows.authorities()? {
+            if let Some(open) = transaction.rows.open_epoch(authority.id)? {
+                transaction.rows.update_epoch(&EpochRecord { closed_at: Some(self.at), ..open })?;
+            }
+        }
+        let floor = self.floor.0.max(epoch_floor(transaction)?);
+        transaction.rows.set_value(EPOCH_FLOOR, &floor.to_be_bytes())
+    }
+}

@@ -1,0 +1,197 @@
+//! A certificate is recorded: enrollment, renewal, the installation's own.
+
+use fleetmark_domain::{LedgerName, Refusal, RevocationReason, Standing, Timestamp};
+use fleetmark_ledger::details::Details;
+use fleetmark_ledger::entry::Event;
+
+use super::found::issued;
+use super::standing::set_standing;
+use crate::store::model::{Certificate, Credential, Subject, SubjectId, SubjectState, Token, TokenId, TokenState};
+use crate::store::rows::certificate_id;
+use crate::store::transaction::Transaction;
+use crate::store::{Act, StoreError};
+
+/// Records a certificate that was signed and not given out yet, with its `issued` entry, and reserves its proof.
+#[derive(Debug)]
+pub struct RecordCertificate {
+    /// The certificate. Subject, generation and position are set here.
+    pub certificate: Certificate,
+    /// Who is to hold it.
+    pub holder: Holder,
+    /// By what right.
+    pub proof: Proof,
+    /// Under which of the installation's values the server remembers it as its own.
+    pub credential: Option<(String, Credential)>,
+    /// Who did it.
+    pub details: Details,
+    /// Now.
+    pub at: Timestamp,
+}
+
+/// Who is to hold a certificate.
+#[derive(Debug)]
+pub enum Holder {
+    /// The installation itself: an OCSP responder.
+    Installation,
+    /// A subject that is known.
+    Known(SubjectId),
+    /// A subject that registers by an open token, under a name that nobody holds a certificate for.
+    ByName(Box<Subject>),
+}
+
+/// By what right a certificate is issued.
+#[derive(Debug, Clone, Copy)]
+pub enum Proof {
+    /// The server itself does it.
+    Installation,
+    /// An enrollment token or invitation.
+    Token(TokenId),
+    /// The certificate that it renews.
+    Current(fleetmark_domain::Serial),
+    /// Root's rights on the server's machine: all earlier certificates end.
+    Rescue,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub enum Recorded {
+    /// Recorded; it may be given out.
+    New(Certificate),
+    /// The key has this certificate already; the new one must be forgotten.
+    Existing(Certificate),
+}
+
+impl Act for RecordCertificate {
+    type Outcome = Recorded;
+
+    fn ledgers(&self) -> Vec<LedgerName> {
+        vec![self.certificate.ledger.clone()]
+    }
+
+    fn perform(&self, transaction: &mut Transaction<'_>) -> Result<Recorded, StoreError> {
+        if let Some(existing) = transaction.rows.certificate_by_key(&self.certificate.key_hash)? {
+            return Ok(Recorded::Existing(existing));
+        }
+        let token = self.check_proof(transaction)?;
+        let subject = self.check_holder(transaction)?;
+        let earlier = match &subject {
+            Some(subject) => self.check_earlier(transaction, subject)?,
+            None => Vec::new(),
+        };
+
+        let subject = match subject {
+            Some(subject) if subject.id == 0 => Some(self.register(transaction, subject)?),
+            known => known,
+        };
+        set_standing(transaction, &earlier, Standing::Revoked(RevocationReason::Superseded), self.at, Some(&self.details))?;
+        if let Some(token) = token {
+            transaction.rows.set_token_state(&Token { state: TokenState::Reserved(self.certificate.key_hash), ..token })?;
+        }
+        if let Some((name, credential)) = &self.credential {
+            transaction.rows.set_value(name, &credential.encode())?;
+        }
+        Ok(Recorded::New(self.write(transaction, subject)?))
+    }
+}
+
+impl RecordCertificate {
+    /// Checks the proof; returns the token to reserve.
+    fn check_proof(&self, transaction: &mut Transaction<'_>) -> Result<Option<Token>, StoreError> {
+        match self.proof {
+            Proof::Installation | Proof::Rescue => Ok(None),
+            Proof::Token(id) => {
+                let token = transaction.rows.token(&id)?.ok_or(Refusal::TokenUnknown)?;
+                token_admits(&token, self.certificate.key_hash, self.at)?;
+                Ok(Some(token))
+            }
+            Proof::Current(serial) => {
+                let id = certificate_id(serial.epoch(), serial.index());
+                let current = transaction.rows.certificate(id)?.ok_or(Refusal::NotOnLedger)?;
+                match current.standing {
+                    Standing::Good => Ok(None),
+                    Standing::Superseded => Err(Refusal::Superseded.into()),
+                    Standing::Held => Err(Refusal::Held.into()),
+                    Standing::Quarantined => Err(Refusal::Quarantined.into()),
+                    Standing::Unconfirmed | Standing::Revoked(_) => Err(Refusal::Revoked.into()),
+                }
+            }
+        }
+    }
+
+    /// Finds the holder. A new one comes back with id 0.
+    fn check_holder(&self, transaction: &mut Transaction<'_>) -> Result<Option<Subject>, StoreError> {
+        let subject = match &self.holder {
+            Holder::Installation => return Ok(None),
+            Holder::Known(id) => transaction.rows.subject(*id)?.ok_or(Refusal::DeviceUnknown)?,
+            Holder::ByName(new) => {
+                match transaction.rows.subject_by_name(new.kind, new.fleet.as_ref(), &new.name.folded())? {
+                    // An open token must not take over a name that somebody holds a certificate for.
+                    Some(known) if known.last_generation > 0 || known.name != new.name => return Err(Refusal::NameTaken.into()),
+                    Some(known) => known,
+                    None => (**new).clone(),
+                }
+            }
+        };
+        if subject.state == SubjectState::Out {
+            return Err(Refusal::IdentityOut.into());
+        }
+        if let Some(fleet) = &subject.fleet
+            && !transaction.rows.fleet(fleet)?.ok_or(Refusal::FleetUnknown)?.open
+        {
+            return Err(Refusal::FleetClosed.into());
+        }
+        Ok(Some(subject))
+    }
+
+    /// The earlier certificates that end by this one: an unconfirmed one, and after a rescue all.
+    /// A suspended holder gets no new certificate.
+    fn check_earlier(&self, transaction: &mut Transaction<'_>, subject: &Subject) -> Result<Vec<Certificate>, StoreError> {
+        if subject.last_generation == 0 {
+            return Ok(Vec::new());
+        }
+        let live = transaction.rows.live_certificates_of(subject.id)?;
+        let rescue = matches!(self.proof, Proof::Rescue);
+        if !rescue && live.iter().any(|certificate| certificate.standing == Standing::Held) {
+            return Err(Refusal::Held.into());
+        }
+        Ok(live.into_iter().filter(|certificate| rescue || certificate.standing == Standing::Unconfirmed).collect())
+    }
+
+    fn register(&self, transaction: &mut Transaction<'_>, subject: Subject) -> Result<Subject, StoreError> {
+        let id = transaction.rows.insert_subject(&subject)?;
+        let registered = Event::Registered { subject: id, kind: subject.kind };
+        transaction.append(&self.certificate.ledger, self.at, registered, Some(&self.details))?;
+        Ok(Subject { id, ..subject })
+    }
+
+    fn write(&self, transaction: &mut Transaction<'_>, subject: Option<Subject>) -> Result<Certificate, StoreError> {
+        let mut certificate = self.certificate.clone();
+        if let Some(mut subject) = subject {
+            subject.last_generation = subject.last_generation.saturating_add(1);
+            certificate.subject = Some(subject.id);
+            certificate.generation = subject.last_generation;
+            if certificate.standing == Standing::Good {
+                super::confirm::succeed(transaction, &mut subject, &certificate, self.at)?;
+            }
+            transaction.rows.advance_subject(&subject)?;
+        }
+        certificate.position = transaction.append(&certificate.ledger, self.at, issued(&certificate), Some(&self.details))?;
+        transaction.rows.insert_certificate(&certificate)?;
+        Ok(certificate)
+    }
+}
+
+/// Whether a token admits this key now.
+///
+/// # Errors
+/// `TokenWithdrawn`, `TokenExpired`, `TokenUsed`, `TokenBoundToOtherKey`.
+pub fn token_admits(token: &Token, key: fleetmark_domain::KeyHash, at: Timestamp) -> Result<(), Refusal> {
+    match token.state {
+        TokenState::Withdrawn => Err(Refusal::TokenWithdrawn),
+        TokenState::Fresh if token.expires_at <= at => Err(Refusal::TokenExpired),
+        TokenState::Fresh => Ok(()),
+        TokenState::Reserved(bound) | TokenState::Used(bound) if bound == key => Ok(()),
+        TokenState::Reserved(_) => Err(Refusal::TokenBoundToOtherKey),
+        TokenState::Used(_) => Err(Refusal::TokenUsed),
+    }
+}

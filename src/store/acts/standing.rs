@@ -1,0 +1,244 @@
+//! Revoke, hold, release, put out; the lapse of what was never confirmed.
+
+use fleetmark_domain::{Kind, LedgerName, Refusal, RevocationReason, Role, Serial, Standing, Timestamp};
+use fleetmark_ledger::details::Details;
+use fleetmark_ledger::entry::{Event, IndexSet};
+
+use super::confirm::settle;
+use crate::store::model::{Certificate, Subject, SubjectId, SubjectState};
+use crate::store::rows::{StandingUpdate, certificate_id};
+use crate::store::transaction::Transaction;
+use crate::store::{Act, Lane, StoreError};
+
+/// The most ranges of one entry's index set; keeps entries far below their limit.
+const MAX_RANGES: usize = 2_000;
+
+/// Sets the standing of certificates of one ledger, with one entry for them all (more, beyond 2,000 ranges).
+/// The caller checked that each may change so. Returns the position of the first entry.
+pub(super) fn set_standing(
+    transaction: &mut Transaction<'_>,
+    certificates: &[Certificate],
+    standing: Standing,
+    at: Timestamp,
+    details: Option<&Details>,
+) -> Result<Option<u64>, StoreError> {
+    let Some(first) = certificates.first() else { return Ok(None) };
+    let ledger = first.ledger.clone();
+    for certificate in certificates {
+        transaction.rows.update_standing(&StandingUpdate { serial: certificate.serial, standing, at })?;
+    }
+    let position = transaction.position(&ledger)?;
+    let places = certificates.iter().map(|certificate| (certificate.serial.epoch(), certificate.serial.index()));
+    for certificates in IndexSet::from_certificates(places).split(MAX_RANGES) {
+        transaction.append(&ledger, at, Event::StandingChanged { standing, certificates }, details)?;
+    }
+    Ok(Some(position))
+}
+
+/// What to change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// To this standing: held or revoked.
+    To(Standing),
+    /// Out of hold or quarantine.
+    Release,
+}
+
+/// Of which certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// This one; a change that its standing does not allow is refused.
+    Certificate(Serial),
+    /// All of this subject's that the change applies to.
+    Subject(SubjectId),
+}
+
+/// Changes the standing of a subject's certificates.
+#[derive(Debug)]
+pub struct ChangeStanding {
+    /// Which.
+    pub scope: Scope,
+    /// Their ledger.
+    pub ledger: LedgerName,
+    /// What.
+    pub change: Change,
+    /// Who did it, and why.
+    pub details: Details,
+    /// Now.
+    pub at: Timestamp,
+}
+
+/// What was changed.
+#[derive(Debug)]
+pub struct StandingChanged {
+    /// The certificates as they are now; empty where all were so already.
+    pub certificates: Vec<Certificate>,
+    /// Where it is written.
+    pub position: Option<u64>,
+}
+
+impl Act for ChangeStanding {
+    type Outcome = StandingChanged;
+
+    fn lane(&self) -> Lane {
+        if self.change == Change::Release { Lane::Ordinary } else { Lane::Urgent }
+    }
+
+    fn ledgers(&self) -> Vec<LedgerName> {
+        vec![self.ledger.clone()]
+    }
+
+    fn perform(&self, transaction: &mut Transaction<'_>) -> Result<StandingChanged, StoreError> {
+        let affected = self.affected(transaction)?;
+        let standing = match self.change {
+            Change::To(standing) => standing,
+            Change::Release => return self.release(transaction, affected),
+        };
+        let position = set_standing(transaction, &affected, standing, self.at, Some(&self.details))?;
+        let certificates =
+            affected.into_iter().map(|certificate| Certificate { standing, changed_at: self.at, ..certificate }).collect();
+        Ok(StandingChanged { certificates, position })
+    }
+}
+
+impl ChangeStanding {
+    fn applies_to(&self, standing: Standing) -> bool {
+        match self.change {
+            Change::To(next) => standing.may_become(next),
+            Change::Release => matches!(standing, Standing::Held | Standing::Quarantined),
+        }
+    }
+
+    fn is_done(&self, standing: Standing) -> bool {
+        match self.change {
+            Change::To(Standing::Revoked(_)) => matches!(standing, Standing::Revoked(_)),
+            Change::To(next) => standing == next,
+            Change::Release => standing == Standing::Good,
+        }
+    }
+
+    fn affected(&self, transaction: &mut Transaction<'_>) -> Result<Vec<Certificate>, StoreError> {
+        match self.scope {
+            Scope::Certificate(serial) => {
+                let id = certificate_id(serial.epoch(), serial.index());
+                let found = transaction.rows.certificate(id)?.filter(|certificate| certificate.serial == serial);
+                let certificate = found.ok_or(Refusal::NotFound)?;
+                if self.is_done(certificate.standing) {
+                    Ok(Vec::new())
+                } else if self.applies_to(certificate.standing) {
+                    Ok(vec![certificate])
+                } else {
+                    Err(Refusal::TransitionNotAllowed.into())
+                }
+            }
+            Scope::Subject(id) => {
+                let live = transaction.rows.live_certificates_of(id)?;
+                Ok(live.into_iter().filter(|certificate| self.applies_to(certificate.standing)).collect())
+            }
+        }
+    }
+
+    /// Releases; one that was suspended before it was confirmed is confirmed by it.
+    fn release(&self, transaction: &mut Transaction<'_>, affected: Vec<Certificate>) -> Result<StandingChanged, StoreError> {
+        let mut holders = Vec::new();
+        for certificate in &affected {
+            let holder = certificate.subject.ok_or(Refusal::TransitionNotAllowed)?;
+            let holder = transaction.rows.subject(holder)?.ok_or(Refusal::DeviceUnknown)?;
+            if holder.state == SubjectState::Out {
+                return Err(Refusal::IdentityOut.into());
+            }
+            holders.push(holder);
+        }
+        let position = set_standing(transaction, &affected, Standing::Good, self.at, Some(&self.details))?;
+        let mut certificates = Vec::new();
+        for (certificate, holder) in affected.into_iter().zip(holders) {
+            let good = Certificate { standing: Standing::Good, changed_at: self.at, ..certificate };
+            if good.generation > holder.confirmed_generation {
+                settle(transaction, holder, &good, self.at)?;
+            }
+            certificates.push(good);
+        }
+        Ok(StandingChanged { certificates, position })
+    }
+}
+
+/// Puts a subject out for good, and revokes its certificates.
+#[derive(Debug)]
+pub struct PutOut {
+    /// Whom.
+    pub subject: SubjectId,
+    /// Its ledger.
+    pub ledger: LedgerName,
+    /// The reason.
+    pub reason: RevocationReason,
+    /// Who did it, and why.
+    pub details: Details,
+    /// Now.
+    pub at: Timestamp,
+}
+
+impl Act for PutOut {
+    type Outcome = Subject;
+
+    fn lane(&self) -> Lane {
+        Lane::Urgent
+    }
+
+    fn ledgers(&self) -> Vec<LedgerName> {
+        vec![self.ledger.clone()]
+    }
+
+    fn perform(&self, transaction: &mut Transaction<'_>) -> Result<Subject, StoreError> {
+        let subject = transaction.rows.subject(self.subject)?.ok_or(Refusal::NotFound)?;
+        if subject.state == SubjectState::Out {
+            return Ok(subject);
+        }
+        if subject.kind == Kind::Operator && subject.role == Some(Role::Owner) && transaction.rows.owners()? <= 1 {
+            return Err(Refusal::LastOwner.into());
+        }
+        let revoked = Standing::Revoked(self.reason);
+        let mut live = transaction.rows.live_certificates_of(subject.id)?;
+        live.retain(|certificate| certificate.standing.may_become(revoked));
+        let out = Subject { state: SubjectState::Out, version: subject.version + 1, ..subject };
+        transaction.rows.update_subject(&out)?;
+        transaction.append(&self.ledger, self.at, Event::Changed { subject: out.id }, Some(&self.details))?;
+        set_standing(transaction, &live, revoked, self.at, Some(&self.details))?;
+        Ok(out)
+    }
+}
+
+/// Revokes certificates whose time to be confirmed is over.
+#[derive(Debug)]
+pub struct RevokeLapsed {
+    /// Which; those that were confirmed meanwhile are passed over.
+    pub serials: Vec<Serial>,
+    /// Their ledger.
+    pub ledger: LedgerName,
+    /// The server itself.
+    pub details: Details,
+    /// Now.
+    pub at: Timestamp,
+}
+
+impl Act for RevokeLapsed {
+    type Outcome = usize;
+
+    fn lane(&self) -> Lane {
+        Lane::Urgent
+    }
+
+    fn ledgers(&self) -> Vec<LedgerName> {
+        vec![self.ledger.clone()]
+    }
+
+    fn perform(&self, transaction: &mut Transaction<'_>) -> Result<usize, StoreError> {
+        let mut lapsed = Vec::new();
+        for serial in &self.serials {
+            let certificate = transaction.rows.certificate(certificate_id(serial.epoch(), serial.index()))?;
+            lapsed.extend(certificate.filter(|certificate| certificate.has_lapsed(self.at)));
+        }
+        let revoked = Standing::Revoked(RevocationReason::CessationOfOperation);
+        set_standing(transaction, &lapsed, revoked, self.at, Some(&self.details))?;
+        Ok(lapsed.len())
+    }
+}

@@ -1,0 +1,108 @@
+//! Devices, gateways, services and operators are registered and change.
+
+use fleetmark_domain::{Kind, LedgerName, Refusal, Role, Timestamp};
+use fleetmark_ledger::details::Details;
+use fleetmark_ledger::entry::Event;
+
+use super::{Repeatable, made_before, remember};
+use crate::store::model::{Subject, SubjectState, Token};
+use crate::store::transaction::Transaction;
+use crate::store::{Act, StoreError};
+
+/// Registers a subject, with its invitation where it has one.
+#[derive(Debug)]
+pub struct Register {
+    /// Who; its id is set here.
+    pub subject: Subject,
+    /// The invitation; its subject is set here.
+    pub invitation: Option<Token>,
+    /// For a repeat.
+    pub repeatable: Option<Repeatable>,
+    /// Who did it.
+    pub details: Details,
+    /// Now.
+    pub at: Timestamp,
+}
+
+/// The ledger that a subject's entries stand in.
+pub fn ledger_of(subject: &Subject) -> LedgerName {
+    LedgerName::from(subject.fleet.as_ref())
+}
+
+impl Act for Register {
+    type Outcome = Subject;
+
+    fn ledgers(&self) -> Vec<LedgerName> {
+        vec![ledger_of(&self.subject)]
+    }
+
+    fn perform(&self, transaction: &mut Transaction<'_>) -> Result<Subject, StoreError> {
+        let Subject { kind, fleet, name, .. } = &self.subject;
+        let known = transaction.rows.subject_by_name(*kind, fleet.as_ref(), &name.folded())?;
+        match (made_before(transaction.rows, self.repeatable.as_ref())?, known) {
+            (Some(_), Some(known)) => return Ok(known),
+            (Some(_), None) => return Err(Refusal::NotFound.into()),
+            (None, Some(_)) => return Err(Refusal::NameTaken.into()),
+            (None, None) => {}
+        }
+        if let Some(fleet) = fleet
+            && transaction.rows.fleet(fleet)?.is_none()
+        {
+            return Err(Refusal::FleetUnknown.into());
+        }
+        let id = transaction.rows.insert_subject(&self.subject)?;
+        transaction.append(
+            &ledger_of(&self.subject),
+            self.at,
+            Event::Registered { subject: id, kind: *kind },
+            Some(&self.details),
+        )?;
+        if let Some(invitation) = &self.invitation {
+            transaction.rows.insert_token(&Token { subject: Some(id), ..invitation.clone() })?;
+        }
+        remember(transaction.rows, self.repeatable.as_ref())?;
+        Ok(Subject { id, ..self.subject.clone() })
+    }
+}
+
+/// Changes a subject's record.
+#[derive(Debug)]
+pub struct ChangeSubject {
+    /// The record as it is to be; its version is the one that was read.
+    pub subject: Subject,
+    /// Who did it.
+    pub details: Details,
+    /// Now.
+    pub at: Timestamp,
+}
+
+impl Act for ChangeSubject {
+    type Outcome = Subject;
+
+    fn ledgers(&self) -> Vec<LedgerName> {
+        vec![ledger_of(&self.subject)]
+    }
+
+    fn perform(&self, transaction: &mut Transaction<'_>) -> Result<Subject, StoreError> {
+        let current = transaction.rows.subject(self.subject.id)?.ok_or(Refusal::NotFound)?;
+        if current.version != self.subject.version {
+            return Err(Refusal::EtagMismatch.into());
+        }
+        let is_owner = |subject: &Subject| {
+            subject.kind == Kind::Operator && subject.role == Some(Role::Owner) && subject.state != SubjectState::Out
+        };
+        if is_owner(&current) && !is_owner(&self.subject) && transaction.rows.owners()? <= 1 {
+            return Err(Refusal::LastOwner.into());
+        }
+        let changed = Subject {
+            version: current.version + 1,
+            last_generation: current.last_generation,
+            confirmed_generation: current.confirmed_generation,
+            state: current.state,
+            ..self.subject.clone()
+        };
+        transaction.rows.update_subject(&changed)?;
+        transaction.append(&ledger_of(&changed), self.at, Event::Changed { subject: changed.id }, Some(&self.details))?;
+        Ok(changed)
+    }
+}

@@ -1,0 +1,167 @@
+//! The tables, as diesel sees them: the same in both backends.
+
+diesel::table! {
+    installation (name) {
+        name -> Text,
+        value -> Binary,
+    }
+}
+
+diesel::table! {
+    fleets (name) {
+        name -> Text,
+        open -> Bool,
+        profile -> Text,
+        unconfirmed_ttl -> Nullable<BigInt>,
+        list_superseded -> Bool,
+        list_quarantined -> Bool,
+        max_age -> BigInt,
+        created_at -> BigInt,
+        version -> BigInt,
+    }
+}
+
+diesel::table! {
+    authorities (id) {
+        id -> BigInt,
+        kind -> SmallInt,
+        fleet -> Text,
+        state -> SmallInt,
+        key_label -> Text,
+        certificate -> Binary,
+        issuer -> Nullable<BigInt>,
+        created_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    epochs (number) {
+        number -> BigInt,
+        authority -> BigInt,
+        opened_at -> BigInt,
+        closed_at -> Nullable<BigInt>,
+        next_index -> BigInt,
+    }
+}
+
+diesel::table! {
+    leases (id) {
+        id -> BigInt,
+        length -> BigInt,
+        expires_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    subjects (id) {
+        id -> BigInt,
+        kind -> SmallInt,
+        fleet -> Text,
+        name -> Text,
+        folded -> Text,
+        state -> SmallInt,
+        role -> Nullable<SmallInt>,
+        grants -> Nullable<Text>,
+        dns_names -> Text,
+        addresses -> Text,
+        attributes -> Text,
+        last_generation -> BigInt,
+        confirmed_generation -> BigInt,
+        created_at -> BigInt,
+        version -> BigInt,
+    }
+}
+
+diesel::table! {
+    certificates (id) {
+        id -> BigInt,
+        serial -> Binary,
+        authority -> BigInt,
+        subject -> Nullable<BigInt>,
+        generation -> BigInt,
+        key_hash -> Binary,
+        fingerprint -> Binary,
+        standing -> SmallInt,
+        reason -> Nullable<SmallInt>,
+        not_before -> BigInt,
+        not_after -> BigInt,
+        renew_after -> BigInt,
+        confirm_before -> Nullable<BigInt>,
+        issued_at -> BigInt,
+        changed_at -> BigInt,
+        ledger -> Text,
+        position -> BigInt,
+        token -> Nullable<Binary>,
+        der -> Binary,
+    }
+}
+
+diesel::table! {
+    tokens (id) {
+        id -> Binary,
+        secret_hash -> Binary,
+        kind -> SmallInt,
+        fleet -> Text,
+        subject -> Nullable<BigInt>,
+        state -> SmallInt,
+        key_hash -> Nullable<Binary>,
+        expires_at -> BigInt,
+        created_at -> BigInt,
+        created_by -> BigInt,
+        note -> Text,
+    }
+}
+
+diesel::table! {
+    ledgers (name) {
+        name -> Text,
+        origin -> Text,
+        key_label -> Text,
+        key -> Binary,
+        size -> BigInt,
+        root -> Binary,
+        frontier -> Binary,
+    }
+}
+
+diesel::table! {
+    ledger_entries (ledger, position) {
+        ledger -> Text,
+        position -> BigInt,
+        entry -> Binary,
+        details -> Nullable<Binary>,
+    }
+}
+
+diesel::table! {
+    ledger_nodes (ledger, level, place) {
+        ledger -> Text,
+        level -> SmallInt,
+        place -> BigInt,
+        hash -> Binary,
+    }
+}
+
+diesel::table! {
+    crls (authority) {
+        authority -> BigInt,
+        number -> BigInt,
+        this_update -> BigInt,
+        next_update -> BigInt,
+        position -> BigInt,
+        der -> Binary,
+    }
+}
+
+diesel::table! {
+    remembered (subject, key) {
+        subject -> BigInt,
+        key -> Text,
+        request_hash -> Binary,
+        resource -> Text,
+        at -> BigInt,
+    }
+}
+
+// Certificates are looked for by their subject's kind.
+diesel::allow_tables_to_appear_in_same_query!(certificates, subjects);

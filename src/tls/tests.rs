@@ -1,0 +1,361 @@
+//! Handshakes in memory, against certificates that rcgen made: the encoder of our own room is not judged here.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use fleetmark_domain::{Kind, Refusal};
+use fleetmark_ledger::entry::AuthorityKind;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, date_time_ymd,
+};
+use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::crypto::ring::default_provider;
+use rustls::server::ServerSessionMemoryCache;
+use rustls::sign::CertifiedKey;
+use rustls::{
+    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConfig, ServerConnection, SignatureScheme,
+    SupportedProtocolVersion, version,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+
+use super::{Doors, Trust, admin_door, certified_key, device_door};
+use crate::pki::issue::facts;
+
+const VERSIONS: [&SupportedProtocolVersion; 2] = [&version::TLS12, &version::TLS13];
+
+struct Authority {
+    certificate: CertificateDer<'static>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+#[derive(Clone)]
+struct Leaf {
+    certificate: CertificateDer<'static>,
+    key: Vec<u8>,
+}
+
+fn named(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.not_before = date_time_ymd(2020, 1, 1);
+    params.not_after = date_time_ymd(2090, 1, 1);
+    params
+}
+
+fn ca(name: &str) -> CertificateParams {
+    let mut params = named(name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+fn authority(params: CertificateParams) -> Authority {
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap().der().clone();
+    Authority { certificate, issuer: Issuer::new(params, key) }
+}
+
+fn client() -> CertificateParams {
+    let mut params = named("sensor-01");
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.use_authority_key_identifier_extension = true;
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params
+}
+
+fn leaf(authority: &Authority, params: &CertificateParams) -> Leaf {
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, &authority.issuer).unwrap().der().clone();
+    Leaf { certificate, key: key.serialize_der() }
+}
+
+/// Two authorities, and the doors that trust them.
+struct Stage {
+    devices: Authority,
+    operators: Authority,
+    doors: Doors,
+    roots: Arc<RootCertStore>,
+}
+
+const DEVICES: u32 = 3;
+const OPERATORS: u32 = 5;
+
+impl Stage {
+    fn new() -> Self {
+        let (devices, operators) = (authority(ca("devices")), authority(ca("operators")));
+        let server = authority(ca("server"));
+        let mut roots = RootCertStore::empty();
+        roots.add(server.certificate.clone()).unwrap();
+        let trust = ArcSwap::from_pointee(trust(&devices, &operators));
+        let certificate = ArcSwap::from_pointee(server_certificate(&server));
+        Self { devices, operators, doors: Doors { trust: trust.into(), certificate: certificate.into() }, roots: roots.into() }
+    }
+
+    fn client(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
+        ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(Arc::clone(&self.roots))
+    }
+
+    fn client_with(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        chain: Vec<CertificateDer<'static>>,
+        key: &[u8],
+    ) -> ClientConfig {
+        let key = PrivateKeyDer::Pkcs8(key.to_vec().into());
+        self.client(versions).with_client_auth_cert(chain, key).unwrap()
+    }
+
+    fn try_leaf(&self, door: ServerConfig, leaf: &Leaf, version: &'static SupportedProtocolVersion) -> Result<(), String> {
+        let client = self.client_with(&[version], vec![leaf.certificate.clone()], &leaf.key);
+        handshake(&Arc::new(client), &Arc::new(door)).map(|_| ())
+    }
+
+    fn verdict(&self, leaf: &Leaf, kind: Option<Kind>) -> Result<u32, Refusal> {
+        let algorithms = default_provider().signature_verification_algorithms;
+        self.doors.trust.load().verify(&leaf.certificate, kind, algorithms, UnixTime::now())
+    }
+}
+
+fn trust(devices: &Authority, operators: &Authority) -> Trust {
+    Trust::from_authorities(&[
+        (DEVICES, AuthorityKind::Of(Kind::Device), devices.certificate.to_vec()),
+        (OPERATORS, AuthorityKind::Of(Kind::Operator), operators.certificate.to_vec()),
+    ])
+    .unwrap()
+}
+
+fn server_certificate(authority: &Authority) -> CertifiedKey {
+    let mut params = client();
+    params.subject_alt_names = vec![rcgen::SanType::DnsName("localhost".try_into().unwrap())];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let leaf = leaf(authority, &params);
+    certified_key(vec![leaf.certificate], &leaf.key).unwrap()
+}
+
+/// A handshake, and an octet from the server, so that a TLS 1.3 client learns of a refusal that comes after its own
+/// part was done.
+fn handshake(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>) -> Result<(ClientConnection, ServerConnection), String> {
+    let mut client = ClientConnection::new(Arc::clone(client), ServerName::try_from("localhost").unwrap()).unwrap();
+    let mut server = ServerConnection::new(Arc::clone(server)).unwrap();
+    let mut refused = None;
+    for _ in 0..12 {
+        let mut wire = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut wire).unwrap();
+        }
+        server.read_tls(&mut wire.as_slice()).unwrap();
+        if let Err(error) = server.process_new_packets() {
+            refused = Some(error.to_string());
+        }
+        if refused.is_none() && !server.is_handshaking() {
+            server.writer().write_all(b"x").unwrap();
+        }
+        let mut wire = Vec::new();
+        while server.wants_write() {
+            server.write_tls(&mut wire).unwrap();
+        }
+        client.read_tls(&mut wire.as_slice()).unwrap();
+        client.process_new_packets().map_err(|error| error.to_string())?;
+        if let Some(refused) = refused {
+            return Err(refused);
+        }
+        let mut octet = [0];
+        if client.reader().read(&mut octet).is_ok_and(|read| read > 0) {
+            return Ok((client, server));
+        }
+    }
+    Err("no end".to_owned())
+}
+
+#[test]
+fn a_device_is_let_in_with_its_leaf_alone_or_with_a_chain() {
+    let stage = Stage::new();
+    let device = leaf(&stage.devices, &client());
+    for version in VERSIONS {
+        stage.try_leaf(device_door(&stage.doors).unwrap(), &device, version).unwrap();
+        let chain = vec![device.certificate.clone(), stage.devices.certificate.clone()];
+        let client = stage.client_with(&[version], chain, &device.key);
+        let (_, server) = handshake(&Arc::new(client), &Arc::new(device_door(&stage.doors).unwrap())).unwrap();
+        let peer = facts(&server.peer_certificates().unwrap()[0]).unwrap();
+        assert_eq!(stage.doors.trust.load().authority(&peer), Some(DEVICES));
+    }
+}
+
+#[test]
+fn nobody_in_particular_comes_through_the_device_door_and_not_through_the_admin_door() {
+    let stage = Stage::new();
+    for version in VERSIONS {
+        let anonymous = Arc::new(stage.client(&[version]).with_no_client_auth());
+        handshake(&anonymous, &Arc::new(device_door(&stage.doors).unwrap())).unwrap();
+        let refused = handshake(&anonymous, &Arc::new(admin_door(&stage.doors).unwrap())).unwrap_err();
+        assert!(refused.contains("HandshakeFailure") || refused.contains("CertificateRequired"), "{refused}");
+    }
+}
+
+#[test]
+fn the_admin_door_is_the_operators_alone() {
+    let stage = Stage::new();
+    let (device, operator) = (leaf(&stage.devices, &client()), leaf(&stage.operators, &client()));
+    assert_eq!(stage.verdict(&device, Some(Kind::Operator)), Err(Refusal::WrongKind));
+    for version in VERSIONS {
+        stage.try_leaf(admin_door(&stage.doors).unwrap(), &operator, version).unwrap();
+        stage.try_leaf(device_door(&stage.doors).unwrap(), &operator, version).unwrap();
+        stage.try_leaf(admin_door(&stage.doors).unwrap(), &device, version).unwrap_err();
+    }
+}
+
+#[test]
+fn each_refusal_has_its_name() {
+    let stage = Stage::new();
+    let foreign = authority(ca("devices"));
+    let changed = |change: fn(&mut CertificateParams)| {
+        let mut params = client();
+        change(&mut params);
+        leaf(&stage.devices, &params)
+    };
+    let expired = changed(|params| params.not_after = date_time_ymd(2021, 1, 1));
+    let early = changed(|params| params.not_before = date_time_ymd(2089, 1, 1));
+    let server = changed(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]);
+    let anonymous = changed(|params| params.use_authority_key_identifier_extension = false);
+    let below = changed(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
+    let cases = [
+        (leaf(&foreign, &client()), Refusal::CertificateForeign),
+        (expired, Refusal::CertificateExpired),
+        (early, Refusal::CertificateNotYetValid),
+        (server, Refusal::WrongKind),
+        (anonymous, Refusal::CertificateForeign),
+        (below, Refusal::WrongKind),
+    ];
+    for (leaf, refusal) in cases {
+        assert_eq!(stage.verdict(&leaf, None), Err(refusal));
+        for version in VERSIONS {
+            let recorder = PrometheusBuilder::new().build_recorder();
+            let door = device_door(&stage.doors).unwrap();
+            metrics::with_local_recorder(&recorder, || stage.try_leaf(door, &leaf, version)).unwrap_err();
+            let line = format!("fleetmark_handshake_refused_total{{door=\"device\",code=\"{}\"}} 1", refusal.code());
+            assert!(recorder.handle().render().contains(&line), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_forger_who_copies_our_key_identifier_is_foreign() {
+    let stage = Stage::new();
+    let mut params = ca("devices");
+    let key_id = facts(&stage.devices.certificate).unwrap().subject_key_id.unwrap();
+    params.key_identifier_method = rcgen::KeyIdMethod::PreSpecified(key_id.clone());
+    let forged = leaf(&authority(params), &client());
+    assert_eq!(facts(&forged.certificate).unwrap().authority_key_id, Some(key_id));
+    assert_eq!(stage.verdict(&forged, None), Err(Refusal::CertificateForeign));
+    stage.try_leaf(device_door(&stage.doors).unwrap(), &forged, &version::TLS13).unwrap_err();
+}
+
+#[test]
+fn what_an_ended_authority_signed_is_refused() {
+    let mut params = ca("devices");
+    params.not_after = date_time_ymd(2021, 1, 1);
+    let (devices, operators) = (authority(params), authority(ca("operators")));
+    let stage = Stage::new();
+    stage.doors.trust.store(Arc::new(trust(&devices, &operators)));
+    assert_eq!(stage.verdict(&leaf(&devices, &client()), None), Err(Refusal::CertificateExpired));
+}
+
+#[test]
+fn an_authoritys_own_certificate_is_no_clients() {
+    let stage = Stage::new();
+    let own = Leaf { certificate: stage.devices.certificate.clone(), key: Vec::new() };
+    assert!(stage.verdict(&own, None).is_err());
+}
+
+#[test]
+fn a_swap_of_trust_counts_at_the_next_handshake() {
+    let stage = Stage::new();
+    let door = device_door(&stage.doors).unwrap();
+    let device = leaf(&stage.devices, &client());
+    stage.try_leaf(door.clone(), &device, &version::TLS13).unwrap();
+    stage.doors.trust.store(Arc::new(Trust::default()));
+    stage.try_leaf(door, &device, &version::TLS13).unwrap_err();
+    assert_eq!(stage.doors.trust.load().authority(&facts(&device.certificate).unwrap()), None);
+}
+
+#[test]
+fn a_swap_of_the_servers_certificate_counts_at_the_next_handshake() {
+    let stage = Stage::new();
+    let door = Arc::new(device_door(&stage.doors).unwrap());
+    let anonymous = Arc::new(stage.client(&VERSIONS).with_no_client_auth());
+    handshake(&anonymous, &door).unwrap();
+    stage.doors.certificate.store(Arc::new(server_certificate(&stage.devices)));
+    assert!(handshake(&anonymous, &door).unwrap_err().contains("UnknownIssuer"));
+}
+
+/// Shows a certificate, and signs with a key of its own.
+#[derive(Debug)]
+struct Thief(Arc<CertifiedKey>);
+
+impl ResolvesClientCert for Thief {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_certificate_without_its_key_is_refused() {
+    let stage = Stage::new();
+    let device = leaf(&stage.devices, &client());
+    let other = PrivateKeyDer::Pkcs8(KeyPair::generate().unwrap().serialize_der().into());
+    let key = default_provider().key_provider.load_private_key(other).unwrap();
+    let stolen = Arc::new(Thief(Arc::new(CertifiedKey::new(vec![device.certificate], key))));
+    for version in VERSIONS {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let thief = Arc::new(stage.client(&[version]).with_client_cert_resolver(Arc::clone(&stolen) as _));
+        let door = Arc::new(device_door(&stage.doors).unwrap());
+        metrics::with_local_recorder(&recorder, || handshake(&thief, &door)).map(|_| ()).unwrap_err();
+        assert!(recorder.handle().render().contains("code=\"certificate_not_held\"} 1"));
+    }
+}
+
+#[test]
+fn nothing_is_resumed() {
+    let stage = Stage::new();
+    let device = leaf(&stage.devices, &client());
+    for version in VERSIONS {
+        let second = |door: ServerConfig| {
+            let mut client = stage.client_with(&[version], vec![device.certificate.clone()], &device.key);
+            client.resumption = Resumption::in_memory_sessions(8);
+            let (client, door) = (Arc::new(client), Arc::new(door));
+            handshake(&client, &door).unwrap();
+            let (client, _) = handshake(&client, &door).unwrap();
+            client.handshake_kind().unwrap()
+        };
+        assert_eq!(second(device_door(&stage.doors).unwrap()), HandshakeKind::Full);
+        assert_eq!(second(device_door(&stage.doors).unwrap()), HandshakeKind::Full);
+        // The same client does resume where it may: the test can fail.
+        let mut lax = device_door(&stage.doors).unwrap();
+        lax.session_storage = ServerSessionMemoryCache::new(8);
+        lax.send_tls13_tickets = 2;
+        assert_eq!(second(lax), HandshakeKind::Resumed);
+    }
+}
+
+#[test]
+fn a_key_that_is_not_the_certificates_is_refused() {
+    let stage = Stage::new();
+    let device = leaf(&stage.devices, &client());
+    let other = KeyPair::generate().unwrap().serialize_der();
+    assert!(certified_key(vec![device.certificate.clone()], &other).is_err());
+    assert!(certified_key(vec![device.certificate], b"no key").is_err());
+}
