@@ -1,19 +1,21 @@
 //! `up`, `init`, `serve`: configuration, logs and passphrase; all else is the server's.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
 use ring::rand::SystemRandom;
+use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::failure::{Failure, chain};
+use super::session::print;
 use crate::config::passphrase::{self, Passphrase, Source, Surroundings};
 use crate::config::{Config, DEFAULT_DATA_DIRECTORY, Layout, LogFormat, Overrides};
-use crate::server::{ServerError, Start, Summary};
-use crate::telemetry::clock::SystemClock;
-use crate::{server, telemetry};
+use crate::server::{self, ServerError, Start, Summary};
+use crate::telemetry::{self, clock::SystemClock};
 
 /// What a server is started with; the same keys as in `fleetmark.toml`, and stronger.
 #[derive(Debug, Default, Args)]
@@ -122,9 +124,12 @@ pub fn up(arguments: &ServerArguments) -> Result<(), Failure> {
         passphrase::read(&config, &surroundings, false)?
     };
     explain(&passphrase);
-    run(config, passphrase, |begin| async {
-        let shown = begin.config.clone();
-        server::up(begin, |summary| welcome(&shown, summary), stop_signal()).await
+    let told = Told::of(&config);
+    let start = start(config, passphrase)?;
+    run(async move {
+        let stop = stop()?;
+        let ready = |summary: &Summary| told.ready(summary, is_first);
+        server::up(start, ready, stop).await.map_err(|error| ended(&error))
     })
 }
 
@@ -139,15 +144,17 @@ pub fn init(arguments: &ServerArguments) -> Result<(), Failure> {
     }
     let config = arguments.prepare(true)?;
     let passphrase = passphrase::read(&config, &Surroundings::of_process(), true)?;
-    run(config, passphrase, |begin| async {
-        let shown = begin.config.clone();
-        let summary = server::init(begin).await?;
-        println!("An installation was made in {}.", shown.data.directory().display());
-        println!("Root fingerprint (SHA-256): {}", summary.root_fingerprint);
-        println!("First operator:             {}", shown.data.operator().display());
-        println!("Next: move keys/root-*.key.pem to a safe place, then `fleetmark serve --data {}`.", shown.data.directory().display());
-        Ok(())
-    })
+    let data = config.data.clone();
+    let start = start(config, passphrase)?;
+    let summary = run(async { server::init(start).await.map_err(|error| ended(&error)) })?;
+    print(&format!(
+        "The installation is in {}.\nRoot's SHA-256 fingerprint: {}\nFirst operator's profile: {}\n\
+         The root's key lies in {}: take it to a safe place before `fleetmark serve`.\n",
+        data.directory().display(),
+        summary.root_fingerprint,
+        data.operator().display(),
+        data.keys().display(),
+    ))
 }
 
 /// `fleetmark serve`
@@ -161,9 +168,89 @@ pub fn serve(arguments: &ServerArguments) -> Result<(), Failure> {
     }
     let config = arguments.prepare(false)?;
     let passphrase = passphrase::read(&config, &Surroundings::of_process(), false)?;
-    run(config, passphrase, |begin| async {
-        let shown = begin.config.clone();
-        server::serve(begin, |summary| serving(&shown, summary), stop_signal()).await
+    let told = Told::of(&config);
+    let start = start(config, passphrase)?;
+    run(async move {
+        let stop = stop()?;
+        let ready = |summary: &Summary| told.ready(summary, false);
+        server::serve(start, ready, stop).await.map_err(|error| ended(&error))
+    })
+}
+
+/// What people are told once the server is up.
+struct Told {
+    operator: PathBuf,
+    device: (String, SocketAddr),
+    admin: (String, SocketAddr),
+    public: (String, SocketAddr),
+    fleet: String,
+}
+
+impl Told {
+    fn of(config: &Config) -> Self {
+        let door = |address| (config.door_url(address), address);
+        Self {
+            operator: config.data.operator(),
+            device: door(config.doors.device),
+            admin: door(config.doors.admin),
+            public: (config.public_url.clone(), config.doors.public),
+            fleet: config.default_fleet.to_string(),
+        }
+    }
+
+    fn ready(&self, summary: &Summary, is_first: bool) {
+        let text = self.text(summary, is_first);
+        // Where standard output is closed there is nobody to tell, and the server serves all the same.
+        let _ = print(&text);
+    }
+
+    fn text(&self, summary: &Summary, is_first: bool) -> String {
+        let mut text = format!("Root's SHA-256 fingerprint: {}\n", summary.root_fingerprint);
+        for (name, (url, address)) in [("Device", &self.device), ("Admin", &self.admin), ("Public", &self.public)] {
+            text.push_str(&format!("{name} door: {url} (listens at {address})\n"));
+        }
+        if let Some(restored) = &summary.restored {
+            text.push_str(&format!(
+                "Restored from a backup of {}. What was issued, confirmed or revoked after that is not known here: revoke again what was \
+                 revoked since, and let devices that are refused enroll again.\n",
+                restored.backup.made_at
+            ));
+        }
+        if is_first {
+            let fleetmark = format!("{} --operator {}", program("fleetmark"), self.operator.display());
+            let (device, fleet) = (program("fleetmark-device"), &self.fleet);
+            text.push_str(&format!(
+                "\nThis is for a lab: the root's key lies on this machine, and this is no offline root.\n\
+                 Enroll a first device, in another terminal:\n  {fleetmark} token create --fleet {fleet} --device sensor-1\n  \
+                 {device} enroll --server {} --fleet {fleet} \\\n    --ca-fingerprint {} \\\n    --dir ./sensor-1 --token TOKEN\n\
+                 Look at it, and revoke it:\n  {fleetmark} device show --fleet {fleet} sensor-1\n  \
+                 {fleetmark} device revoke --fleet {fleet} sensor-1 --reason keyCompromise\n",
+                self.device.0, summary.root_fingerprint,
+            ));
+        }
+        text
+    }
+}
+
+fn start(config: Config, passphrase: Passphrase) -> Result<Start, Failure> {
+    let metrics = telemetry::metrics::install().map_err(|error| Failure::of(&error))?;
+    Ok(Start { config, passphrase: passphrase.secret, clock: Arc::new(SystemClock), metrics })
+}
+
+fn run<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = Builder::new_multi_thread().enable_all().build().map_err(|error| Failure::of(&error))?;
+    runtime.block_on(work)
+}
+
+/// Done when the process is asked to end: SIGTERM, or SIGINT from a terminal.
+fn stop() -> Result<impl Future<Output = ()>, Failure> {
+    let listen = |kind| signal(kind).map_err(|error| Failure::of(&error));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
     })
 }
 
@@ -172,83 +259,17 @@ fn explain(passphrase: &Passphrase) {
     if let Source::Made(path) = &passphrase.source {
         eprintln!(
             "A passphrase for the keys was made and lies beside them, in {}.\n\
-             Whoever copies this directory has the keys: good enough for a lab, and for nothing else. For production, run `init` \
-             with\n--passphrase-file, a systemd credential or FLEETMARK_PASSPHRASE, and keep it elsewhere.\n\
-             Keep a copy of this file in any case: no backup can be restored without it.",
+             Whoever copies this directory has the keys: good enough for a lab, and for nothing else. For production, run `init`\n\
+             with --passphrase-file, a systemd credential or FLEETMARK_PASSPHRASE, and keep it elsewhere.\n\
+             Keep a copy of this file in any case: no backup can be restored without it.\n",
             path.display()
         );
     }
 }
 
-/// Runs the server's part in a runtime of its own.
-fn run<F: Future<Output = Result<(), ServerError>>>(
-    config: Config,
-    passphrase: Passphrase,
-    part: impl FnOnce(Start) -> F,
-) -> Result<(), Failure> {
-    let metrics = telemetry::metrics::install().map_err(|error| Failure::of(&error))?;
-    let runtime = tokio::runtime::Runtime::new().map_err(|error| Failure::of(&error))?;
-    let begin = Start { config, passphrase: passphrase.secret, clock: Arc::new(SystemClock), metrics };
-    runtime.block_on(part(begin)).map_err(|error| {
-        let hint = Some("`fleetmark doctor` looks for what is wrong.");
-        Failure::Failed(chain(&error), hint)
-    })
+fn ended(error: &ServerError) -> Failure {
+    Failure::Failed(chain(error), Some("`fleetmark doctor` looks for what is wrong."))
 }
-
-/// SIGTERM, or SIGINT from the terminal.
-async fn stop_signal() {
-    let terminated = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            // Without the signal's stream its default stays: the process ends.
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = terminated => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
-    eprintln!("Stopping: requests in progress may end.");
-}
-
-/// Where the doors are.
-fn serving(config: &Config, summary: &Summary) {
-    println!("Fleetmark {} serves {}", env!("CARGO_PKG_VERSION"), config.trust_domain);
-    println!("  root fingerprint  {}", summary.root_fingerprint);
-    println!("  device door       {}  (on {})", config.door_url(config.doors.device), config.doors.device);
-    println!("  admin door        {}  (on {})", config.door_url(config.doors.admin), config.doors.admin);
-    println!("  public door       {}  (on {})", config.public_url, config.doors.public);
-    if let Some(restored) = &summary.restored {
-        println!("Restored from a backup of {}. Lost, if it happened after that: enrollments, confirmations, revocations,", restored.backup.made_at);
-        println!("tokens and records. Certificates issued after it are refused (not_on_ledger): those devices enroll again.");
-        for ledger in &restored.backup.ledgers {
-            println!("  ledger {:<16} was at {} entries", ledger.name, ledger.size);
-        }
-        println!("Revoke again what was revoked since, and withdraw tokens that were used since.");
-    }
-}
-
-/// What to do first.
-fn welcome(config: &Config, summary: &Summary) {
-    serving(config, summary);
-    let operator = config.data.operator();
-    let fleetmark = format!("{} --operator {}", program("fleetmark"), operator.display());
-    let fleet = &config.default_fleet;
-    println!();
-    println!("This is a lab: the root's key lies on this machine, which is no offline root. For production: `init`, then `serve`.");
-    println!();
-    println!("Enroll a first device, in another terminal:");
-    println!("  {fleetmark} token create --fleet {fleet} --device sensor-1");
-    println!("  {} enroll --server {} \\", program("fleetmark-device"), config.door_url(config.doors.device));
-    println!("    --ca-fingerprint {} \\", summary.root_fingerprint);
-    println!("    --dir ./sensor-1 --token TOKEN");
-    println!("Look at it, and revoke it:");
-    println!("  {fleetmark} device show --fleet {fleet} sensor-1");
-    println!("  {fleetmark} device revoke --fleet {fleet} sensor-1 --reason keyCompromise");
-}
-
 /// How a program of this build is called from where this one was: its path beside this one, or through cargo.
 fn program(name: &str) -> String {
     let beside = std::env::current_exe().ok().and_then(|this| Some(this.parent()?.join(name)));
