@@ -1,5 +1,7 @@
 //! `up`, `init`, `serve`: configuration, logs and passphrase; all else is the server's.
 
+#![expect(clippy::doc_markdown, reason = "clap shows the comments of arguments as they are")]
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -205,30 +207,26 @@ impl Told {
     }
 
     fn text(&self, summary: &Summary, is_first: bool) -> String {
-        let mut text = format!("Root's SHA-256 fingerprint: {}\n", summary.root_fingerprint);
-        for (name, (url, address)) in [("Device", &self.device), ("Admin", &self.admin), ("Public", &self.public)] {
-            text.push_str(&format!("{name} door: {url} (listens at {address})\n"));
-        }
+        let root = summary.root_fingerprint;
+        let mut parts = vec![format!("Root's SHA-256 fingerprint: {root}\n")];
+        let doors = [("Device", &self.device), ("Admin", &self.admin), ("Public", &self.public)];
+        parts.extend(doors.map(|(name, (url, address))| format!("{name} door: {url} (listens at {address})\n")));
         if let Some(restored) = &summary.restored {
-            text.push_str(&format!(
-                "Restored from a backup of {}. What was issued, confirmed or revoked after that is not known here: revoke again what was \
-                 revoked since, and let devices that are refused enroll again.\n",
+            parts.push(format!(
+                "Restored from a backup of {}. What was issued, confirmed or revoked after that is not known here: revoke\n\
+                 again what was revoked since, and let devices that are refused enroll again.\n",
                 restored.backup.made_at
             ));
         }
         if is_first {
-            text.push_str(&format!(
+            let (operator, fleet, device) = (self.operator.display(), &self.fleet, &self.device.0);
+            parts.push(format!(
                 "\nThis is for a lab: the root's key lies on this machine, and this is no offline root.\n\
-                 To enroll a first device:\n  fleetmark --operator {} token create --fleet {} --device sensor-01\n  \
-                 fleetmark-device enroll --server {} --ca-fingerprint {} --fleet {} --dir ./sensor-01 --token TOKEN\n",
-                self.operator.display(),
-                self.fleet,
-                self.device.0,
-                summary.root_fingerprint,
-                self.fleet,
+                 To enroll a first device:\n  fleetmark --operator {operator} token create --fleet {fleet} --device sensor-01\n  \
+                 fleetmark-device enroll --server {device} --ca-fingerprint {root} --fleet {fleet} --dir ./sensor-01 --token TOKEN\n"
             ));
         }
-        text
+        parts.concat()
     }
 }
 
