@@ -207,23 +207,27 @@ impl Told {
     }
 
     fn text(&self, summary: &Summary, is_first: bool) -> String {
-        let root = summary.root_fingerprint;
-        let mut parts = vec![format!("Root's SHA-256 fingerprint: {root}\n")];
-        let doors = [("Device", &self.device), ("Admin", &self.admin), ("Public", &self.public)];
-        parts.extend(doors.map(|(name, (url, address))| format!("{name} door: {url} (listens at {address})\n")));
+        let mut parts = vec![format!("Root's SHA-256 fingerprint: {}\n", summary.root_fingerprint)];
+        for (name, (url, address)) in [("Device", &self.device), ("Admin", &self.admin), ("Public", &self.public)] {
+            parts.push(format!("{name} door: {url} (listens at {address})\n"));
+        }
         if let Some(restored) = &summary.restored {
             parts.push(format!(
-                "Restored from a backup of {}. What was issued, confirmed or revoked after that is not known here: revoke\n\
-                 again what was revoked since, and let devices that are refused enroll again.\n",
+                "Restored from a backup of {}. What was issued, confirmed or revoked after that is not known here: revoke again what was \
+                 revoked since, and let devices that are refused enroll again.\n",
                 restored.backup.made_at
             ));
         }
         if is_first {
-            let (operator, fleet, device) = (self.operator.display(), &self.fleet, &self.device.0);
+            let fleetmark = format!("{} --operator {}", program("fleetmark"), self.operator.display());
+            let (device, fleet) = (program("fleetmark-device"), &self.fleet);
             parts.push(format!(
                 "\nThis is for a lab: the root's key lies on this machine, and this is no offline root.\n\
-                 To enroll a first device:\n  fleetmark --operator {operator} token create --fleet {fleet} --device sensor-01\n  \
-                 fleetmark-device enroll --server {device} --ca-fingerprint {root} --fleet {fleet} --dir ./sensor-01 --token TOKEN\n"
+                 Enroll a first device, in another terminal:\n  {fleetmark} token create --fleet {fleet} --device sensor-1\n  \
+                 {device} enroll --server {} --fleet {fleet} \\\n    --ca-fingerprint {} \\\n    --dir ./sensor-1 --token TOKEN\n\
+                 Look at it, and revoke it:\n  {fleetmark} device show --fleet {fleet} sensor-1\n  \
+                 {fleetmark} device revoke --fleet {fleet} sensor-1 --reason keyCompromise\n",
+                self.device.0, summary.root_fingerprint,
             ));
         }
         parts.concat()
@@ -267,4 +271,12 @@ fn explain(passphrase: &Passphrase) {
 
 fn ended(error: &ServerError) -> Failure {
     Failure::Failed(chain(error), Some("`fleetmark doctor` looks for what is wrong."))
+}
+/// How a program of this build is called from where this one was: its path beside this one, or through cargo.
+fn program(name: &str) -> String {
+    let beside = std::env::current_exe().ok().and_then(|this| Some(this.parent()?.join(name)));
+    match beside.filter(|path| path.exists()) {
+        Some(path) => path.display().to_string(),
+        None => format!("cargo run --release -p {name} --"),
+    }
 }
