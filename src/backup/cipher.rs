@@ -165,3 +165,22 @@ impl<R: Read> Decrypting<R> {
         })
     }
 }
+
+/// Whether the chunks after the header end with an end mark and nothing follows: what can be said without the passphrase.
+pub(super) fn ends_with_mark(input: &mut impl Read) -> Result<bool, BackupError> {
+    loop {
+        let mut mark = [0; 4];
+        match input.read_exact(&mut mark) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+            other => other.map_err(BackupError::Stream)?,
+        }
+        let mark = u32::from_be_bytes(mark);
+        let length = u64::from(mark & !LAST);
+        if io::copy(&mut input.take(length), &mut io::sink()).map_err(BackupError::Stream)? < length {
+            return Ok(false);
+        }
+        if mark & LAST != 0 {
+            return Ok(input.read(&mut [0]).map_err(BackupError::Stream)? == 0);
+        }
+    }
+}

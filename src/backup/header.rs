@@ -60,6 +60,15 @@ impl Header {
         Ok(Self { octets, nonce, key: keys.cipher })
     }
 
+    /// Passes over a header, and says whether there was one.
+    pub(super) fn skip(input: &mut impl Read) -> Result<bool, BackupError> {
+        match read_header(input, &mut [0; LENGTH]) {
+            Ok(()) => Ok(true),
+            Err(BackupError::NotABackup | BackupError::Truncated) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Reads a header and derives the key.
     pub(super) fn read(input: &mut impl Read, passphrase: &SecretString) -> Result<Self, BackupError> {
         let mut octets = [0; LENGTH];

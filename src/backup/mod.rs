@@ -27,7 +27,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use manifest::{FileName, LedgerHead, Manifest};
-pub use read::{Inspection, inspect, restore};
+pub use read::{Inspection, inspect, is_whole, restore};
 pub use restored::Restored;
 pub use write::{Content, Item, write};
 

@@ -76,6 +76,16 @@ pub fn restore(input: impl Read, passphrase: &SecretString, directory: &Path, no
     Ok(restored)
 }
 
+/// Whether a file has a backup's header and ends with an end mark. It needs no passphrase, and so tells a backup that was
+/// cut off, but not one that was changed.
+///
+/// # Errors
+/// [`BackupError`].
+pub fn is_whole(path: &Path) -> Result<bool, BackupError> {
+    let mut input = BufReader::new(File::open(path).map_err(BackupError::at(path))?);
+    if Header::skip(&mut input)? { super::cipher::ends_with_mark(&mut input) } else { Ok(false) }
+}
+
 fn open<R: Read>(input: R, passphrase: &SecretString) -> Result<(Manifest, Records<BufReader<R>>), BackupError> {
     let mut input = BufReader::with_capacity(128 * 1024, input);
     let header = Header::read(&mut input, passphrase)?;

@@ -103,6 +103,12 @@ fn every_truncation_is_noticed() {
         let result = inspect(&octets[..length], &passphrase());
         assert!(matches!(result, Err(BackupError::Truncated)), "{length}: {result:?}");
     }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("backup");
+    for (length, whole) in [(0, false), (5, false), (LENGTH, false), (octets.len() - 1, false), (octets.len(), true)] {
+        std::fs::write(&path, &octets[..length]).unwrap();
+        assert_eq!(is_whole(&path).unwrap(), whole, "{length}");
+    }
     for length in [0, 5] {
         assert!(matches!(inspect(&octets[..length], &passphrase()), Err(BackupError::NotABackup)));
     }

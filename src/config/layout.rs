@@ -87,7 +87,10 @@ impl Layout {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
             Err(error) => return Err(failed(error)),
         };
-        file.write_all(HEAD.as_bytes()).and_then(|()| file.write_all(text.as_bytes())).and_then(|()| file.sync_all()).map_err(failed)?;
+        file.write_all(HEAD.as_bytes())
+            .and_then(|()| file.write_all(text.as_bytes()))
+            .and_then(|()| file.sync_all())
+            .map_err(failed)?;
         Ok(true)
     }
 }

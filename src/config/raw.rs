@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{ConfigError, LogFormat};
 
 /// Variables with our prefix that are no keys of the configuration.
-const OTHER_VARIABLES: [&str; 3] = ["data", "operator", "passphrase"];
+const OTHER_VARIABLES: [&str; 4] = ["data", "operator", "passphrase", "token"];
 
 /// Prefix of the environment's variables; `__` stands between a table and its key.
 const PREFIX: &str = "FLEETMARK_";

@@ -1,0 +1,165 @@
+//! What the admin door tells an operator.
+
+use std::time::Duration;
+
+use fleetmark_domain::Timestamp;
+use fleetmark_ledger::note::VerifierKey;
+use serde_json::Value;
+
+use super::doors::ends;
+use super::{Finding, told};
+use crate::cli::client::{Ask, Client};
+use crate::cli::failure::{Failure, harmless};
+use crate::cli::session::Session;
+use crate::config::profile::Profile;
+
+/// The server signs every 5 s; after this its ledger has no news.
+const HEARTBEAT: Duration = Duration::from_secs(60);
+
+/// An authority's end is to be prepared this long before.
+const AUTHORITY_ENDS_SOON: Duration = Duration::from_secs(90 * 86_400);
+
+/// Acts in the queue beyond which the store does not keep up.
+const QUEUE: u64 = 1_000;
+
+/// Looks at what the server says of itself.
+pub(super) async fn look(profile: Profile, json: bool, now: Timestamp, findings: &mut Vec<Finding>) {
+    let directory = profile.directory.display().to_string();
+    let client = match Client::open(&profile) {
+        Ok(client) => client,
+        Err(failure) => {
+            return findings.push(bad("operator's profile", &failure));
+        }
+    };
+    let session = Session { client, profile, json };
+    match json_of(&session.client, &["v1", "whoami"]).await {
+        Ok(me) => findings.extend(operator(&directory, &me, now)),
+        Err(failure) => return findings.push(bad("operator's access", &failure)),
+    }
+    match json_of(&session.client, &["v1", "status"]).await {
+        Ok(status) => findings.extend(status_findings(&status, now)),
+        Err(failure) => findings.push(bad("status", &failure)),
+    }
+    match session.client.list(Ask::path(&["v1", "ledgers"]), None).await {
+        Ok(list) => {
+            for ledger in list.get("items").and_then(Value::as_array).into_iter().flatten() {
+                findings.push(head(&session.client, ledger, now).await);
+            }
+        }
+        Err(failure) => findings.push(bad("ledgers", &failure)),
+    }
+}
+
+async fn json_of(client: &Client, path: &[&str]) -> Result<Value, Failure> {
+    client.get(Ask::path(path)).await?.json()
+}
+
+fn bad(check: &str, failure: &Failure) -> Finding {
+    Finding::bad(check, told(failure), failure.advice().unwrap_or("Look at the server's log."))
+}
+
+fn text<'a>(value: &'a Value, field: &str) -> Option<&'a str> {
+    value.get(field).and_then(Value::as_str)
+}
+
+fn timestamp(value: &Value, field: &str) -> Option<Timestamp> {
+    serde_json::from_value(value.get(field)?.clone()).ok()
+}
+
+fn operator(directory: &str, me: &Value, now: Timestamp) -> Vec<Finding> {
+    const RENEW: &str = "fleetmark operator renew";
+    let identity = harmless(text(me, "identity").unwrap_or("somebody"));
+    let role = harmless(text(me, "role").unwrap_or("no role"));
+    let mut findings = vec![Finding::ok("operator's access", format!("{identity}, {role}, by {directory}"))];
+    let renewal_is_due = timestamp(me, "renew_after").is_some_and(|due| due <= now);
+    if let Some(end) = timestamp(me, "not_after") {
+        findings.push(match renewal_is_due {
+            true if end > now => Finding::warn("operator's certificate", format!("is due for renewal, ends at {end}"), RENEW),
+            _ => ends("operator's certificate", end, now, Duration::ZERO, RENEW),
+        });
+    }
+    findings
+}
+
+fn status_findings(status: &Value, now: Timestamp) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let waiting = |lane: &str| status.get("queue").and_then(|queue| queue.get(lane)).and_then(Value::as_u64).unwrap_or(0);
+    let queued = waiting("urgent").saturating_add(waiting("ordinary"));
+    findings.push(if queued > QUEUE {
+        Finding::warn(
+            "store",
+            format!("{queued} acts wait for it"),
+            "The disk or the database is slow: look at fleetmark_store_batch_seconds.",
+        )
+    } else {
+        Finding::ok("store", format!("{queued} acts wait for it"))
+    });
+    for authority in status.get("authorities").and_then(Value::as_array).into_iter().flatten() {
+        let name = text(authority, "fleet").or_else(|| text(authority, "kind")).unwrap_or("?");
+        let check = format!("authority {}", harmless(name));
+        if text(authority, "state") != Some("revoked")
+            && let Some(end) = timestamp(authority, "not_after")
+        {
+            findings.push(ends(
+                &check,
+                end,
+                now,
+                AUTHORITY_ENDS_SOON,
+                "Prepare its successor: nothing that it issues may outlive it.",
+            ));
+        }
+    }
+    findings
+}
+
+/// Whether a ledger's newest checkpoint is signed by its key, and young.
+async fn head(client: &Client, ledger: &Value, now: Timestamp) -> Finding {
+    let name = text(ledger, "name").unwrap_or("?");
+    let check = format!("ledger {}", harmless(name));
+    let key = text(ledger, "vkey").and_then(|vkey| VerifierKey::from_vkey(vkey).ok());
+    let note = client.get(Ask::path(&["v1", "ledgers", name, "checkpoint"])).await;
+    let note = match note {
+        Ok(answer) => String::from_utf8_lossy(&answer.body).into_owned(),
+        Err(failure) => return bad(&check, &failure),
+    };
+    match key.map(|key| key.open(&note)) {
+        Some(Ok(checkpoint)) if now.since(checkpoint.at) <= HEARTBEAT => {
+            Finding::ok(check, format!("{} entries, signed at {}", checkpoint.head.size, checkpoint.at))
+        }
+        Some(Ok(checkpoint)) => Finding::bad(
+            check,
+            format!("was last signed at {}", checkpoint.at),
+            "Gateways refuse when they hear nothing: look at the server's log for why it does not sign.",
+        ),
+        Some(Err(error)) => Finding::bad(check, error.to_string(), "Verify it as a whole: fleetmark ledger verify."),
+        None => Finding::bad(check, "its key cannot be read", "Look at the server's log."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::doctor::State;
+    use serde_json::json;
+
+    #[test]
+    fn a_certificate_that_is_due_is_warned_of() {
+        let state = |now: i64| {
+            let me = json!({"identity": "i", "role": "owner", "renew_after": "1970-01-01T00:01:00Z", "not_after": "1970-01-01T00:02:00Z"});
+            operator("dir", &me, Timestamp(now))[1].state
+        };
+        assert_eq!([state(30), state(90), state(120)], [State::Ok, State::Warn, State::Bad]);
+    }
+
+    #[test]
+    fn ended_authorities_are_bad_unless_revoked() {
+        let status = |state: &str| {
+            let status = json!({"queue": {"urgent": 0, "ordinary": 5000}, "authorities": [
+                {"kind": "device", "fleet": "default", "state": state, "not_after": "1970-01-01T00:02:00Z"}
+            ]});
+            status_findings(&status, Timestamp(500)).iter().map(|finding| finding.state).collect::<Vec<_>>()
+        };
+        assert_eq!(status("active"), [State::Warn, State::Bad]);
+        assert_eq!(status("revoked"), [State::Warn]);
+    }
+}

@@ -1,0 +1,269 @@
+//! `fleetmark ledger verify`: every entry from the first, or from where the last run ended, the Merkle root over them, the
+//! checkpoint's signature, and that the ledger only grew since it was last seen.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use fleetmark_ledger::audit::{Auditor, Violation};
+use fleetmark_ledger::merkle::{Frontier, Head};
+use fleetmark_ledger::note::{Checkpoint, VerifierKey};
+use fleetmark_ledger::proof::verify_consistency;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::wire;
+use crate::cli::failure::Failure;
+use crate::cli::session::{Session, print, print_json};
+use crate::config::profile::write_durably;
+
+/// The longest state file that is read, in octets.
+const MAX_STATE: u64 = 64 * 1024;
+
+/// What to do with what was found.
+const EVIDENCE: &str =
+    "Keep the state file and the output: they are evidence. Do not trust this server's ledger until it is explained.";
+
+/// How to verify.
+pub(super) struct How<'a> {
+    pub state: Option<&'a Path>,
+    pub vkey: Option<&'a str>,
+    pub whole: bool,
+}
+
+/// What an earlier run saw.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    /// The ledger.
+    ledger: String,
+    /// The pinned key.
+    vkey: String,
+    /// The checkpoint, as it was signed: evidence if the ledger is forked.
+    checkpoint: String,
+    /// `Frontier::encode`, hexadecimal.
+    frontier: String,
+}
+
+/// What an earlier run saw, checked.
+struct Seen {
+    checkpoint: Checkpoint,
+    frontier: Frontier,
+}
+
+/// Where the key came from.
+#[derive(Clone, Copy)]
+enum Trust {
+    Given,
+    Pinned,
+    FirstUse,
+}
+
+/// Verifies and prints what was verified.
+pub(super) async fn run(session: &Session, ledger: &str, how: &How<'_>) -> Result<(), Failure> {
+    let state = how.state.map(|path| load(path, ledger)).transpose()?.flatten();
+    let (key, trust) = choose_key(session, ledger, how, state.as_ref()).await?;
+    let seen = state.as_ref().map(|state| seen(state, &key)).transpose()?;
+    let note = wire::note(&session.client, ledger).await?;
+    let checkpoint = key.open(&note).map_err(|error| violated(error.to_string()))?;
+    if let Some(seen) = &seen {
+        grew(session, ledger, &seen.checkpoint.head, &checkpoint.head).await?;
+    }
+    let mut auditor = match &seen {
+        Some(seen) if !how.whole => Auditor::resume(key.clone(), seen.frontier.clone()),
+        _ => Auditor::new(key.clone()),
+    };
+    let from = auditor.frontier().size();
+    read_entries(session, ledger, &mut auditor, checkpoint.head.size, seen.as_ref()).await?;
+    auditor.finish(&checkpoint).map_err(|violation| found(&violation))?;
+    if let Some(path) = how.state {
+        let frontier = hex::encode(auditor.frontier().encode());
+        save(path, &State { ledger: ledger.to_owned(), vkey: key.to_vkey(), checkpoint: note, frontier })?;
+    }
+    told(session, ledger, &checkpoint, from, trust, &key)
+}
+
+async fn choose_key(
+    session: &Session,
+    ledger: &str,
+    how: &How<'_>,
+    state: Option<&State>,
+) -> Result<(VerifierKey, Trust), Failure> {
+    match (how.vkey, state) {
+        (Some(given), Some(state)) if wire::key(given)? != wire::key(&state.vkey)? => {
+            Err(violated("the key given is not the one pinned in the state file".to_owned()))
+        }
+        (Some(given), _) => Ok((wire::key(given)?, Trust::Given)),
+        (None, Some(state)) => Ok((wire::key(&state.vkey)?, Trust::Pinned)),
+        (None, None) => Ok((wire::key(&wire::vkey(&session.client, ledger).await?)?, Trust::FirstUse)),
+    }
+}
+
+/// The ledger may only have grown: no step back, no fork.
+async fn grew(session: &Session, ledger: &str, old: &Head, new: &Head) -> Result<(), Failure> {
+    if new.size < old.size {
+        return Err(violated(format!("position {}: the ledger went back: {} entries were signed before", new.size, old.size)));
+    }
+    let proof = if old.size == 0 || old.size == new.size {
+        Vec::new()
+    } else {
+        wire::proof(&session.client, ledger, "consistency", [("old", old.size), ("new", new.size)]).await?
+    };
+    verify_consistency(&proof, old, new).map_err(|_| {
+        violated(format!("position {}: the ledger was forked: it does not begin with what was signed before", old.size))
+    })
+}
+
+async fn read_entries(
+    session: &Session,
+    ledger: &str,
+    auditor: &mut Auditor,
+    size: u64,
+    seen: Option<&Seen>,
+) -> Result<(), Failure> {
+    loop {
+        let next = auditor.frontier().size();
+        if next >= size {
+            return Ok(());
+        }
+        let page = wire::entries(&session.client, ledger, next, size - next).await?;
+        if page.is_empty() {
+            return Err(violated(format!("position {next}: the entry is missing, and the checkpoint covers it")));
+        }
+        for fetched in page.iter().take_while(|fetched| fetched.position < size) {
+            auditor.append(&fetched.entry, fetched.details.as_deref()).map_err(|violation| found(&violation))?;
+            // Read again as a whole, the tree must pass through what was signed before.
+            if let Some(seen) = seen.filter(|seen| seen.checkpoint.head.size == auditor.frontier().size())
+                && auditor.frontier().head() != seen.checkpoint.head
+            {
+                return Err(violated(format!(
+                    "position {}: an entry before it was changed since it was signed",
+                    fetched.position
+                )));
+            }
+        }
+    }
+}
+
+fn told(
+    session: &Session,
+    ledger: &str,
+    checkpoint: &Checkpoint,
+    from: u64,
+    trust: Trust,
+    key: &VerifierKey,
+) -> Result<(), Failure> {
+    let head = &checkpoint.head;
+    let trusted = match trust {
+        Trust::Given => "given",
+        Trust::Pinned => "pinned",
+        Trust::FirstUse => "first-use",
+    };
+    if session.json {
+        return print_json(&json!({
+            "ledger": ledger, "origin": checkpoint.origin, "size": head.size, "root": hex::encode(head.root.0),
+            "signed_at": checkpoint.at, "verified_from": from, "vkey": key.to_vkey(), "key_trust": trusted,
+        }));
+    }
+    let read = match (from, head.size) {
+        (0, size) => format!("all {size} entries were read"),
+        (from, size) if from == size => format!("no entry is new since {size} were verified"),
+        (from, size) => format!("entries {from} to {} were read, the {from} before them earlier", size - 1),
+    };
+    print(&format!(
+        "Ledger {ledger} ({}) is good: {read}, each by the rules;\nthey give the root {} that was signed at {}.\n",
+        checkpoint.origin,
+        hex::encode(head.root.0),
+        checkpoint.at,
+    ))?;
+    if matches!(trust, Trust::FirstUse) {
+        eprintln!(
+            "The key is the one that the server gives: compare it with another source, or pin it with --state FILE.\n{}",
+            key.to_vkey()
+        );
+    }
+    Ok(())
+}
+
+fn load(path: &Path, ledger: &str) -> Result<Option<State>, Failure> {
+    let failed = |reason: &str| {
+        Failure::Failed(
+            format!("{}: {reason}", path.display()),
+            Some("Restore the state file; without it a fork cannot be noticed."),
+        )
+    };
+    match fs::metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(&error.to_string())),
+        Ok(metadata) if metadata.len() > MAX_STATE => return Err(failed("it is longer than such a file can be")),
+        Ok(_) => {}
+    }
+    let text = fs::read_to_string(path).map_err(|error| failed(&error.to_string()))?;
+    let state: State = serde_json::from_str(&text).map_err(|_| failed("this is no state file of `ledger verify`"))?;
+    if state.ledger == ledger { Ok(Some(state)) } else { Err(failed("this state file is of another ledger")) }
+}
+
+fn save(path: &Path, state: &State) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(state).map_err(|error| Failure::of(&error))?;
+    Ok(write_durably(path, text.as_bytes(), 0o600)?)
+}
+
+/// The state's checkpoint must verify under the key and fit its frontier: the file is not taken on trust.
+fn seen(state: &State, key: &VerifierKey) -> Result<Seen, Failure> {
+    let damaged =
+        || Failure::Failed("the state file is damaged: its frontier does not fit its checkpoint".to_owned(), Some(EVIDENCE));
+    let checkpoint = key.open(&state.checkpoint).map_err(|error| violated(format!("the state file: {error}")))?;
+    let frontier = hex::decode(&state.frontier).ok().and_then(|octets| Frontier::decode(&octets)).ok_or_else(damaged)?;
+    if frontier.head() == checkpoint.head { Ok(Seen { checkpoint, frontier }) } else { Err(damaged()) }
+}
+
+fn found(violation: &Violation) -> Failure {
+    violated(violation.to_string())
+}
+
+fn violated(what: String) -> Failure {
+    Failure::Failed(format!("the ledger is not good: {what}"), Some(EVIDENCE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fleetmark_domain::Timestamp;
+    use fleetmark_ledger::merkle::leaf_hash;
+    use fleetmark_ledger::note::LedgerKey;
+    use ring::rand::SystemRandom;
+    use ring::signature::Ed25519KeyPair;
+
+    fn state(leaves: u8) -> (State, VerifierKey) {
+        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).expect("key");
+        let key = LedgerKey::from_pkcs8("fleetmark.local/ledger/default", pkcs8.as_ref()).expect("key");
+        let mut frontier = Frontier::default();
+        (0..leaves).for_each(|leaf| frontier.append(leaf_hash(&[leaf]), |_, _| {}));
+        let checkpoint = key.sign(&frontier.head(), Timestamp(1_800_000_000));
+        let vkey = key.verifier().to_vkey();
+        let frontier = hex::encode(frontier.encode());
+        (State { ledger: "default".to_owned(), vkey, checkpoint, frontier }, key.verifier())
+    }
+
+    #[test]
+    fn a_state_is_kept_and_read_again() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("state.json");
+        assert_eq!(load(&path, "default").expect("none"), None);
+        let (state, key) = state(5);
+        save(&path, &state).expect("save");
+        let loaded = load(&path, "default").expect("load").expect("state");
+        assert_eq!(loaded, state);
+        assert_eq!(seen(&loaded, &key).expect("good").checkpoint.head.size, 5);
+        assert!(load(&path, "system").is_err(), "of another ledger");
+    }
+
+    #[test]
+    fn a_state_that_was_changed_is_refused() {
+        let (good, key) = state(5);
+        let (other, other_key) = state(6);
+        assert!(seen(&State { frontier: other.frontier.clone(), ..good.clone() }, &key).is_err());
+        assert!(seen(&State { checkpoint: other.checkpoint, ..good.clone() }, &key).is_err());
+        assert!(seen(&good, &other_key).is_err());
+    }
+}

@@ -1,0 +1,272 @@
+//! `up`, `init`, `serve`: configuration, logs and passphrase; all else is the server's.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use ring::rand::SystemRandom;
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::failure::{Failure, chain};
+use super::session::print;
+use crate::config::passphrase::{self, Passphrase, Source, Surroundings};
+use crate::config::{Config, DEFAULT_DATA_DIRECTORY, Layout, LogFormat, Overrides};
+use crate::server::{self, ServerError, Start, Summary};
+use crate::telemetry::{self, clock::SystemClock};
+
+/// What a server is started with; the same keys as in `fleetmark.toml`, and stronger.
+#[derive(Debug, Default, Args)]
+pub struct ServerArguments {
+    /// The data directory
+    #[arg(long, value_name = "DIR", env = "FLEETMARK_DATA", default_value = DEFAULT_DATA_DIRECTORY)]
+    pub data: PathBuf,
+    /// The root of all identities, such as fleet.example
+    #[arg(long, value_name = "DOMAIN")]
+    trust_domain: Option<String>,
+    /// A DNS name or IP address that the server is reached by; may be repeated, the first counts in URLs
+    #[arg(long = "name", value_name = "NAME")]
+    names: Vec<String>,
+    /// Where devices enroll: ADDRESS:PORT
+    #[arg(long, value_name = "ADDRESS")]
+    device_door: Option<String>,
+    /// Where operators work: ADDRESS:PORT
+    #[arg(long, value_name = "ADDRESS")]
+    admin_door: Option<String>,
+    /// Where revocation lists and OCSP are: ADDRESS:PORT
+    #[arg(long, value_name = "ADDRESS")]
+    public_door: Option<String>,
+    /// What certificates name for revocation lists and OCSP: http://HOST[:PORT]
+    #[arg(long, value_name = "URL")]
+    public_url: Option<String>,
+    /// sqlite:PATH or postgres://…
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// A file with the passphrase of the keys, mode 0600
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+    /// text or json
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// error, warn, info, debug, trace, or directives
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// Let `serve` run with the root's key on this machine
+    #[arg(long)]
+    danger_online_root: bool,
+}
+
+impl ServerArguments {
+    /// The configuration with what was said here.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub fn config(&self) -> Result<Config, Failure> {
+        Ok(Config::load(&self.data, &self.overrides()?)?)
+    }
+
+    /// What was said here, as the configuration takes it.
+    ///
+    /// # Errors
+    /// [`Failure`] where a path cannot be made absolute.
+    pub fn overrides(&self) -> Result<Overrides, Failure> {
+        let absolute = |path: &PathBuf| std::path::absolute(path).map_err(|error| Failure::of(&error));
+        let passphrase_file = self.passphrase_file.as_ref().map(absolute).transpose()?;
+        let mut overrides = Overrides {
+            trust_domain: self.trust_domain.clone(),
+            names: self.names.clone(),
+            public_url: self.public_url.clone(),
+            store: self.store.clone(),
+            passphrase_file: passphrase_file.map(|path| path.to_string_lossy().into_owned()),
+            danger_online_root: self.danger_online_root.then_some(true),
+            ..Overrides::default()
+        };
+        overrides.doors.device.clone_from(&self.device_door);
+        overrides.doors.admin.clone_from(&self.admin_door);
+        overrides.doors.public.clone_from(&self.public_door);
+        overrides.log.format.clone_from(&self.log_format);
+        overrides.log.level.clone_from(&self.log_level);
+        Ok(overrides)
+    }
+
+    /// Makes the data directory and, where there is none, the configuration file; then loads it and starts logs.
+    fn prepare(&self, is_first: bool) -> Result<Config, Failure> {
+        let overrides = self.overrides()?;
+        // Checked before anything is written: a mistake on the command line leaves no trace.
+        let config = Config::load(&self.data, &overrides)?;
+        if is_first {
+            config.data.create()?;
+            config.data.keep(&overrides)?;
+        }
+        telemetry::logs::start(config.log.format == LogFormat::Json, &config.log.level).map_err(|error| Failure::of(&error))?;
+        Ok(config)
+    }
+
+    fn is_initialised(&self) -> Result<bool, Failure> {
+        let data = std::path::absolute(&self.data).map_err(|error| Failure::of(&error))?;
+        Ok(Layout::new(data).is_initialised())
+    }
+}
+
+/// `fleetmark up`
+///
+/// # Errors
+/// [`Failure`].
+pub fn up(arguments: &ServerArguments) -> Result<(), Failure> {
+    let is_first = !arguments.is_initialised()?;
+    let config = arguments.prepare(is_first)?;
+    let surroundings = Surroundings::of_process();
+    let passphrase = if is_first {
+        passphrase::read_or_make(&config, &surroundings, &SystemRandom::new())?
+    } else {
+        passphrase::read(&config, &surroundings, false)?
+    };
+    explain(&passphrase);
+    let told = Told::of(&config);
+    let start = start(config, passphrase)?;
+    run(async move {
+        let stop = stop()?;
+        let ready = |summary: &Summary| told.ready(summary, is_first);
+        server::up(start, ready, stop).await.map_err(|error| ended(&error))
+    })
+}
+
+/// `fleetmark init`
+///
+/// # Errors
+/// [`Failure`].
+pub fn init(arguments: &ServerArguments) -> Result<(), Failure> {
+    if arguments.is_initialised()? {
+        let text = format!("{}: there is an installation here already", arguments.data.display());
+        return Err(Failure::Failed(text, Some("Start it with `fleetmark serve`, or name another directory with --data.")));
+    }
+    let config = arguments.prepare(true)?;
+    let passphrase = passphrase::read(&config, &Surroundings::of_process(), true)?;
+    let data = config.data.clone();
+    let start = start(config, passphrase)?;
+    let summary = run(async { server::init(start).await.map_err(|error| ended(&error)) })?;
+    print(&format!(
+        "The installation is in {}.\nRoot's SHA-256 fingerprint: {}\nFirst operator's profile: {}\n\
+         The root's key lies in {}: take it to a safe place before `fleetmark serve`.\n",
+        data.directory().display(),
+        summary.root_fingerprint,
+        data.operator().display(),
+        data.keys().display(),
+    ))
+}
+
+/// `fleetmark serve`
+///
+/// # Errors
+/// [`Failure`].
+pub fn serve(arguments: &ServerArguments) -> Result<(), Failure> {
+    if !arguments.is_initialised()? {
+        let text = format!("{}: there is no installation here", arguments.data.display());
+        return Err(Failure::Failed(text, Some("Make one with `fleetmark init`, or name its directory with --data.")));
+    }
+    let config = arguments.prepare(false)?;
+    let passphrase = passphrase::read(&config, &Surroundings::of_process(), false)?;
+    let told = Told::of(&config);
+    let start = start(config, passphrase)?;
+    run(async move {
+        let stop = stop()?;
+        let ready = |summary: &Summary| told.ready(summary, false);
+        server::serve(start, ready, stop).await.map_err(|error| ended(&error))
+    })
+}
+
+/// What people are told once the server is up.
+struct Told {
+    operator: PathBuf,
+    device: (String, SocketAddr),
+    admin: (String, SocketAddr),
+    public: (String, SocketAddr),
+    fleet: String,
+}
+
+impl Told {
+    fn of(config: &Config) -> Self {
+        let door = |address| (config.door_url(address), address);
+        Self {
+            operator: config.data.operator(),
+            device: door(config.doors.device),
+            admin: door(config.doors.admin),
+            public: (config.public_url.clone(), config.doors.public),
+            fleet: config.default_fleet.to_string(),
+        }
+    }
+
+    fn ready(&self, summary: &Summary, is_first: bool) {
+        let text = self.text(summary, is_first);
+        // Where standard output is closed there is nobody to tell, and the server serves all the same.
+        let _ = print(&text);
+    }
+
+    fn text(&self, summary: &Summary, is_first: bool) -> String {
+        let mut text = format!("Root's SHA-256 fingerprint: {}\n", summary.root_fingerprint);
+        for (name, (url, address)) in [("Device", &self.device), ("Admin", &self.admin), ("Public", &self.public)] {
+            text.push_str(&format!("{name} door: {url} (listens at {address})\n"));
+        }
+        if let Some(restored) = &summary.restored {
+            text.push_str(&format!(
+                "Restored from a backup of {}. What was issued, confirmed or revoked after that is not known here: revoke again what was \
+                 revoked since, and let devices that are refused enroll again.\n",
+                restored.backup.made_at
+            ));
+        }
+        if is_first {
+            text.push_str(&format!(
+                "\nThis is for a lab: the root's key lies on this machine, and this is no offline root.\n\
+                 To enroll a first device:\n  fleetmark --operator {} token create --fleet {} --device sensor-01\n  \
+                 fleetmark-device enroll --server {} --ca-fingerprint {} --fleet {} --dir ./sensor-01 --token TOKEN\n",
+                self.operator.display(),
+                self.fleet,
+                self.device.0,
+                summary.root_fingerprint,
+                self.fleet,
+            ));
+        }
+        text
+    }
+}
+
+fn start(config: Config, passphrase: Passphrase) -> Result<Start, Failure> {
+    let metrics = telemetry::metrics::install().map_err(|error| Failure::of(&error))?;
+    Ok(Start { config, passphrase: passphrase.secret, clock: Arc::new(SystemClock), metrics })
+}
+
+fn run<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = Builder::new_multi_thread().enable_all().build().map_err(|error| Failure::of(&error))?;
+    runtime.block_on(work)
+}
+
+/// Done when the process is asked to end: SIGTERM, or SIGINT from a terminal.
+fn stop() -> Result<impl Future<Output = ()>, Failure> {
+    let listen = |kind| signal(kind).map_err(|error| Failure::of(&error));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// Says what a passphrase beside the keys means, once: when it is made.
+fn explain(passphrase: &Passphrase) {
+    if let Source::Made(path) = &passphrase.source {
+        eprintln!(
+            "A passphrase for the keys was made and lies beside them, in {}.\n\
+             Whoever copies this directory has the keys: good enough for a lab, and for nothing else. For production, run `init`\n\
+             with --passphrase-file, a systemd credential or FLEETMARK_PASSPHRASE, and keep it elsewhere.\n\
+             Keep a copy of this file in any case: no backup can be restored without it.\n",
+            path.display()
+        );
+    }
+}
+
+fn ended(error: &ServerError) -> Failure {
+    Failure::Failed(chain(error), Some("`fleetmark doctor` looks for what is wrong."))
+}
