@@ -7,13 +7,14 @@ use arc_swap::ArcSwap;
 use fleetmark_domain::{Fingerprint, Name};
 use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
 use metrics_exporter_prometheus::PrometheusHandle;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
 use crate::backup::restored;
 use crate::config::profile::{self, NewProfile, Profile, ProfileSettings, pending_key};
 use crate::config::{Config, StoreLocation};
 use crate::http::State;
+use crate::http::admin::backups::Backups;
 use crate::http::limits::AddressLimit;
 use crate::http::listeners::{Addresses, Listeners};
 use crate::http::public::health::Pulse;
@@ -43,6 +44,9 @@ pub enum ServerError {
     /// The store cannot be opened.
     #[error("the store cannot be opened")]
     Store(#[from] StoreError),
+    /// The store's URL cannot be used.
+    #[error("the store's place cannot be used")]
+    Location(#[source] location::LocationError),
     /// Keys, profiles or certificates cannot be used.
     #[error("the keys cannot be used")]
     Keys(#[source] BoxError),
@@ -151,7 +155,7 @@ async fn open(begin: &Start) -> Result<Arc<Registrar>, ServerError> {
     let profiles = Profiles::load(config.profiles.as_deref()).map_err(|error| ServerError::Keys(error.into()))?;
     let publisher = Arc::new(Publisher::new(begin.clock.clone()));
     let signer: Arc<dyn HeadSigner> = publisher.clone();
-    let store = location::open(database(&config.store), signer).await?;
+    let store = location::open(database(config)?, signer).await?;
     let parts = Parts {
         store,
         keys: Arc::new(keys),
@@ -164,11 +168,22 @@ async fn open(begin: &Start) -> Result<Arc<Registrar>, ServerError> {
     Ok(Arc::new(registrar))
 }
 
-fn database(location: &StoreLocation) -> location::StoreLocation {
-    match location {
-        StoreLocation::Sqlite(path) => location::StoreLocation::Sqlite(path.clone()),
-        StoreLocation::Postgres(_) => todo!(),
+/// The store's place, with what the configuration permits it.
+fn database(config: &Config) -> Result<location::StoreLocation, ServerError> {
+    let url = match &config.store {
+        StoreLocation::Sqlite(path) => return Ok(location::StoreLocation::Sqlite(path.clone())),
+        StoreLocation::Postgres(url) => url.expose_secret(),
+    };
+    let permitted = [
+        (config.danger_async_replication, "danger_async_replication=true"),
+        (config.danger_plaintext_postgres, "danger_plaintext=true"),
+    ];
+    let mut url = url.to_owned();
+    for (_, parameter) in permitted.into_iter().filter(|(permitted, _)| *permitted) {
+        url.push(if url.contains('?') { '&' } else { '?' });
+        url.push_str(parameter);
     }
+    url.parse().map_err(ServerError::Location)
 }
 
 async fn install(begin: &Start, registrar: &Registrar) -> Result<(), ServerError> {
@@ -249,6 +264,7 @@ async fn run(
         pulse: pulse.clone(),
         started_at: now,
         metrics: begin.metrics.clone(),
+        backups: Arc::new(Backups { data: config.data.clone(), passphrase: begin.passphrase.clone() }),
     };
     let connections = usize::try_from(config.limits.connections.get()).unwrap_or(usize::MAX);
     let options = Options { workers: config.workers.get(), max_connections: connections };

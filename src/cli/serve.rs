@@ -217,15 +217,15 @@ impl Told {
             ));
         }
         if is_first {
+            let fleetmark = format!("{} --operator {}", program("fleetmark"), self.operator.display());
+            let (device, fleet) = (program("fleetmark-device"), &self.fleet);
             text.push_str(&format!(
                 "\nThis is for a lab: the root's key lies on this machine, and this is no offline root.\n\
-                 To enroll a first device:\n  fleetmark --operator {} token create --fleet {} --device sensor-01\n  \
-                 fleetmark-device enroll --server {} --ca-fingerprint {} --fleet {} --dir ./sensor-01 --token TOKEN\n",
-                self.operator.display(),
-                self.fleet,
-                self.device.0,
-                summary.root_fingerprint,
-                self.fleet,
+                 Enroll a first device, in another terminal:\n  {fleetmark} token create --fleet {fleet} --device sensor-1\n  \
+                 {device} enroll --server {} --fleet {fleet} \\\n    --ca-fingerprint {} \\\n    --dir ./sensor-1 --token TOKEN\n\
+                 Look at it, and revoke it:\n  {fleetmark} device show --fleet {fleet} sensor-1\n  \
+                 {fleetmark} device revoke --fleet {fleet} sensor-1 --reason keyCompromise\n",
+                self.device.0, summary.root_fingerprint,
             ));
         }
         text
@@ -269,4 +269,12 @@ fn explain(passphrase: &Passphrase) {
 
 fn ended(error: &ServerError) -> Failure {
     Failure::Failed(chain(error), Some("`fleetmark doctor` looks for what is wrong."))
+}
+/// How a program of this build is called from where this one was: its path beside this one, or through cargo.
+fn program(name: &str) -> String {
+    let beside = std::env::current_exe().ok().and_then(|this| Some(this.parent()?.join(name)));
+    match beside.filter(|path| path.exists()) {
+        Some(path) => path.display().to_string(),
+        None => format!("cargo run --release -p {name} --"),
+    }
 }

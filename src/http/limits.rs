@@ -3,11 +3,13 @@
 //! Heads are actix-http's own: over HTTP/1.1 at most 96 header lines and 128 KiB, over HTTP/2 16 MiB (the h2 crate's default). A head that
 //! is not there within [`HEAD_TIME`] is answered with 408 by actix itself, without a body.
 
-use std::future::Future;
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -35,6 +37,10 @@ pub const MAX_URI_PART: usize = 2 * 1024;
 pub const BODY_TIME: Duration = Duration::from_secs(10);
 /// How long a request's head may take.
 pub const HEAD_TIME: Duration = Duration::from_secs(5);
+/// The most that is read of a body that nobody wants, in octets.
+const MAX_DRAIN: usize = 256 * 1024;
+/// How long that may take.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// The longest detail that a problem document repeats of a parser's words, in characters.
 const MAX_DETAIL: usize = 200;
 
@@ -51,20 +57,46 @@ pub fn extractors(config: &mut ServiceConfig) {
         .app_data(QueryConfig::default().error_handler(|error, _| Problem(malformed(&error.to_string())).into()));
 }
 
-/// Refuses a path or a query that is too long, and bounds the time that the body may take.
+/// Refuses a path or a query that is too long.
 ///
 /// # Errors
 /// `UriTooLong`.
-pub fn bound(request: &mut ServiceRequest) -> Result<(), Refusal> {
+pub fn check_uri(request: &ServiceRequest) -> Result<(), Refusal> {
     let uri = request.uri();
-    if uri.path().len() > MAX_URI_PART || uri.query().is_some_and(|query| query.len() > MAX_URI_PART) {
-        return Err(Refusal::UriTooLong);
+    let fits = uri.path().len() <= MAX_URI_PART && uri.query().is_none_or(|query| query.len() <= MAX_URI_PART);
+    if fits { Ok(()) } else { Err(Refusal::UriTooLong) }
+}
+
+/// A request's body, of which whoever answers may read less than there is.
+pub struct Body(Option<Rc<RefCell<Payload>>>);
+
+impl Body {
+    /// Bounds the time that the request's body may take.
+    pub fn bound(request: &mut ServiceRequest) -> Self {
+        let payload = request.parts_mut().1.take();
+        if matches!(payload, Payload::None) {
+            return Self(None);
+        }
+        let payload = Rc::new(RefCell::new(payload));
+        let timed = Timed { payload: Rc::clone(&payload), deadline: None };
+        request.set_payload(Payload::Stream { payload: Box::pin(timed) });
+        Self(Some(payload))
     }
-    let payload = request.parts_mut().1.take();
-    if !matches!(payload, Payload::None) {
-        request.set_payload(Payload::Stream { payload: Box::pin(Timed { payload, deadline: None }) });
+
+    /// Reads what nobody read, up to [`MAX_DRAIN`] octets: a client of HTTP/2 takes a stream that is reset under its body for
+    /// an error and does not read our answer; over HTTP/1.1 the connection could not be used again.
+    pub async fn drain(&self) {
+        let Some(payload) = &self.0 else { return };
+        let mut left = MAX_DRAIN;
+        let rest = async {
+            while let Some(Ok(part)) = poll_fn(|context| Pin::new(&mut *payload.borrow_mut()).poll_next(context)).await {
+                let Some(fewer) = left.checked_sub(part.len()) else { break };
+                left = fewer;
+            }
+        };
+        // A client that is slow even now is answered all the same.
+        let _ = tokio::time::timeout(DRAIN_TIME, rest).await;
     }
-    Ok(())
 }
 
 /// Reads a body of at most `limit` octets.
@@ -138,7 +170,7 @@ fn malformed(words: &str) -> Error {
 
 /// A body that must be there within [`BODY_TIME`] of the moment when it was first waited for.
 struct Timed {
-    payload: Payload,
+    payload: Rc<RefCell<Payload>>,
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
@@ -146,8 +178,9 @@ impl Stream for Timed {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Poll::Ready(item) = Pin::new(&mut self.payload).poll_next(context) {
-            return Poll::Ready(item);
+        let item = Pin::new(&mut *self.payload.borrow_mut()).poll_next(context);
+        if item.is_ready() {
+            return item;
         }
         let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(BODY_TIME)));
         deadline.as_mut().poll(context).map(|()| Some(Err(PayloadError::Io(io::ErrorKind::TimedOut.into()))))
@@ -192,5 +225,59 @@ fn network(address: IpAddr) -> IpAddr {
             Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
         }
         v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_has_its_burst_and_others_have_theirs() {
+        let limit = AddressLimit::new(1, 3).unwrap();
+        let (one, other) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+        let admitted = (0..10).filter(|_| limit.admit(one).is_ok()).count();
+        assert!((3..=4).contains(&admitted), "{admitted}");
+        assert_eq!(limit.admit(one), Err(Refusal::RateLimited));
+        assert_eq!(limit.admit(other), Ok(()));
+        assert!(AddressLimit::new(0, 3).is_none() && AddressLimit::new(3, 0).is_none());
+    }
+
+    #[test]
+    fn addresses_count_by_what_one_customer_gets() {
+        let of = |text: &str| network(text.parse().unwrap());
+        assert_eq!(of("2001:db8:1:2:3::4"), of("2001:db8:1:2:ffff::1"));
+        assert_ne!(of("2001:db8:1:2::"), of("2001:db8:1:3::"));
+        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+    }
+
+    #[test]
+    fn the_table_of_addresses_does_not_grow_for_ever() {
+        let limit = AddressLimit::new(1_000_000, 1).unwrap();
+        for number in 0..60_000_u32 {
+            let _ = limit.admit(IpAddr::V4(number.into()));
+        }
+        assert!(limit.limiter.len() < 20_000, "{}", limit.limiter.len());
+    }
+
+    #[test]
+    fn a_detail_holds_no_value_of_the_body() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Wanted {
+            #[expect(dead_code, reason = "only read by the parser")]
+            number: u32,
+        }
+        let detail = |body: &str| {
+            let error = serde_json::from_str::<Wanted>(body).unwrap_err();
+            malformed(&error.to_string()).detail.unwrap()
+        };
+        for body in ["\"fmt_secret\"", "{\"number\":\"fmt_secret\"}", "{\"number\":-1234567}", "[\"fmt_secret\"]"] {
+            let detail = detail(body);
+            assert!(!detail.contains("secret") && !detail.contains("1234567") && detail.contains("expected"), "{detail}");
+        }
+        assert!(detail("{}").starts_with("missing field `number`"));
+        assert!(detail(&format!("{{\"{}\":1}}", "a".repeat(900))).chars().count() <= MAX_DETAIL);
+        assert!(!detail("{\"a\\u0007\\nb\":1}").contains(char::is_control));
     }
 }

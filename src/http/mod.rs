@@ -49,4 +49,11 @@ pub struct State {
     pub started_at: Timestamp,
     /// Renders what was counted, for `GET /metrics`.
     pub metrics: PrometheusHandle,
+    /// What backups are made of.
+    pub backups: Arc<admin::backups::Backups>,
 }
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

@@ -141,3 +141,34 @@ pub fn not_allowed(allow: &'static str) -> Route {
 pub async fn not_found() -> HttpResponse {
     Problem::from(Refusal::NotFound).error_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use actix_web::body::to_bytes;
+
+    use super::*;
+
+    #[actix_web::test]
+    async fn every_refusal_is_a_whole_document() {
+        for refusal in Refusal::ALL {
+            let response = Problem::from(*refusal).error_response();
+            let status = response.status();
+            assert!(status.is_client_error() || status.is_server_error());
+            assert_eq!(response.headers().contains_key(WWW_AUTHENTICATE), status == 401, "RFC 9110 15.5.2");
+            assert_eq!(response.headers().contains_key(RETRY_AFTER), status == 429 || status == 503);
+            let document: serde_json::Value = serde_json::from_slice(&to_bytes(response.into_body()).await.unwrap()).unwrap();
+            assert_eq!(document["code"], refusal.code());
+            assert_eq!(document["type"], format!("urn:fleetmark:problem:{}", refusal.code()));
+            assert_eq!(document["status"], status.as_u16());
+            assert_eq!(document["title"], refusal.text());
+        }
+    }
+
+    #[actix_web::test]
+    async fn a_cause_is_for_the_log_alone() {
+        let cause = std::io::Error::other("/var/lib/secret is full");
+        let problem = Problem(registrar::Error::caused(Refusal::StorageFull, cause));
+        let body = to_bytes(problem.error_response().into_body()).await.unwrap();
+        assert!(!String::from_utf8_lossy(&body).contains("secret"));
+    }
+}

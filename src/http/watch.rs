@@ -8,6 +8,7 @@ use std::time::Instant;
 use actix_web::Error;
 use actix_web::body::BoxBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use actix_web::middleware::Next;
 use fleetmark_domain::Refusal;
@@ -15,7 +16,7 @@ use futures_util::FutureExt;
 use ring::rand::{SecureRandom, SystemRandom};
 use tracing::Instrument;
 
-use super::limits;
+use super::limits::{Body, check_uri};
 use super::problem::{Problem, status};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -29,7 +30,8 @@ pub async fn watch(
     let started = Instant::now();
     let id = request_id();
     let span = tracing::info_span!("request", door, id, method = %request.method(), path = request.path());
-    if let Err(refusal) = limits::bound(&mut request) {
+    let body = Body::bound(&mut request);
+    if let Err(refusal) = check_uri(&request) {
         let response = span.in_scope(|| request.error_response(Problem::from(refusal)));
         return Ok(finish(door, &id, started, response));
     }
@@ -40,7 +42,11 @@ pub async fn watch(
         count(door, "none", status(Refusal::InternalError.class()).as_u16(), started);
         return Err(Problem::from(Refusal::InternalError).into());
     };
-    Ok(finish(door, &id, started, response?))
+    let response = response?;
+    if response.status() != StatusCode::REQUEST_TIMEOUT {
+        body.drain().await;
+    }
+    Ok(finish(door, &id, started, response))
 }
 
 fn finish(door: &'static str, id: &str, started: Instant, mut response: ServiceResponse) -> ServiceResponse {
@@ -70,4 +76,63 @@ fn request_id() -> String {
     });
     static COUNT: AtomicU64 = AtomicU64::new(0);
     format!("{}-{:x}", *PROCESS, COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::middleware::from_fn;
+    use actix_web::test::{TestRequest, call_service, init_service, read_body};
+    use actix_web::{App, HttpResponse, web};
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+    use crate::http::limits::extractors;
+
+    async fn panics() -> HttpResponse {
+        panic!("as the test wants it")
+    }
+
+    #[actix_web::test]
+    async fn a_panic_is_answered_by_name_and_counted() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let _guard = metrics::set_default_local_recorder(&recorder);
+        let app = init_service(
+            App::new()
+                .configure(extractors)
+                .route("/panics", web::get().to(panics))
+                .route("/works/{name}", web::get().to(HttpResponse::Ok))
+                .wrap(from_fn(|request: ServiceRequest, next: Next<BoxBody>| watch("test", request, next))),
+        )
+        .await;
+        for _ in 0..2 {
+            // The server writes an error as its response; so does this.
+            let error = actix_web::dev::Service::call(&app, TestRequest::get().uri("/panics").to_request()).await.unwrap_err();
+            let response = error.error_response();
+            assert_eq!(response.status(), 500);
+            let body = actix_web::body::to_bytes(response.into_body()).await.unwrap();
+            let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(
+                (&document["code"], &document["type"]),
+                (&"internal_error".into(), &"urn:fleetmark:problem:internal_error".into())
+            );
+        }
+        let response = call_service(&app, TestRequest::get().uri("/works/a").to_request()).await;
+        assert_eq!(response.status(), 200);
+        let ids: Vec<_> = response.headers().get_all(X_REQUEST_ID).cloned().collect();
+        assert_eq!(ids.len(), 1);
+        assert!(read_body(response).await.is_empty());
+        let counted = recorder.handle().render();
+        for line in [
+            "fleetmark_requests_total{door=\"test\",route=\"none\",status=\"500\"} 2",
+            "fleetmark_requests_total{door=\"test\",route=\"/works/{name}\",status=\"200\"} 1",
+            "fleetmark_refused_total{code=\"internal_error\"} 2",
+        ] {
+            assert!(counted.contains(line), "{line}\n{counted}");
+        }
+    }
+
+    #[test]
+    fn ids_are_distinct() {
+        assert_ne!(request_id(), request_id());
+    }
 }

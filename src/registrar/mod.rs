@@ -9,12 +9,14 @@
 //! - [`authorities`]: the issuing authorities in memory: keys, certificates, index leases.
 //! - [`publish`]: CRLs and OCSP answers as views of the ledger.
 //! - [`overview`]: the authorities with what their certificates say, and the writer's queue.
+//! - [`backup`]: a consistent copy of the store.
 //! - [`audit`]: the ledgers' checkpoints, entries and proofs.
 //! - `issue`: one certificate, from a holder's record to a certificate's record.
 //! - [`install`]: what the first start makes.
 
 pub mod audit;
 pub mod authorities;
+pub mod backup;
 pub mod caller;
 pub mod certificates;
 pub mod enroll;

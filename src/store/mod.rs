@@ -14,10 +14,13 @@ mod queries;
 
 pub mod acts;
 pub mod backend;
+#[cfg(test)]
+mod contract;
 pub mod engine;
 pub mod location;
 mod migrations;
 pub mod model;
+pub mod postgres;
 mod queue;
 pub mod rows;
 mod schema;
@@ -166,7 +169,8 @@ impl<A: Act> ErasedAct for A {
     }
 
     fn perform(&self, transaction: &mut Transaction<'_>) -> Result<Box<dyn Any + Send>, StoreError> {
-        Act::perform(self, transaction).map(|outcome| Box::new(outcome) as Box<dyn Any + Send>)
+        let outcome = Act::perform(self, transaction)?;
+        Ok(Box::new(outcome))
     }
 }
 
@@ -203,7 +207,7 @@ pub async fn read<T: Send + 'static>(
     store: &dyn Store,
     read: impl FnOnce(&mut dyn Rows) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    let erased: ErasedRead = Box::new(move |rows| read(rows).map(|value| Box::new(value) as Box<dyn Any + Send>));
+    let erased: ErasedRead = Box::new(move |rows| Ok(Box::new(read(rows)?)));
     let value = store.look(erased).await?;
     value.downcast::<T>().map(|value| *value).map_err(|_| StoreError::Unreadable { what: "reading" })
 }

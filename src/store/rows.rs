@@ -35,6 +35,7 @@ pub struct StandingUpdate {
 /// Every method fails with a [`StoreError`] of the database alone, never with a refusal; an insertion that meets a unique
 /// value fails with [`StoreError::Collision`].
 #[rustfmt::skip]
+#[expect(missing_docs, reason = "name and types of most methods say all that there is")]
 pub trait Rows {
     // Installation-wide values: trust domain, installation id, restore marks.
     fn value(&mut self, key: &str) -> Result<Option<Vec<u8>>, StoreError>;

@@ -49,6 +49,12 @@ impl Sqlite {
         Ok(sqlite)
     }
 
+    /// Lets the file grow to `pages` pages only.
+    #[cfg(test)]
+    pub fn limit_pages(&mut self, pages: u32) {
+        self.max_pages = Some(pages);
+    }
+
     /// Connects, and runs `pragmas` first.
     fn connect(&self, pragmas: &str) -> Result<SqliteRows, StoreError> {
         let connection = open::establish(&self.path)?;

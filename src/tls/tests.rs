@@ -318,10 +318,10 @@ fn a_certificate_without_its_key_is_refused() {
     let device = leaf(&stage.devices, &client());
     let other = PrivateKeyDer::Pkcs8(KeyPair::generate().unwrap().serialize_der().into());
     let key = default_provider().key_provider.load_private_key(other).unwrap();
-    let stolen = Arc::new(Thief(Arc::new(CertifiedKey::new(vec![device.certificate], key))));
+    let stolen: Arc<dyn ResolvesClientCert> = Arc::new(Thief(Arc::new(CertifiedKey::new(vec![device.certificate], key))));
     for version in VERSIONS {
         let recorder = PrometheusBuilder::new().build_recorder();
-        let thief = Arc::new(stage.client(&[version]).with_client_cert_resolver(Arc::clone(&stolen) as _));
+        let thief = Arc::new(stage.client(&[version]).with_client_cert_resolver(Arc::clone(&stolen)));
         let door = Arc::new(device_door(&stage.doors).unwrap());
         metrics::with_local_recorder(&recorder, || handshake(&thief, &door)).map(|_| ()).unwrap_err();
         assert!(recorder.handle().render().contains("code=\"certificate_not_held\"} 1"));

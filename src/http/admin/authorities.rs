@@ -18,13 +18,18 @@ use crate::store::model::AuthorityId;
 #[derive(Debug, Deserialize, IntoParams)]
 pub struct AuthorityPath {
     /// Its id.
+    #[param(value_type = u32)]
     pub id: AuthorityId,
 }
 
 /// List authorities
 ///
 /// There are few; one page holds them all.
-#[utoipa::path(tag = "authorities", responses((status = 200, body = wire::Page<wire::Authority>), List))]
+#[utoipa::path(
+    tag = "authorities",
+    params(PageQuery),
+    responses((status = 200, description = "One page", body = wire::Page<wire::Authority>), List)
+)]
 #[get("/v1/authorities")]
 pub async fn list_authorities(state: web::Data<State>, by: By, query: Query<PageQuery>) -> Answer {
     page(query.0.cursor, query.0.limit)?;
@@ -34,7 +39,11 @@ pub async fn list_authorities(state: web::Data<State>, by: By, query: Query<Page
 }
 
 /// One authority
-#[utoipa::path(tag = "authorities", responses((status = 200, body = wire::Authority), Look))]
+#[utoipa::path(
+    tag = "authorities",
+    params(AuthorityPath),
+    responses((status = 200, description = "As it is now", body = wire::Authority), Look)
+)]
 #[get("/v1/authorities/{id}")]
 pub async fn show_authority(state: web::Data<State>, by: By, path: Path<AuthorityPath>) -> Answer {
     let authorities = state.registrar.authority_views(&by.0).await?;

@@ -9,7 +9,6 @@ use utoipa::IntoParams;
 
 use super::extract::{By, Json, Path, Query, page, parsed, parsed_option, refuse, text, within};
 use super::openapi::{Act, List, Look};
-use super::tokens::MAX_NOTE;
 use super::{Answer, ok, page_of, schema, wire};
 use crate::http::State;
 use crate::http::problem::Problem;
@@ -18,6 +17,9 @@ use crate::registrar::certificates::{CertificateSearch, CertificateView};
 use crate::registrar::standing::{Change, Changed, Target};
 use crate::registrar::subjects::Who;
 use crate::registrar::{Page, PageRequest};
+
+/// The most characters of a note beside a change of standing.
+pub(super) const MAX_REMARK: usize = 1_024;
 
 /// 100 years, in seconds.
 const LONGEST_EXPIRING: u64 = 3_153_600_000;
@@ -125,7 +127,11 @@ fn invalid_subject(why: &str) -> Problem {
 }
 
 /// Search certificates
-#[utoipa::path(tag = "certificates", responses((status = 200, body = wire::Page<wire::Certificate>), List))]
+#[utoipa::path(
+    tag = "certificates",
+    params(CertificateQuery),
+    responses((status = 200, description = "One page", body = wire::Page<wire::Certificate>), List)
+)]
 #[get("/v1/certificates")]
 pub async fn list_certificates(state: web::Data<State>, by: By, query: Query<CertificateQuery>) -> Answer {
     let found = match query.0.parse(state.registrar.trust_domain())? {
@@ -140,7 +146,11 @@ pub async fn list_certificates(state: web::Data<State>, by: By, query: Query<Cer
 }
 
 /// One certificate
-#[utoipa::path(tag = "certificates", responses((status = 200, body = wire::Certificate), Look))]
+#[utoipa::path(
+    tag = "certificates",
+    params(CertificatePath),
+    responses((status = 200, description = "As it is now", body = wire::Certificate), Look)
+)]
 #[get("/v1/certificates/{serial}")]
 pub async fn show_certificate(state: web::Data<State>, by: By, path: Path<CertificatePath>) -> Answer {
     let view = state.registrar.certificate(&by.0, &path.0.serial).await?;
@@ -148,7 +158,11 @@ pub async fn show_certificate(state: web::Data<State>, by: By, path: Path<Certif
 }
 
 /// One certificate in PEM
-#[utoipa::path(tag = "certificates", responses((status = 200, body = String, content_type = "application/x-pem-file"), Look))]
+#[utoipa::path(
+    tag = "certificates",
+    params(CertificatePath),
+    responses((status = 200, description = "As it is now", body = String, content_type = "application/x-pem-file"), Look)
+)]
 #[get("/v1/certificates/{serial}/pem")]
 pub async fn show_pem(state: web::Data<State>, by: By, path: Path<CertificatePath>) -> Answer {
     let view = state.registrar.certificate(&by.0, &path.0.serial).await?;
@@ -156,7 +170,11 @@ pub async fn show_pem(state: web::Data<State>, by: By, path: Path<CertificatePat
 }
 
 /// Revoke a certificate, for ever
-#[utoipa::path(tag = "certificates", responses((status = 200, body = wire::StandingChange), Act))]
+#[utoipa::path(
+    tag = "certificates",
+    params(CertificatePath),
+    responses((status = 200, description = "What was changed", body = wire::StandingChange), Act)
+)]
 #[post("/v1/certificates/{serial}/revoke")]
 pub async fn revoke_certificate(
     state: web::Data<State>,
@@ -169,7 +187,11 @@ pub async fn revoke_certificate(
 }
 
 /// Suspend a certificate
-#[utoipa::path(tag = "certificates", responses((status = 200, body = wire::StandingChange), Act))]
+#[utoipa::path(
+    tag = "certificates",
+    params(CertificatePath),
+    responses((status = 200, description = "What was changed", body = wire::StandingChange), Act)
+)]
 #[post("/v1/certificates/{serial}/hold")]
 pub async fn hold_certificate(
     state: web::Data<State>,
@@ -181,7 +203,11 @@ pub async fn hold_certificate(
 }
 
 /// End a certificate's suspension or quarantine
-#[utoipa::path(tag = "certificates", responses((status = 200, body = wire::StandingChange), Act))]
+#[utoipa::path(
+    tag = "certificates",
+    params(CertificatePath),
+    responses((status = 200, description = "What was changed", body = wire::StandingChange), Act)
+)]
 #[post("/v1/certificates/{serial}/release")]
 pub async fn release_certificate(
     state: web::Data<State>,
@@ -194,7 +220,7 @@ pub async fn release_certificate(
 
 /// Changes standings, for devices and certificates alike.
 pub(super) async fn apply(state: &State, by: &By, target: Target, change: Change, note: Option<String>) -> Answer {
-    let note = text("note", note, MAX_NOTE)?;
+    let note = text("note", note, MAX_REMARK)?;
     let changed = state.registrar.change_standing(&by.0, target, change, &note, state.clock.now()).await?;
     Ok(ok(&wire::StandingChange::from(changed)))
 }

@@ -1,29 +1,20 @@
 //! `/v1/fleets/{fleet}/devices`
 
-use std::collections::BTreeMap;
-
 use actix_web::{get, patch, post, web};
-use fleetmark_domain::{FleetName, Kind, Name, Refusal, RevocationReason, TrustDomain};
+use fleetmark_domain::{FleetName, Kind, Name, RevocationReason, TrustDomain};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::certificates::apply;
-use super::extract::{By, IdempotencyKey, IfMatch, Json, Path, Query, name, page, refuse, text};
+use super::certificates::{MAX_REMARK, apply};
+use super::extract::{By, IdempotencyKey, IfMatch, Json, Path, Query, name, page, text};
 use super::fleets::FleetPath;
 use super::openapi::{Act, Change, List, Look};
-use super::tokens::MAX_NOTE;
 use super::{Answer, created, ok, page_of, schema, versioned, wire};
 use crate::http::State;
 use crate::http::problem::Problem;
 use crate::registrar::standing::{Change as StandingChange, Target};
 use crate::registrar::subjects::{NewDevice, SubjectChange, SubjectSearch, SubjectView, Who};
 use crate::store::model::SubjectState;
-
-/// The most attributes of a device.
-const MAX_ATTRIBUTES: usize = 32;
-
-/// The most characters of an attribute's key, and of its value.
-const MAX_ATTRIBUTE: usize = 256;
 
 /// A device in a path.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -69,7 +60,11 @@ impl SubjectQuery {
 }
 
 /// List a fleet's devices
-#[utoipa::path(tag = "devices", responses((status = 200, body = wire::Page<wire::Device>), List))]
+#[utoipa::path(
+    tag = "devices",
+    params(FleetPath, SubjectQuery),
+    responses((status = 200, description = "One page", body = wire::Page<wire::Device>), List)
+)]
 #[get("/v1/fleets/{fleet}/devices")]
 pub async fn list_devices(state: web::Data<State>, by: By, path: Path<FleetPath>, query: Query<SubjectQuery>) -> Answer {
     let search = query.0.search()?;
@@ -80,8 +75,14 @@ pub async fn list_devices(state: web::Data<State>, by: By, path: Path<FleetPath>
 }
 
 /// Register a device, without a certificate
-#[utoipa::path(tag = "devices", params(IdempotencyKey), responses((status = 201, body = wire::Device, headers(
-    ("Location" = String), ("ETag" = String))), Act))]
+#[utoipa::path(
+    tag = "devices",
+    params(FleetPath, IdempotencyKey),
+    responses(
+        (status = 201, description = "Created", body = wire::Device, headers(("Location" = String), ("ETag" = String))),
+        Act
+    )
+)]
 #[post("/v1/fleets/{fleet}/devices")]
 pub async fn register_device(
     state: web::Data<State>,
@@ -92,11 +93,7 @@ pub async fn register_device(
 ) -> Answer {
     let idempotency = key.over(&body);
     let fleet = path.0.fleet;
-    let new = NewDevice {
-        fleet: fleet.clone(),
-        name: name("name", &body.value.name)?,
-        attributes: attributes(body.value.attributes)?,
-    };
+    let new = NewDevice { fleet: fleet.clone(), name: name("name", &body.value.name)?, attributes: body.value.attributes };
     let device = state.registrar.register_device(&by.0, new, idempotency, state.clock.now()).await?;
     let device = shown(&state, &fleet, device);
     let location = format!("/v1/fleets/{fleet}/devices/{}", device.name);
@@ -104,7 +101,11 @@ pub async fn register_device(
 }
 
 /// One device
-#[utoipa::path(tag = "devices", responses((status = 200, body = wire::Device, headers(("ETag" = String))), Look))]
+#[utoipa::path(
+    tag = "devices",
+    params(DevicePath),
+    responses((status = 200, description = "As it is now", body = wire::Device, headers(("ETag" = String))), Look)
+)]
 #[get("/v1/fleets/{fleet}/devices/{name}")]
 pub async fn show_device(state: web::Data<State>, by: By, path: Path<DevicePath>) -> Answer {
     let fleet = path.0.fleet.clone();
@@ -114,7 +115,11 @@ pub async fn show_device(state: web::Data<State>, by: By, path: Path<DevicePath>
 }
 
 /// Change a device's record
-#[utoipa::path(tag = "devices", params(IfMatch), responses((status = 200, body = wire::Device, headers(("ETag" = String))), Change))]
+#[utoipa::path(
+    tag = "devices",
+    params(DevicePath, IfMatch),
+    responses((status = 200, description = "As it is now", body = wire::Device, headers(("ETag" = String))), Change)
+)]
 #[patch("/v1/fleets/{fleet}/devices/{name}")]
 pub async fn change_device(
     state: web::Data<State>,
@@ -124,7 +129,7 @@ pub async fn change_device(
     body: Json<wire::DeviceChange>,
 ) -> Answer {
     let fleet = path.0.fleet.clone();
-    let change = SubjectChange { attributes: body.value.attributes.map(attributes).transpose()?, ..SubjectChange::default() };
+    let change = SubjectChange { attributes: body.value.attributes, ..SubjectChange::default() };
     let device = state.registrar.change_subject(&by.0, &path.0.into(), change, read.0, state.clock.now()).await?;
     let device = shown(&state, &fleet, device);
     Ok(versioned(&device, device.version))
@@ -133,7 +138,11 @@ pub async fn change_device(
 /// Revoke all certificates of a device
 ///
 /// The device itself may enroll again; to put it out for good, retire it.
-#[utoipa::path(tag = "devices", responses((status = 200, body = wire::StandingChange), Act))]
+#[utoipa::path(
+    tag = "devices",
+    params(DevicePath),
+    responses((status = 200, description = "What was changed", body = wire::StandingChange), Act)
+)]
 #[post("/v1/fleets/{fleet}/devices/{name}/revoke")]
 pub async fn revoke_device(state: web::Data<State>, by: By, path: Path<DevicePath>, body: Json<wire::Revocation>) -> Answer {
     let reason = body.value.reason.unwrap_or(RevocationReason::Unspecified);
@@ -141,14 +150,22 @@ pub async fn revoke_device(state: web::Data<State>, by: By, path: Path<DevicePat
 }
 
 /// Suspend all certificates of a device
-#[utoipa::path(tag = "devices", responses((status = 200, body = wire::StandingChange), Act))]
+#[utoipa::path(
+    tag = "devices",
+    params(DevicePath),
+    responses((status = 200, description = "What was changed", body = wire::StandingChange), Act)
+)]
 #[post("/v1/fleets/{fleet}/devices/{name}/hold")]
 pub async fn hold_device(state: web::Data<State>, by: By, path: Path<DevicePath>, body: Json<wire::Remark>) -> Answer {
     apply(&state, &by, Target::Subject(path.0.into()), StandingChange::Hold, body.value.note).await
 }
 
 /// End the suspension of a device's certificates
-#[utoipa::path(tag = "devices", responses((status = 200, body = wire::StandingChange), Act))]
+#[utoipa::path(
+    tag = "devices",
+    params(DevicePath),
+    responses((status = 200, description = "What was changed", body = wire::StandingChange), Act)
+)]
 #[post("/v1/fleets/{fleet}/devices/{name}/release")]
 pub async fn release_device(state: web::Data<State>, by: By, path: Path<DevicePath>, body: Json<wire::Remark>) -> Answer {
     apply(&state, &by, Target::Subject(path.0.into()), StandingChange::Release, body.value.note).await
@@ -157,12 +174,16 @@ pub async fn release_device(state: web::Data<State>, by: By, path: Path<DevicePa
 /// Put a device out for good
 ///
 /// Revokes all its certificates (`cessationOfOperation` unless a reason is given) and admits it no more.
-#[utoipa::path(tag = "devices", responses((status = 200, body = wire::Device, headers(("ETag" = String))), Act))]
+#[utoipa::path(
+    tag = "devices",
+    params(DevicePath),
+    responses((status = 200, description = "As it is now", body = wire::Device, headers(("ETag" = String))), Act)
+)]
 #[post("/v1/fleets/{fleet}/devices/{name}/retire")]
 pub async fn retire_device(state: web::Data<State>, by: By, path: Path<DevicePath>, body: Json<wire::Revocation>) -> Answer {
     let fleet = path.0.fleet.clone();
     let reason = body.value.reason.unwrap_or(RevocationReason::CessationOfOperation);
-    let note = text("note", body.value.note, MAX_NOTE)?;
+    let note = text("note", body.value.note, MAX_REMARK)?;
     let device = state.registrar.put_out(&by.0, &path.0.into(), reason, &note, state.clock.now()).await?;
     let device = shown(&state, &fleet, device);
     Ok(versioned(&device, device.version))
@@ -189,19 +210,6 @@ fn wire_device(domain: &TrustDomain, fleet: &FleetName, view: SubjectView) -> wi
     }
 }
 
-fn attributes(attributes: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Problem> {
-    if attributes.len() > MAX_ATTRIBUTES {
-        return Err(refuse(Refusal::InvalidValue, format!("attributes: at most {MAX_ATTRIBUTES}")));
-    }
-    let fits = |text: &String| text.chars().count() <= MAX_ATTRIBUTE && !text.chars().any(char::is_control);
-    if attributes.iter().all(|(key, value)| !key.is_empty() && fits(key) && fits(value)) {
-        Ok(attributes)
-    } else {
-        let detail = format!("attributes: keys and values of at most {MAX_ATTRIBUTE} characters, no control characters");
-        Err(refuse(Refusal::InvalidValue, detail))
-    }
-}
-
 impl From<SubjectState> for wire::SubjectState {
     fn from(state: SubjectState) -> Self {
         match state {
@@ -218,30 +226,6 @@ impl From<wire::SubjectState> for SubjectState {
             wire::SubjectState::Registered => Self::Registered,
             wire::SubjectState::Active => Self::Active,
             wire::SubjectState::Retired => Self::Out,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn map(count: usize, key: &str, value: &str) -> BTreeMap<String, String> {
-        (0..count).map(|i| (format!("{key}{i}"), value.to_owned())).collect()
-    }
-
-    #[test]
-    fn attributes_have_bounds() {
-        assert!(attributes(map(MAX_ATTRIBUTES, "k", &"ü".repeat(MAX_ATTRIBUTE))).is_ok());
-        for hostile in [
-            map(MAX_ATTRIBUTES + 1, "k", "v"),
-            map(1, "k", &"v".repeat(MAX_ATTRIBUTE + 1)),
-            map(1, &"k".repeat(MAX_ATTRIBUTE), "v"),
-            map(1, "k", "a\nb"),
-            map(1, "\u{1b}[31m", "v"),
-            BTreeMap::from([(String::new(), "v".to_owned())]),
-        ] {
-            assert_eq!(attributes(hostile).expect_err("no bound").0.refusal, Refusal::InvalidValue);
         }
     }
 }

@@ -4,7 +4,6 @@
 use std::future::{Future, Ready, ready};
 use std::pin::Pin;
 use std::str::FromStr;
-use std::time::Duration;
 
 use actix_web::dev::Payload;
 use actix_web::http::Method;
@@ -17,24 +16,16 @@ use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::{Object, Required, Type};
 
 use crate::http::caller::Operator;
+use crate::http::limits;
 use crate::http::problem::Problem;
 use crate::registrar::caller::Caller;
 use crate::registrar::{Error, Idempotency, PageRequest};
-
-/// The largest body, in octets.
-pub const MAX_BODY: usize = 64 * 1024;
-
-/// The longest query string, in octets.
-pub const MAX_QUERY: usize = 4096;
 
 /// The longest cursor, in octets.
 const MAX_CURSOR: usize = 256;
 
 /// The longest Idempotency-Key, in octets.
 const MAX_IDEMPOTENCY_KEY: usize = 128;
-
-/// How long a body may take to arrive.
-const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// How much of a parser's message is shown.
 const MAX_DETAIL: usize = 200;
@@ -51,7 +42,7 @@ pub fn refuse(refusal: Refusal, detail: impl Into<String>) -> Problem {
 }
 
 /// The request cannot be read; `message` is a parser's and is cut short.
-fn malformed(message: impl ToString) -> Problem {
+fn malformed(message: &(impl ToString + ?Sized)) -> Problem {
     let detail: String = message.to_string().chars().take(MAX_DETAIL).collect();
     refuse(Refusal::MalformedRequest, detail)
 }
@@ -84,16 +75,13 @@ impl<T: DeserializeOwned + 'static> FromRequest for Path<T> {
     }
 }
 
-/// The query string, at most [`MAX_QUERY`] octets; unknown and repeated parameters are refused.
+/// The query string; unknown and repeated parameters are refused.
 #[derive(Debug)]
 pub struct Query<T>(pub T);
 
 impl<T: DeserializeOwned + 'static> Query<T> {
     fn parse(text: &str) -> Result<Self, Problem> {
-        if text.len() > MAX_QUERY {
-            return Err(malformed("the query string is too long"));
-        }
-        web::Query::<T>::from_query(text).map(|query| Self(query.into_inner())).map_err(malformed)
+        web::Query::<T>::from_query(text).map(|query| Self(query.into_inner())).map_err(|error| malformed(&error))
     }
 }
 
@@ -106,7 +94,7 @@ impl<T: DeserializeOwned + 'static> FromRequest for Query<T> {
     }
 }
 
-/// A JSON body, at most [`MAX_BODY`] octets, with the hash of the whole request. No body is read as `{}`.
+/// A JSON body, at most [`limits::MAX_JSON`] octets, with the hash of the whole request. No body is read as `{}`.
 #[derive(Debug)]
 pub struct Json<T> {
     /// What it says.
@@ -118,7 +106,7 @@ pub struct Json<T> {
 impl<T: DeserializeOwned> Json<T> {
     fn parse(body: &[u8], method: &Method, path: &str) -> Result<Self, Problem> {
         let text = if body.is_empty() { b"{}" } else { body };
-        let value = serde_json::from_slice(text).map_err(malformed)?;
+        let value = serde_json::from_slice(text).map_err(|error| malformed(&error))?;
         Ok(Self { value, request_hash: request_hash(method, path, body) })
     }
 }
@@ -131,12 +119,8 @@ impl<T: DeserializeOwned + 'static> FromRequest for Json<T> {
         let request = request.clone();
         let payload = web::Payload::from_request(&request, payload).into_inner();
         Box::pin(async move {
-            let payload = payload.map_err(malformed)?;
-            let body = match tokio::time::timeout(BODY_TIME, payload.to_bytes_limited(MAX_BODY)).await {
-                Err(_) => return Err(malformed("the body did not arrive in time")),
-                Ok(Err(_)) => return Err(Refusal::BodyTooLarge.into()),
-                Ok(Ok(body)) => body.map_err(malformed)?,
-            };
+            let payload = payload.map_err(|error| malformed(&error))?;
+            let body = limits::read_body(&request, payload, limits::MAX_JSON).await?;
             if !body.is_empty() {
                 check_media_type(request.method(), request.headers())?;
             }
@@ -261,9 +245,9 @@ fn single(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Prob
     let mut values = headers.get_all(name);
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
-        return Err(malformed(format!("{name} is given twice")));
+        return Err(malformed(&format!("{name} is given twice")));
     }
-    let text = value.to_str().map_err(|_| malformed(format!("{name} is not ASCII")))?;
+    let text = value.to_str().map_err(|_| malformed(&format!("{name} is not ASCII")))?;
     Ok(Some(text.to_owned()))
 }
 

@@ -42,7 +42,11 @@ pub struct PageQuery {
 }
 
 /// List fleets
-#[utoipa::path(tag = "fleets", responses((status = 200, body = wire::Page<wire::Fleet>), List))]
+#[utoipa::path(
+    tag = "fleets",
+    params(PageQuery),
+    responses((status = 200, description = "One page", body = wire::Page<wire::Fleet>), List)
+)]
 #[get("/v1/fleets")]
 pub async fn list_fleets(state: web::Data<State>, by: By, query: Query<PageQuery>) -> Answer {
     let request = page(query.0.cursor, query.0.limit)?;
@@ -51,8 +55,14 @@ pub async fn list_fleets(state: web::Data<State>, by: By, query: Query<PageQuery
 }
 
 /// Create a fleet, with its device authority and ledger
-#[utoipa::path(tag = "fleets", params(IdempotencyKey), responses((status = 201, body = wire::Fleet, headers(
-    ("Location" = String), ("ETag" = String))), Act))]
+#[utoipa::path(
+    tag = "fleets",
+    params(IdempotencyKey),
+    responses(
+        (status = 201, description = "Created", body = wire::Fleet, headers(("Location" = String), ("ETag" = String))),
+        Act
+    )
+)]
 #[post("/v1/fleets")]
 pub async fn create_fleet(state: web::Data<State>, by: By, key: IdempotencyKey, body: Json<wire::NewFleet>) -> Answer {
     let idempotency = key.over(&body);
@@ -63,7 +73,11 @@ pub async fn create_fleet(state: web::Data<State>, by: By, key: IdempotencyKey, 
 }
 
 /// One fleet
-#[utoipa::path(tag = "fleets", responses((status = 200, body = wire::Fleet, headers(("ETag" = String))), Look))]
+#[utoipa::path(
+    tag = "fleets",
+    params(FleetPath),
+    responses((status = 200, description = "As it is now", body = wire::Fleet, headers(("ETag" = String))), Look)
+)]
 #[get("/v1/fleets/{fleet}")]
 pub async fn show_fleet(state: web::Data<State>, by: By, path: Path<FleetPath>) -> Answer {
     let fleet = state.registrar.fleet(&by.0, &path.0.fleet).await?;
@@ -72,7 +86,11 @@ pub async fn show_fleet(state: web::Data<State>, by: By, path: Path<FleetPath>) 
 }
 
 /// Change a fleet's rules
-#[utoipa::path(tag = "fleets", params(IfMatch), responses((status = 200, body = wire::Fleet, headers(("ETag" = String))), Change))]
+#[utoipa::path(
+    tag = "fleets",
+    params(FleetPath, IfMatch),
+    responses((status = 200, description = "As it is now", body = wire::Fleet, headers(("ETag" = String))), Change)
+)]
 #[patch("/v1/fleets/{fleet}")]
 pub async fn change_fleet(
     state: web::Data<State>,
@@ -140,7 +158,7 @@ fn profile(profile: Option<String>) -> Result<Option<String>, Problem> {
 }
 
 fn ttl(seconds: Option<u64>) -> Result<Option<Duration>, Problem> {
-    Ok(within("unconfirmed_ttl_seconds", seconds, 60, LONGEST_TTL)?.map(Duration::from_secs))
+    Ok(within("unconfirmed_ttl_seconds", seconds, 1, LONGEST_TTL)?.map(Duration::from_secs))
 }
 
 fn max_age(seconds: Option<u64>) -> Result<Option<Duration>, Problem> {

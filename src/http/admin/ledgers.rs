@@ -61,7 +61,11 @@ pub struct ConsistencyQuery {
 /// List ledgers
 ///
 /// One page holds them all.
-#[utoipa::path(tag = "ledgers", responses((status = 200, body = wire::Page<wire::Ledger>), List))]
+#[utoipa::path(
+    tag = "ledgers",
+    params(PageQuery),
+    responses((status = 200, description = "One page", body = wire::Page<wire::Ledger>), List)
+)]
 #[get("/v1/ledgers")]
 pub async fn list_ledgers(state: web::Data<State>, by: By, query: Query<PageQuery>) -> Answer {
     page(query.0.cursor, query.0.limit)?;
@@ -70,15 +74,25 @@ pub async fn list_ledgers(state: web::Data<State>, by: By, query: Query<PageQuer
 }
 
 /// One ledger
-#[utoipa::path(tag = "ledgers", responses((status = 200, body = wire::Ledger), Look))]
+#[utoipa::path(
+    tag = "ledgers",
+    params(LedgerPath),
+    responses((status = 200, description = "As it is now", body = wire::Ledger), Look)
+)]
 #[get("/v1/ledgers/{ledger}")]
 pub async fn show_ledger(state: web::Data<State>, by: By, path: Path<LedgerPath>) -> Answer {
     Ok(ok(&wire::Ledger::from(state.registrar.ledger(&by.0, &path.0.ledger).await?)))
 }
 
 /// The newest signed checkpoint
-#[utoipa::path(tag = "ledgers", responses((status = 200, body = String, content_type = "text/plain",
-    description = "A signed note (C2SP signed-note, tlog-checkpoint)"), Look))]
+#[utoipa::path(
+    tag = "ledgers",
+    params(LedgerPath),
+    responses(
+        (status = 200, description = "A signed note (C2SP tlog-checkpoint)", body = String, content_type = "text/plain"),
+        Look
+    )
+)]
 #[get("/v1/ledgers/{ledger}/checkpoint")]
 pub async fn show_checkpoint(state: web::Data<State>, by: By, path: Path<LedgerPath>) -> Answer {
     let note = state.registrar.checkpoint(&by.0, &path.0.ledger).await?;
@@ -86,7 +100,11 @@ pub async fn show_checkpoint(state: web::Data<State>, by: By, path: Path<LedgerP
 }
 
 /// Entries from a position on
-#[utoipa::path(tag = "ledgers", responses((status = 200, body = wire::LedgerEntries), List))]
+#[utoipa::path(
+    tag = "ledgers",
+    params(LedgerPath, EntriesQuery),
+    responses((status = 200, description = "In order, without a gap", body = wire::LedgerEntries), List)
+)]
 #[get("/v1/ledgers/{ledger}/entries")]
 pub async fn list_entries(state: web::Data<State>, by: By, path: Path<LedgerPath>, query: Query<EntriesQuery>) -> Answer {
     let limit = within("limit", query.0.limit, 1, MAX_ENTRIES)?.unwrap_or(DEFAULT_LIMIT);
@@ -95,7 +113,11 @@ pub async fn list_entries(state: web::Data<State>, by: By, path: Path<LedgerPath
 }
 
 /// The proof that an entry is in the tree of some size
-#[utoipa::path(tag = "ledgers", responses((status = 200, body = wire::Proof), List))]
+#[utoipa::path(
+    tag = "ledgers",
+    params(LedgerPath, InclusionQuery),
+    responses((status = 200, description = "Hashes, from the leaf up", body = wire::Proof), List)
+)]
 #[get("/v1/ledgers/{ledger}/proofs/inclusion")]
 pub async fn prove_inclusion(state: web::Data<State>, by: By, path: Path<LedgerPath>, query: Query<InclusionQuery>) -> Answer {
     let InclusionQuery { index, size } = query.0;
@@ -104,7 +126,11 @@ pub async fn prove_inclusion(state: web::Data<State>, by: By, path: Path<LedgerP
 }
 
 /// The proof that a newer tree goes on from an older one
-#[utoipa::path(tag = "ledgers", responses((status = 200, body = wire::Proof), List))]
+#[utoipa::path(
+    tag = "ledgers",
+    params(LedgerPath, ConsistencyQuery),
+    responses((status = 200, description = "Hashes, from the leaf up", body = wire::Proof), List)
+)]
 #[get("/v1/ledgers/{ledger}/proofs/consistency")]
 pub async fn prove_consistency(
     state: web::Data<State>,

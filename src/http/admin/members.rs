@@ -1,26 +1,18 @@
 //! `/v1/operators`, `/v1/gateways`, `/v1/services`: the same resource thrice, for three kinds of identity.
 
-use fleetmark_domain::{FleetName, Kind, Name, Refusal, RevocationReason, TrustDomain};
+use fleetmark_domain::{FleetName, Kind, Name, RevocationReason, TrustDomain};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
+use super::certificates::MAX_REMARK;
 use super::devices::SubjectQuery;
-use super::extract::{By, IdempotencyKey, IfMatch, Json, name, page, refuse, text};
-use super::tokens::{MAX_NOTE, lifetime, shown_once};
+use super::extract::{By, IdempotencyKey, IfMatch, Json, name, page, text};
+use super::tokens::{lifetime, shown_once};
 use super::{Answer, created, ok, page_of, schema, versioned, wire};
 use crate::http::State;
 use crate::http::problem::Problem;
 use crate::registrar::subjects::{NewMember, SubjectChange, SubjectView, Who};
 use crate::registrar::tokens::MintedToken;
-
-/// The most fleets in one grant.
-const MAX_GRANTS: usize = 256;
-
-/// The most DNS names, and the most addresses, of one member.
-const MAX_NAMES: usize = 16;
-
-/// The longest DNS name, in octets.
-const MAX_DNS_NAME: usize = 253;
 
 /// A member in a path.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -33,7 +25,7 @@ pub struct MemberPath {
 macro_rules! members {
     (
         $(#[$doc:meta])*
-        $module:ident: $kind:expr, $tag:tt, $new:ty, $change:ty;
+        $module:ident: $kind:expr, $tag:tt $one_of:tt, $new:ty, $change:ty;
         $all:tt => $list:ident $admit:ident;
         $one:tt => $look:ident $modify:ident;
         $again:tt => $invite:ident;
@@ -60,7 +52,12 @@ macro_rules! members {
             }
 
             /// List them
-            #[utoipa::path(tag = $tag, responses((status = 200, body = wire::Page<wire::Member>), List))]
+            #[utoipa::path(
+                tag = $tag,
+                summary = concat!("List ", $tag),
+                params(SubjectQuery),
+                responses((status = 200, description = "One page", body = wire::Page<wire::Member>), List)
+            )]
             #[get($all)]
             pub async fn $list(state: web::Data<State>, by: By, query: Query<SubjectQuery>) -> Answer {
                 list(&state, &by, $kind, query.0).await
@@ -69,23 +66,50 @@ macro_rules! members {
             /// Admit one, with an invitation
             ///
             /// The invitation's text is in this answer alone.
-            #[utoipa::path(tag = $tag, params(IdempotencyKey), responses((status = 201, body = wire::Admitted, headers(
-                ("Location" = String), ("ETag" = String))), Act))]
+            #[utoipa::path(
+                tag = $tag,
+                summary = concat!("Admit one ", $one_of, ", with an invitation"),
+                params(IdempotencyKey),
+                responses(
+                    (
+                        status = 201,
+                        description = "Created",
+                        body = wire::Admitted,
+                        headers(("Location" = String), ("ETag" = String))
+                    ),
+                    Act
+                )
+            )]
             #[post($all)]
             pub async fn $admit(state: web::Data<State>, by: By, key: IdempotencyKey, body: Json<$new>) -> Answer {
                 admit(&state, &by, $kind, key, body, concat!($all, "/")).await
             }
 
             /// One of them
-            #[utoipa::path(tag = $tag, responses((status = 200, body = wire::Member, headers(("ETag" = String))), Look))]
+            #[utoipa::path(
+                tag = $tag,
+                summary = concat!("One ", $one_of),
+                params(MemberPath),
+                responses(
+                    (status = 200, description = "As it is now", body = wire::Member, headers(("ETag" = String))),
+                    Look
+                )
+            )]
             #[get($one)]
             pub async fn $look(state: web::Data<State>, by: By, path: Path<MemberPath>) -> Answer {
                 look(&state, &by, &who($kind, path.0)).await
             }
 
             /// Change a record
-            #[utoipa::path(tag = $tag, params(IfMatch), responses((status = 200, body = wire::Member, headers(
-                ("ETag" = String))), Change))]
+            #[utoipa::path(
+                tag = $tag,
+                summary = concat!("Change the record of one ", $one_of),
+                params(MemberPath, IfMatch),
+                responses(
+                    (status = 200, description = "As it is now", body = wire::Member, headers(("ETag" = String))),
+                    Change
+                )
+            )]
             #[patch($one)]
             pub async fn $modify(
                 state: web::Data<State>,
@@ -98,7 +122,15 @@ macro_rules! members {
             }
 
             /// Mint a fresh invitation, for one who lost key or certificate
-            #[utoipa::path(tag = $tag, responses((status = 201, body = wire::MintedToken, headers(("Location" = String))), Act))]
+            #[utoipa::path(
+                tag = $tag,
+                summary = concat!("Mint a fresh invitation for one ", $one_of, " that lost key or certificate"),
+                params(MemberPath),
+                responses(
+                    (status = 201, description = "Created", body = wire::MintedToken, headers(("Location" = String))),
+                    Act
+                )
+            )]
             #[post($again)]
             pub async fn $invite(
                 state: web::Data<State>,
@@ -112,7 +144,15 @@ macro_rules! members {
             }
 
             /// Put one out for good, and revoke its certificates
-            #[utoipa::path(tag = $tag, responses((status = 200, body = wire::Member, headers(("ETag" = String))), Act))]
+            #[utoipa::path(
+                tag = $tag,
+                summary = concat!("Put one ", $one_of, " out for good, and revoke its certificates"),
+                params(MemberPath),
+                responses(
+                    (status = 200, description = "As it is now", body = wire::Member, headers(("ETag" = String))),
+                    Act
+                )
+            )]
             #[post($out)]
             pub async fn $put_out(
                 state: web::Data<State>,
@@ -128,7 +168,7 @@ macro_rules! members {
 
 members! {
     /// `/v1/operators`
-    operators: Kind::Operator, "operators", wire::NewOperator, wire::OperatorChange;
+    operators: Kind::Operator, "operators" "operator", wire::NewOperator, wire::OperatorChange;
     "/v1/operators" => list_operators admit_operator;
     "/v1/operators/{name}" => show_operator change_operator;
     "/v1/operators/{name}/invite" => invite_operator;
@@ -137,7 +177,7 @@ members! {
 
 members! {
     /// `/v1/gateways`
-    gateways: Kind::Gateway, "gateways", wire::NewEndpoint, wire::EndpointChange;
+    gateways: Kind::Gateway, "gateways" "gateway", wire::NewEndpoint, wire::EndpointChange;
     "/v1/gateways" => list_gateways admit_gateway;
     "/v1/gateways/{name}" => show_gateway change_gateway;
     "/v1/gateways/{name}/invite" => invite_gateway;
@@ -146,7 +186,7 @@ members! {
 
 members! {
     /// `/v1/services`
-    services: Kind::Service, "services", wire::NewEndpoint, wire::EndpointChange;
+    services: Kind::Service, "services" "service", wire::NewEndpoint, wire::EndpointChange;
     "/v1/services" => list_services admit_service;
     "/v1/services/{name}" => show_service change_service;
     "/v1/services/{name}/invite" => invite_service;
@@ -199,7 +239,7 @@ async fn invite(state: &State, by: &By, who: &Who, new: &wire::NewInvitation, lo
 
 async fn put_out(state: &State, by: &By, who: &Who, body: wire::Revocation) -> Answer {
     let reason = body.reason.unwrap_or(RevocationReason::Unspecified);
-    let note = text("note", body.note, MAX_NOTE)?;
+    let note = text("note", body.note, MAX_REMARK)?;
     let member = state.registrar.put_out(&by.0, who, reason, &note, state.clock.now()).await?;
     let member = shown(state.registrar.trust_domain(), member);
     Ok(versioned(&member, member.version))
@@ -251,8 +291,8 @@ impl Admit for wire::NewEndpoint {
             name: name("name", &self.name)?,
             role: None,
             grants: grants(self.fleets)?,
-            dns_names: dns_names(self.dns_names)?,
-            addresses: addresses(self.addresses)?,
+            dns_names: self.dns_names,
+            addresses: self.addresses,
             lifetime: lifetime(self.expires_in_seconds)?,
         })
     }
@@ -272,8 +312,8 @@ impl TryFrom<wire::EndpointChange> for SubjectChange {
     fn try_from(change: wire::EndpointChange) -> Result<Self, Problem> {
         Ok(Self {
             grants: change.fleets.map(grants).transpose()?,
-            dns_names: change.dns_names.map(dns_names).transpose()?,
-            addresses: change.addresses.map(addresses).transpose()?,
+            dns_names: change.dns_names,
+            addresses: change.addresses,
             ..Self::default()
         })
     }
@@ -282,49 +322,17 @@ impl TryFrom<wire::EndpointChange> for SubjectChange {
 /// Each fleet once, in order.
 fn grants(fleets: Option<Vec<String>>) -> Result<Option<Vec<FleetName>>, Problem> {
     let Some(fleets) = fleets else { return Ok(None) };
-    at_most("fleets", fleets.len(), MAX_GRANTS)?;
     let mut fleets: Vec<FleetName> = fleets.iter().map(|fleet| name("fleets", fleet)).collect::<Result<_, _>>()?;
     fleets.sort();
     fleets.dedup();
     Ok(Some(fleets))
 }
 
-/// RFC 5280 4.2.1.6 with RFC 1034 3.5: labels of letters, digits and dashes; no wildcard.
-fn dns_names(names: Vec<String>) -> Result<Vec<String>, Problem> {
-    at_most("dns_names", names.len(), MAX_NAMES)?;
-    let is_label = |label: &str| {
-        let fits = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-';
-        matches!(label.len(), 1..=63) && label.bytes().all(fits) && !label.starts_with('-') && !label.ends_with('-')
-    };
-    if names.iter().all(|name| name.len() <= MAX_DNS_NAME && name.split('.').all(is_label)) {
-        Ok(names)
-    } else {
-        Err(refuse(Refusal::InvalidValue, "dns_names: a DNS name is labels of letters, digits and dashes between dots"))
-    }
-}
-
-fn addresses(addresses: Vec<std::net::IpAddr>) -> Result<Vec<std::net::IpAddr>, Problem> {
-    at_most("addresses", addresses.len(), MAX_NAMES).map(|()| addresses)
-}
-
-fn at_most(field: &str, count: usize, most: usize) -> Result<(), Problem> {
-    if count <= most { Ok(()) } else { Err(refuse(Refusal::InvalidValue, format!("{field}: at most {most}"))) }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use fleetmark_domain::Refusal;
 
-    #[test]
-    fn dns_names_are_host_names() {
-        let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert!(dns_names(owned(&["localhost", "gw-1.plant.example", "a"])).is_ok());
-        for hostile in ["", "*", "*.example", "a..b", "a.", "-a", "a_b", "a b", "a\0.example", "ä.example", &"a".repeat(64)] {
-            assert!(dns_names(owned(&[hostile])).is_err(), "{hostile:?} was taken for a DNS name");
-        }
-        assert!(dns_names(vec!["a".to_owned(); MAX_NAMES + 1]).is_err());
-        assert!(dns_names(vec![vec!["abcdefg"; 32].join(".")]).is_err(), "longer than 253 octets");
-    }
+    use super::*;
 
     #[test]
     fn grants_are_fleets_each_once() {

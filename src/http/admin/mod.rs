@@ -1,13 +1,14 @@
 //! The admin door: the operators' REST API. Who may do what is asked in the registrar; here a request is read, handed
 //! on, and its answer written.
 //!
-//! - [`wire`], [`schema`]: the bodies, and the domain's words in the OpenAPI document.
+//! - [`wire`], [`schema`]: the bodies, and the domain's words in the `OpenAPI` document.
 //! - [`extract`]: caller, path, query, body and headers, each within limits.
 //! - [`openapi`]: the document that is generated from the handlers.
 //! - [`routes`]: what there is, and which right it takes.
 //! - the other modules: one resource each.
 
 pub mod authorities;
+pub mod backups;
 pub mod certificates;
 pub mod devices;
 pub mod extract;
@@ -47,7 +48,7 @@ fn resources(config: &mut web::ServiceConfig) {
     documented(&mut ServiceConfig::new(config));
 }
 
-/// Every route, grouped by resource. What is registered here is what the OpenAPI document shows.
+/// Every route, grouped by resource. What is registered here is what the `OpenAPI` document shows.
 fn documented(config: &mut ServiceConfig<'_>) {
     config
         .service(fleets::list_fleets)
@@ -85,6 +86,7 @@ fn documented(config: &mut ServiceConfig<'_>) {
         .service(status::show_whoami)
         .service(status::show_status)
         .service(status::show_metrics)
+        .service(backups::make_backup)
         .service(openapi::show_document);
 }
 
@@ -144,5 +146,7 @@ fn page_of<T, W>(page: Page<T>, show: impl Fn(T) -> W) -> wire::Page<W> {
     wire::Page { items: page.items.into_iter().map(show).collect(), next: page.next }
 }
 
+#[cfg(test)]
+mod flows;
 #[cfg(test)]
 mod tests;

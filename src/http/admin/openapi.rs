@@ -1,4 +1,4 @@
-//! The OpenAPI 3.1 document, generated from the handlers.
+//! The `OpenAPI` 3.1 document, generated from the handlers.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -28,15 +28,15 @@ macro_rules! refusals {
 
 refusals! {
     /// Of a look at one thing.
-    Look: 401 403 404 405 429 503;
+    Look: 401 403 404 405 414 429 500 503;
     /// Of a list, which has a query.
-    List: 400 401 403 404 405 422 429 503;
+    List: 400 401 403 404 405 414 422 429 500 503;
     /// Of an act, which has a body.
-    Act: 400 401 403 404 405 409 413 415 422 429 503;
+    Act: 400 401 403 404 405 408 409 413 414 415 422 429 500 503;
     /// Of a change that may be conditional.
-    Change: 400 401 403 404 405 409 412 413 415 422 429 503;
+    Change: 400 401 403 404 405 408 409 412 413 414 415 422 429 500 503;
     /// Of a deletion.
-    Delete: 401 403 404 405 409 429 503;
+    Delete: 401 403 404 405 409 414 429 500 503;
 }
 
 fn problem(status: u16) -> Response {
@@ -46,12 +46,15 @@ fn problem(status: u16) -> Response {
         403 => "The certificate is not in good standing, or the role does not permit this.",
         404 => "There is no such thing, or none that you may know of.",
         405 => "This resource has no such method; `Allow` names those that it has.",
+        408 => "The body did not come in time.",
         409 => "The state of things is against it.",
         412 => "It was changed since you read it.",
         413 => "The body is larger than 64 KiB.",
+        414 => "The path or the query is longer than 2 KiB.",
         415 => "The body is not JSON.",
         422 => "Readable, and not acceptable.",
         429 => "Too many requests; `Retry-After` says when to try again.",
+        500 => "The server made a mistake; its log says more.",
         _ => "The server cannot do it now; `Retry-After` says when to try again.",
     };
     let content = Content::new(Some(Ref::from_schema_name("ProblemDocument")));
@@ -63,7 +66,7 @@ fn problem(status: u16) -> Response {
 #[openapi(
     info(
         title = "Fleetmark admin API",
-        description = "Every request needs the certificate of an operator in good standing. Errors are problem documents (RFC 9457).",
+        description = "Every request needs the certificate of an operator in good standing. Errors are RFC 9457 problems.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
     ),
     components(schemas(ProblemDocument)),
@@ -81,7 +84,7 @@ impl Modify for ClientCertificate {
             extensions: None,
         };
         document.components.get_or_insert_with(Components::new).add_security_scheme("operator", scheme);
-        document.security = Some(vec![SecurityRequirement::new("operator", [] as [&str; 0])]);
+        document.security = Some(vec![SecurityRequirement::new("operator", std::iter::empty::<&str>())]);
     }
 }
 
@@ -91,7 +94,10 @@ pub fn document() -> utoipa::openapi::OpenApi {
 }
 
 /// This document
-#[utoipa::path(tag = "server", responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json"), Look))]
+#[utoipa::path(
+    tag = "server",
+    responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json"), Look)
+)]
 #[get("/v1/openapi.json")]
 pub async fn show_document() -> HttpResponse {
     static TEXT: OnceLock<String> = OnceLock::new();

@@ -6,7 +6,7 @@ use actix_web::dev::ResourceDef;
 use fleetmark_domain::Action;
 
 /// Method, path pattern, and the action that the registrar asks the caller's role for. A test keeps this list and the
-/// OpenAPI document alike.
+/// `OpenAPI` document alike.
 pub const ROUTES: &[(&str, &str, Action)] = &[
     ("GET", "/v1/fleets", Action::Read),
     ("POST", "/v1/fleets", Action::ManageFleets),
@@ -57,6 +57,7 @@ pub const ROUTES: &[(&str, &str, Action)] = &[
     ("GET", "/v1/ledgers/{ledger}/proofs/consistency", Action::ReadLedger),
     ("GET", "/v1/whoami", Action::Read),
     ("GET", "/v1/status", Action::Read),
+    ("POST", "/v1/backups", Action::Backup),
     ("GET", "/v1/openapi.json", Action::Read),
     ("GET", "/metrics", Action::Read),
 ];

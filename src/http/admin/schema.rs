@@ -1,4 +1,4 @@
-//! Schemas of the domain's words, for the OpenAPI document. The types themselves stay in `fleetmark_domain`, which
+//! Schemas of the domain's words, for the `OpenAPI` document. The types themselves stay in `fleetmark_domain`, which
 //! knows nothing of it.
 
 use fleetmark_domain::standing::Standing as DomainStanding;

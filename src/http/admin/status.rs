@@ -11,7 +11,10 @@ use crate::http::State;
 use crate::store::model::StoredCrl;
 
 /// Who you are here
-#[utoipa::path(tag = "server", responses((status = 200, body = wire::Whoami), Look))]
+#[utoipa::path(
+    tag = "server",
+    responses((status = 200, description = "As it is now", body = wire::Whoami), Look)
+)]
 #[get("/v1/whoami")]
 pub async fn show_whoami(state: web::Data<State>, by: By) -> Answer {
     let caller = by.0;
@@ -28,7 +31,10 @@ pub async fn show_whoami(state: web::Data<State>, by: By) -> Answer {
 /// How the server is
 ///
 /// What `fleetmark doctor` looks at.
-#[utoipa::path(tag = "server", responses((status = 200, body = wire::Status), Look))]
+#[utoipa::path(
+    tag = "server",
+    responses((status = 200, description = "As it is now", body = wire::Status), Look)
+)]
 #[get("/v1/status")]
 pub async fn show_status(state: web::Data<State>, by: By) -> Answer {
     let registrar = &state.registrar;
@@ -53,7 +59,10 @@ pub async fn show_status(state: web::Data<State>, by: By) -> Answer {
 }
 
 /// Counters and gauges for Prometheus
-#[utoipa::path(tag = "server", responses((status = 200, body = String, content_type = "text/plain"), Look))]
+#[utoipa::path(
+    tag = "server",
+    responses((status = 200, description = "As it is now", body = String, content_type = "text/plain"), Look)
+)]
 #[get("/metrics")]
 pub async fn show_metrics(state: web::Data<State>, _by: By) -> HttpResponse {
     HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(state.metrics.render())

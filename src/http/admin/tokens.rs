@@ -24,7 +24,7 @@ const USUAL_LIFETIME: u64 = 86_400;
 const LONGEST_LIFETIME: u64 = 2_592_000;
 
 /// The most characters of a note.
-pub const MAX_NOTE: usize = 256;
+const MAX_NOTE: usize = 256;
 
 /// A token in a path.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -37,7 +37,11 @@ pub struct TokenPath {
 }
 
 /// List a fleet's tokens
-#[utoipa::path(tag = "tokens", responses((status = 200, body = wire::Page<wire::Token>), List))]
+#[utoipa::path(
+    tag = "tokens",
+    params(FleetPath, PageQuery),
+    responses((status = 200, description = "One page", body = wire::Page<wire::Token>), List)
+)]
 #[get("/v1/fleets/{fleet}/tokens")]
 pub async fn list_tokens(state: web::Data<State>, by: By, path: Path<FleetPath>, query: Query<PageQuery>) -> Answer {
     let request = page(query.0.cursor, query.0.limit)?;
@@ -49,8 +53,11 @@ pub async fn list_tokens(state: web::Data<State>, by: By, path: Path<FleetPath>,
 /// Mint an enrollment token
 ///
 /// Its text is in this answer alone.
-#[utoipa::path(tag = "tokens", params(IdempotencyKey), responses((status = 201, body = wire::MintedToken, headers(
-    ("Location" = String))), Act))]
+#[utoipa::path(
+    tag = "tokens",
+    params(FleetPath, IdempotencyKey),
+    responses((status = 201, description = "Created", body = wire::MintedToken, headers(("Location" = String))), Act)
+)]
 #[post("/v1/fleets/{fleet}/tokens")]
 pub async fn mint_token(
     state: web::Data<State>,
@@ -77,7 +84,11 @@ pub async fn mint_token(
 /// Withdraw a token
 ///
 /// Certificates that were enrolled with it stay.
-#[utoipa::path(tag = "tokens", responses((status = 200, body = wire::Token), Delete))]
+#[utoipa::path(
+    tag = "tokens",
+    params(TokenPath),
+    responses((status = 200, description = "As it is now", body = wire::Token), Delete)
+)]
 #[delete("/v1/fleets/{fleet}/tokens/{id}")]
 pub async fn withdraw_token(state: web::Data<State>, by: By, path: Path<TokenPath>) -> Answer {
     let id = token_id(&path.0.id).ok_or(Refusal::NotFound)?;

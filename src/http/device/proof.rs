@@ -90,3 +90,53 @@ fn credentials<'a>(request: &'a HttpRequest, scheme: &str) -> Result<Option<&'a 
     let (name, rest) = value.split_once(' ').ok_or(Refusal::MalformedRequest)?;
     Ok(name.eq_ignore_ascii_case(scheme).then_some(rest))
 }
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    const TOKEN: &str = "fmt_0123456789abcdef_0123456789012345678901234567890123456789012";
+
+    fn basic(pair: &str) -> Result<Basic, Refusal> {
+        let value = format!("Basic {}", STANDARD.encode(pair));
+        Basic::of(&TestRequest::default().insert_header((AUTHORIZATION, value)).to_http_request())
+    }
+
+    fn bearer(value: &[u8]) -> Option<Refusal> {
+        let value = actix_web::http::header::HeaderValue::from_bytes(value).unwrap();
+        Bearer::of(&TestRequest::default().insert_header((AUTHORIZATION, value)).to_http_request()).err()
+    }
+
+    #[test]
+    fn a_user_names_the_device() {
+        assert_eq!(basic(&format!("sensor.01:{TOKEN}")).unwrap().name, Some("sensor.01".parse().unwrap()));
+        assert_eq!(basic(&format!(":{TOKEN}")).unwrap().name, None);
+        assert!(!format!("{:?}", basic(&format!(":{TOKEN}"))).contains("01234567890123456789"), "a secret was shown");
+    }
+
+    #[test]
+    fn other_credentials_are_refused_by_name() {
+        assert_eq!(basic("nothing").unwrap_err(), Refusal::MalformedRequest);
+        assert_eq!(basic("a/b:x").unwrap_err(), Refusal::InvalidName);
+        assert_eq!(basic("a:x:y").unwrap_err(), Refusal::TokenUnknown);
+        assert_eq!(basic(&format!("a:{}", "x".repeat(600))).unwrap_err(), Refusal::MalformedRequest);
+        for value in ["Bearer", "Bearer\u{e4} x", "\u{fffd}"] {
+            assert_eq!(bearer(value.as_bytes()), Some(Refusal::MalformedRequest), "{value}");
+        }
+        assert_eq!(bearer(b"Bearer \xff"), Some(Refusal::MalformedRequest));
+        assert_eq!(bearer(b"Basic eDp5"), Some(Refusal::ProofRequired));
+        assert_eq!(bearer(b"Bearer "), Some(Refusal::TokenUnknown));
+        assert_eq!(bearer(format!("bearer {TOKEN}").as_bytes()), None);
+        assert_eq!(Bearer::of(&TestRequest::default().to_http_request()).unwrap_err(), Refusal::ProofRequired);
+    }
+
+    #[test]
+    fn two_proofs_are_none() {
+        let twice = TestRequest::default()
+            .append_header((AUTHORIZATION, format!("Bearer {TOKEN}")))
+            .append_header((AUTHORIZATION, format!("Bearer {TOKEN}")));
+        assert_eq!(Bearer::of(&twice.to_http_request()).unwrap_err(), Refusal::MalformedRequest);
+    }
+}

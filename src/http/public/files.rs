@@ -139,3 +139,33 @@ fn tag(parts: &[&[u8]], form: Form) -> String {
     let form = if form == Form::Pem { "pem" } else { "der" };
     Fingerprint(digest).to_string().chars().take(32).chain("-".chars()).chain(form.chars()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_one_name() {
+        assert_eq!(file_name("root.crt", "crt"), Some((Which::Root, Form::Der)));
+        assert_eq!(file_name("7.pem", "crt"), Some((Which::Of(7), Form::Pem)));
+        assert_eq!(file_name("7.crl", "crl"), Some((Which::Of(7), Form::Der)));
+        assert_eq!(file_name("bundle.pem", "crl"), Some((Which::All, Form::Pem)));
+        for file in ["", ".", "7", "07.crt", "+7.crt", "7.crl", "7.crt.crt", "-1.pem", "4294967296.pem", "bundle.crt", "root."]
+        {
+            assert_eq!(file_name(file, "crt"), None, "{file}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_kept_no_longer_than_it_holds() {
+        let list = |next_update| {
+            let (der, this_update) = (Vec::new(), Timestamp(0));
+            Arc::new(StoredCrl { authority: 1, number: 1, this_update, next_update: Timestamp(next_update), position: 0, der })
+        };
+        let age = |lists: &[Arc<StoredCrl>]| age(lists, Timestamp(1000));
+        assert_eq!(age(&[list(1_000_000)]), CRL_AGE);
+        assert_eq!(age(&[list(1_000_000), list(1010)]), Duration::from_secs(10));
+        assert_eq!(age(&[list(500)]), Duration::ZERO);
+        assert_ne!(numbers(&[list(1)], Form::Der), numbers(&[list(1)], Form::Pem));
+    }
+}

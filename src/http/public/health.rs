@@ -87,3 +87,30 @@ pub fn readiness(pulse: &Pulse, lists: &[Arc<StoredCrl>], doors: &DoorCertificat
     }
     Readiness { ready: checks.iter().all(|check| check.ok), checks }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let list = |next_update| {
+            let (der, this_update) = (Vec::new(), Timestamp(0));
+            Arc::new(StoredCrl { authority: 1, number: 1, this_update, next_update: Timestamp(next_update), position: 0, der })
+        };
+        let pulse = Pulse::default();
+        pulse.written(Timestamp(1000));
+        pulse.written(Timestamp(900));
+        let doors = DoorCertificates(Vec::new());
+        let wrong = |lists: &[_], now| {
+            let readiness = readiness(&pulse, lists, &doors, Timestamp(now));
+            let wrong: Vec<_> = readiness.checks.into_iter().filter(|check| !check.ok).map(|check| check.name).collect();
+            assert_eq!(readiness.ready, wrong.is_empty());
+            wrong
+        };
+        assert!(wrong(&[list(2000)], 1060).is_empty());
+        assert_eq!(wrong(&[list(2000)], 1061), ["store_writable"]);
+        assert_eq!(wrong(&[list(2000), list(1001)], 1001), ["crls_current"]);
+        assert_eq!(wrong(&[], 1001), ["crls_current"]);
+    }
+}

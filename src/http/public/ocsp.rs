@@ -97,3 +97,22 @@ fn malformed() -> HttpResponse {
 fn uncached(der: Vec<u8>) -> HttpResponse {
     HttpResponse::Ok().insert_header((CONTENT_TYPE, RESPONSE)).insert_header((CACHE_CONTROL, "no-store")).body(der)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_read_as_clients_write_them() {
+        // 3e 3f ff, whose base64 holds both special characters: Pj//
+        for path in ["/ocsp/Pj//", "/ocsp/Pj%2F/", "/ocsp/Pj%2f%2F"] {
+            assert_eq!(from_path(path), Some(vec![0x3e, 0x3f, 0xff]), "{path}");
+        }
+        for path in ["/ocsp/+w==", "/ocsp/%2Bw%3D%3d", "/ocsp/+w"] {
+            assert_eq!(from_path(path), Some(vec![0xfb]), "{path}");
+        }
+        for path in ["/ocsp/%", "/ocsp/%2", "/ocsp/%+1", "/ocsp/%-1", "/ocsp/%zz", "/ocsp/-_", "/ocsp/ä", "/other"] {
+            assert_eq!(from_path(path), None, "{path}");
+        }
+    }
+}

@@ -106,6 +106,9 @@ pub fn met(rows: usize, what: &'static str) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use AuthorityKind::{Of, Root};
+    use AuthorityState as State;
+
     use super::*;
 
     fn comes_back<T: Coded + Copy + PartialEq + std::fmt::Debug>(words: &[T]) {
@@ -123,9 +126,7 @@ mod tests {
         comes_back(&[Kind::Device, Kind::Gateway, Kind::Service, Kind::Operator]);
         comes_back(&[Role::Viewer, Role::Operator, Role::SecurityOfficer, Role::Owner]);
         comes_back(&[SubjectState::Registered, SubjectState::Active, SubjectState::Out]);
-        use AuthorityState as State;
         comes_back(&[State::Prepared, State::Active, State::Tainted, State::Revoked]);
-        use AuthorityKind::{Of, Root};
         comes_back(&[Root, Of(Kind::Device), Of(Kind::Gateway), Of(Kind::Service), Of(Kind::Operator)]);
     }
 }

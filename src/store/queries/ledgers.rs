@@ -1,4 +1,5 @@
 //! Ledger tails, entries and nodes.
+#![expect(clippy::ref_option_ref, reason = "in what diesel derives")]
 
 use diesel::prelude::*;
 use fleetmark_domain::LedgerName;

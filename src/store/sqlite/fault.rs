@@ -54,7 +54,7 @@ fn is_full(path: &Path) -> bool {
     let Some(directory) = path.parent() else { return false };
     let attempt = || {
         let mut file = tempfile::tempfile_in(directory)?;
-        file.write_all(&[0; 65_536])?;
+        file.write_all(&[0; 16_384])?;
         file.sync_all()
     };
     matches!(attempt(), Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded))

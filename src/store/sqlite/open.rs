@@ -25,29 +25,29 @@ pub struct ProcessLock {
 /// Takes the lock of the database in the file `path`.
 pub fn lock(path: &Path) -> Result<ProcessLock, StoreError> {
     if let Some(directory) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| io_error(error, directory))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| io_error(&error, directory))?;
     }
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let name = PathBuf::from(name);
     let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&name);
-    let file = file.map_err(|error| io_error(error, &name))?;
+    let file = file.map_err(|error| io_error(&error, &name))?;
     match file.try_lock() {
         Ok(()) => Ok(ProcessLock { _file: file }),
         Err(TryLockError::WouldBlock) => {
             Err(StoreError::Locked(format!("{} is held by another process", name.display()).into()))
         }
-        Err(TryLockError::Error(error)) => Err(io_error(error, &name)),
+        Err(TryLockError::Error(error)) => Err(io_error(&error, &name)),
     }
 }
 
 /// Makes the file if it is not there, and keeps others from reading it. SQLite gives its other files the same mode.
 pub fn prepare_file(path: &Path) -> Result<(), StoreError> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).read(true).mode(0o600).open(path);
-    let file = file.map_err(|error| io_error(error, path))?;
-    let mode = file.metadata().map_err(|error| io_error(error, path))?.permissions().mode();
+    let file = file.map_err(|error| io_error(&error, path))?;
+    let mode = file.metadata().map_err(|error| io_error(&error, path))?.permissions().mode();
     if mode & 0o077 != 0 {
-        file.set_permissions(Permissions::from_mode(0o600)).map_err(|error| io_error(error, path))?;
+        file.set_permissions(Permissions::from_mode(0o600)).map_err(|error| io_error(&error, path))?;
     }
     Ok(())
 }
@@ -55,13 +55,13 @@ pub fn prepare_file(path: &Path) -> Result<(), StoreError> {
 /// Makes a file that must not be there yet.
 pub fn create_private(path: &Path) -> Result<File, StoreError> {
     let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path);
-    file.map_err(|error| io_error(error, path))
+    file.map_err(|error| io_error(&error, path))
 }
 
 /// Makes durable that `path` is in its directory.
 pub fn sync_directory(path: &Path) -> Result<(), StoreError> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(directory).and_then(|directory| directory.sync_all()).map_err(|error| io_error(error, directory))
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(|error| io_error(&error, directory))
 }
 
 /// The path as SQLite takes it.
@@ -112,7 +112,7 @@ struct Finding {
     value: String,
 }
 
-fn io_error(error: Error, path: &Path) -> StoreError {
+fn io_error(error: &Error, path: &Path) -> StoreError {
     let kind = error.kind();
     let told = Error::new(kind, format!("{}: {error}", path.display()));
     match kind {

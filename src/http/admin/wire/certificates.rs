@@ -16,7 +16,7 @@ pub struct Revocation {
     pub reason: Option<RevocationReason>,
     /// For the ledger's details.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 256)]
+    #[schema(max_length = 1024)]
     pub note: Option<String>,
 }
 
@@ -26,7 +26,7 @@ pub struct Revocation {
 pub struct Remark {
     /// For the ledger's details.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 256)]
+    #[schema(max_length = 1024)]
     pub note: Option<String>,
 }
 

@@ -55,7 +55,7 @@ pub struct NewFleet {
     pub profile: Option<String>,
     /// The time to live of unconfirmed certificates; the profile's unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 60, maximum = 315_360_000)]
+    #[schema(minimum = 1, maximum = 315_360_000)]
     pub unconfirmed_ttl_seconds: Option<u64>,
     /// Whether revocation lists name superseded certificates; false unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,7 +82,7 @@ pub struct FleetChange {
     pub profile: Option<String>,
     /// The time to live of unconfirmed certificates; null: the profile's.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<u64>, minimum = 60, maximum = 315_360_000)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 315_360_000)]
     pub unconfirmed_ttl_seconds: Option<Option<u64>>,
     /// Whether revocation lists name superseded certificates.
     #[serde(default, skip_serializing_if = "Option::is_none")]

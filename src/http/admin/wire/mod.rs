@@ -57,6 +57,7 @@ impl fmt::Debug for SecretText {
 }
 
 /// For serde: tells null (`Some(None)`) from a field that is not there (`None`).
+#[expect(clippy::option_option, reason = "null and nothing mean different things in a merge patch (RFC 7396)")]
 fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
     Option::<T>::deserialize(deserializer).map(Some)
 }

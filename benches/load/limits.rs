@@ -1,0 +1,124 @@
+//! The limits: what the cryptography alone costs, and what the disk alone gives, in the same run.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey};
+use rustix::time::{ClockId, clock_gettime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+
+use crate::Outcome;
+
+const SIGNATURES: u32 = 4_000;
+const HANDSHAKES: u32 = 1_000;
+
+/// CPU in microseconds each, and the disk's rate.
+pub struct Limits {
+    pub verify: f64,
+    pub sign: f64,
+    pub handshake: f64,
+    pub syncs_per_second: f64,
+}
+
+/// Takes all of them.
+pub fn measure() -> Outcome<Limits> {
+    let (verify, sign) = signatures()?;
+    Ok(Limits { verify, sign, handshake: handshakes()?, syncs_per_second: syncs()? })
+}
+
+/// This thread's CPU time.
+fn cpu() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+fn micros_each(total: Duration, count: u32) -> f64 {
+    total.as_secs_f64() * 1e6 / f64::from(count)
+}
+
+fn signatures() -> Outcome<(f64, f64)> {
+    let random = SystemRandom::new();
+    let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random)?;
+    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, document.as_ref(), &random)?;
+    let message = [7; 600];
+    let begin = cpu();
+    let mut signature = pair.sign(&random, &message)?;
+    for _ in 1..SIGNATURES {
+        signature = pair.sign(&random, &message)?;
+    }
+    let sign = micros_each(cpu() - begin, SIGNATURES);
+    let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, pair.public_key().as_ref());
+    let begin = cpu();
+    for _ in 0..SIGNATURES {
+        key.verify(&message, signature.as_ref())?;
+    }
+    Ok((micros_each(cpu() - begin, SIGNATURES), sign))
+}
+
+/// The server's side of a full TLS 1.3 handshake with certificates on both sides, in memory: no sockets, no framework.
+fn handshakes() -> Outcome<f64> {
+    let authority_key = rcgen::KeyPair::generate()?;
+    let mut authority = rcgen::CertificateParams::new(Vec::new())?;
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let root = authority.self_signed(&authority_key)?;
+    let issuer = rcgen::Issuer::new(authority, authority_key);
+    let issue = |name: &str| -> Outcome<_> {
+        let key = rcgen::KeyPair::generate()?;
+        let certificate = rcgen::CertificateParams::new(vec![name.to_owned()])?.signed_by(&key, &issuer)?;
+        Ok((vec![certificate.der().clone()], PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()))))
+    };
+    let mut roots = RootCertStore::empty();
+    roots.add(root.der().clone())?;
+    let roots = Arc::new(roots);
+    let (chain, key) = issue("localhost")?;
+    let verifier = WebPkiClientVerifier::builder(roots.clone()).build()?;
+    let mut server = ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(chain, key)?;
+    server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    server.send_tls13_tickets = 0;
+    let (chain, key) = issue("client")?;
+    let client = ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key)?;
+    let (server, client) = (Arc::new(server), Arc::new(client));
+    let mut total = Duration::ZERO;
+    for _ in 0..HANDSHAKES {
+        let mut near = ClientConnection::new(client.clone(), ServerName::try_from("localhost")?)?;
+        let begin = cpu();
+        let mut far = ServerConnection::new(server.clone())?;
+        total += cpu() - begin;
+        while near.is_handshaking() || far.is_handshaking() {
+            let mut flight = Vec::new();
+            while near.wants_write() {
+                near.write_tls(&mut flight)?;
+            }
+            let begin = cpu();
+            let mut answer = Vec::new();
+            far.read_tls(&mut flight.as_slice())?;
+            far.process_new_packets()?;
+            while far.wants_write() {
+                far.write_tls(&mut answer)?;
+            }
+            total += cpu() - begin;
+            if !answer.is_empty() {
+                near.read_tls(&mut answer.as_slice())?;
+                near.process_new_packets()?;
+            }
+        }
+    }
+    Ok(micros_each(total, HANDSHAKES))
+}
+
+/// How often a second the disk takes 4 KiB durably.
+fn syncs() -> Outcome<f64> {
+    let mut file = tempfile::tempfile()?;
+    let begin = Instant::now();
+    let mut count = 0_u32;
+    while begin.elapsed() < Duration::from_secs(1) {
+        file.write_all(&[0; 4096])?;
+        rustix::fs::fdatasync(&file)?;
+        count += 1;
+    }
+    Ok(f64::from(count) / begin.elapsed().as_secs_f64())
+}

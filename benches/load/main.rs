@@ -1,0 +1,82 @@
+//! The load benchmark behind `scripts/bench`: a real server in a process of its own, clients beside it on the same
+//! machine, and every figure beside a limit that was taken in the same run.
+//!
+//! CPU is counted, not felt: the server's from `/proc/PID/stat`, the limits' by the thread's CPU clock. So the ratios hold
+//! on a busy machine, while the rates are of this machine at this moment.
+
+mod client;
+mod limits;
+mod ocsp;
+mod report;
+mod rounds;
+mod server;
+
+use std::error::Error;
+
+use report::Report;
+use rounds::Way;
+
+/// Any error: a benchmark stops at the first.
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// How large the run is.
+struct Size {
+    /// Enrollments over connections that stay open.
+    keep_alive: usize,
+    /// Enrollments each over a connection of its own.
+    connecting: usize,
+    /// OCSP requests.
+    ocsp: usize,
+}
+
+fn main() -> Outcome<()> {
+    // `cargo bench` and `cargo test --benches` add flags of their own.
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    let size = if has("--short") {
+        Size { keep_alive: 2_000, connecting: 1_000, ocsp: 5_000 }
+    } else {
+        Size { keep_alive: 20_000, connecting: 5_000, ocsp: 40_000 }
+    };
+    rustls::crypto::ring::default_provider().install_default().map_err(|_| "a TLS provider is set already")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(run(&size, Report::new(has("--json"))))
+}
+
+async fn run(size: &Size, report: Report) -> Outcome<()> {
+    report.machine()?;
+    let limits = limits::measure()?;
+    report.figure("fdatasync", limits.syncs_per_second, "1/s", None);
+    report.figure("bare P-256 verification", limits.verify, "µs", None);
+    report.figure("bare P-256 signature", limits.sign, "µs", None);
+    report.figure("bare mTLS handshake, server's side", limits.handshake, "µs", None);
+
+    let server = server::Server::start().await?;
+    let tokens = server.tokens(size.keep_alive + size.connecting + size.keep_alive / 4 + 1).await?;
+    let mut devices = rounds::devices(tokens)?;
+
+    let first = devices.pop().ok_or("no device")?;
+    let known = rounds::first_device(&server, first).await?;
+
+    let bare = limits.verify + limits.sign;
+    let connecting = devices.split_off(devices.len() - size.connecting);
+    let latency = devices.split_off(size.keep_alive);
+    let kept = rounds::run(&server, devices, Way::KeepAlive, None).await?;
+    report.figure("enroll and confirm, 64 keep-alive clients", kept.per_second(), "1/s", None);
+    report.figure("enroll and confirm, keep-alive: server CPU", kept.cpu, "µs", Some(bare));
+    let fresh = rounds::run(&server, connecting, Way::Connecting(&known), None).await?;
+    report.figure("enroll and confirm, new mTLS connection each", fresh.per_second(), "1/s", None);
+    report.figure("enroll and confirm, new mTLS connection each: server CPU", fresh.cpu, "µs", Some(bare + limits.handshake));
+    let half = rounds::run(&server, latency, Way::KeepAlive, Some(kept.per_second() / 2.0)).await?;
+    report.figure("enroll at half load, p50", half.percentile(50), "ms", None);
+    report.figure("enroll at half load, p99", half.percentile(99), "ms", None);
+
+    let asked = ocsp::requests(&server, kept.certificates, size.ocsp).await?;
+    let misses = ocsp::run(&server, &asked.first_time).await?;
+    report.figure("OCSP misses", misses.per_second(), "1/s", None);
+    report.figure("OCSP miss: server CPU", misses.cpu, "µs", Some(limits.sign));
+    let hits = ocsp::run(&server, &asked.again).await?;
+    report.figure("OCSP hits", hits.per_second(), "1/s", None);
+    report.figure("OCSP hit: server CPU", hits.cpu, "µs", Some(limits.sign));
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! OCSP over HTTP: the first question for each certificate, and the same questions again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use der::Encode;
+use der::asn1::OctetString;
+use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use tokio::task::JoinSet;
+use x509_cert::der::Decode;
+use x509_ocsp::{CertId, OcspRequest, Request, TbsRequest, Version};
+
+use crate::Outcome;
+use crate::client::Client;
+use crate::rounds::count;
+use crate::server::Server;
+
+/// Clients at once.
+const CLIENTS: usize = 32;
+
+/// Questions.
+pub struct Asked {
+    /// Each for another certificate.
+    pub first_time: Vec<Arc<[u8]>>,
+    /// The same, over and over.
+    pub again: Vec<Arc<[u8]>>,
+}
+
+/// What a run took.
+pub struct Taken {
+    /// Microseconds of the server's CPU each.
+    pub cpu: f64,
+    asked: usize,
+    elapsed: Duration,
+}
+
+impl Taken {
+    /// Answers a second.
+    pub fn per_second(&self) -> f64 {
+        count(self.asked) / self.elapsed.as_secs_f64()
+    }
+}
+
+/// Requests for these certificates (PEM), by SHA-1 as RFC 5019 has it; `again` holds `repeats`.
+pub async fn requests(server: &Server, certificates: Vec<String>, repeats: usize) -> Outcome<Asked> {
+    let bundle = Client::plain(server.public).await?.get("/ca/bundle.pem").await?.0;
+    let mut first_time = Vec::new();
+    for pem in certificates {
+        let der = CertificateDer::from_pem_slice(pem.as_bytes())?;
+        let certificate = x509_cert::Certificate::from_der(&der)?;
+        let issuer = issuer(&bundle, &certificate)?;
+        first_time.push(request(&issuer, &certificate)?);
+    }
+    let again = first_time.iter().cycle().take(repeats).cloned().collect();
+    Ok(Asked { first_time, again })
+}
+
+/// The issuer, among the certificates that the public door gives.
+fn issuer(bundle: &[u8], certificate: &x509_cert::Certificate) -> Outcome<x509_cert::Certificate> {
+    for der in CertificateDer::pem_slice_iter(bundle) {
+        let candidate = x509_cert::Certificate::from_der(&der?)?;
+        if candidate.tbs_certificate.subject == certificate.tbs_certificate.issuer {
+            return Ok(candidate);
+        }
+    }
+    Err("the issuer is not published".into())
+}
+
+fn sha1(octets: &[u8]) -> Outcome<OctetString> {
+    Ok(OctetString::new(digest(&SHA1_FOR_LEGACY_USE_ONLY, octets).as_ref())?)
+}
+
+fn request(issuer: &x509_cert::Certificate, certificate: &x509_cert::Certificate) -> Outcome<Arc<[u8]>> {
+    let issuer = &issuer.tbs_certificate;
+    let by_sha1 = x509_cert::spki::AlgorithmIdentifierOwned {
+        oid: der::asn1::ObjectIdentifier::new("1.3.14.3.2.26")?,
+        parameters: Some(der::Any::null()),
+    };
+    let cert_id = CertId {
+        hash_algorithm: by_sha1,
+        issuer_name_hash: sha1(&issuer.subject.to_der()?)?,
+        issuer_key_hash: sha1(issuer.subject_public_key_info.subject_public_key.raw_bytes())?,
+        serial_number: certificate.tbs_certificate.serial_number.clone(),
+    };
+    let request_list = vec![Request { req_cert: cert_id, single_request_extensions: None }];
+    let tbs_request = TbsRequest { version: Version::V1, requestor_name: None, request_list, request_extensions: None };
+    Ok(OcspRequest { tbs_request, optional_signature: None }.to_der()?.into())
+}
+
+/// Asks all of them.
+pub async fn run(server: &Server, requests: &[Arc<[u8]>]) -> Outcome<Taken> {
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        clients.push(Client::plain(server.public).await?);
+    }
+    let (cpu, begin) = (server.cpu()?, Instant::now());
+    let mut tasks = JoinSet::new();
+    for (number, mut client) in clients.into_iter().enumerate() {
+        let share: Vec<_> = requests.iter().skip(number).step_by(CLIENTS).cloned().collect();
+        tasks.spawn(async move {
+            for request in share {
+                client.post_octets("/ocsp", "application/ocsp-request", &request).await?;
+            }
+            Outcome::Ok(())
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done??;
+    }
+    let elapsed = begin.elapsed();
+    Ok(Taken { cpu: (server.cpu()? - cpu) * 1e6 / count(requests.len()), asked: requests.len(), elapsed })
+}
