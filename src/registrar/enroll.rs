@@ -353,7 +353,11 @@ fn subject_of_token(
         return Ok(Some(subject));
     }
     match asked {
-        Some(name) => rows.subject_by_name(token.kind, token.fleet.as_ref(), &name.folded()),
+        // A twin that differs in case alone is another name, and it is taken.
+        Some(name) => match rows.subject_by_name(token.kind, token.fleet.as_ref(), &name.folded())? {
+            Some(known) if known.name != *name => Err(Refusal::NameTaken.into()),
+            known => Ok(known),
+        },
         None => Ok(None),
     }
 }

@@ -85,6 +85,7 @@ impl Registrar {
         repeatable: Option<Repeatable>,
         now: Timestamp,
     ) -> Result<Fleet> {
+        let _one_at_a_time = self.founding.lock().await;
         let name = fleet.name.clone();
         let known = read(&*self.store, {
             let name = name.clone();

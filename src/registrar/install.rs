@@ -107,6 +107,7 @@ impl Registrar {
             trust_domain,
             random: SystemRandom::new(),
             token_key: hmac::Key::new(hmac::HMAC_SHA256, token_key.as_ref()),
+            founding: tokio::sync::Mutex::default(),
         })
     }
 
@@ -308,6 +309,10 @@ impl Registrar {
                     self.make_own(credential, "ocsp", order, now).await?
                 }
             };
+            // Opening a key file is meant to be slow; with many fleets that would be many.
+            if self.published.responds_with(authority.record.id, &own.certificate.der) {
+                continue;
+            }
             let signer = self.authorities.keys().load(&own.key_label);
             let signer = signer.map_err(|cause| Error::caused(Refusal::AuthorityUnavailable, cause))?;
             self.published.set_responder(authority.record.id, Issuer { certificate: own.certificate.der.into(), signer });

@@ -58,6 +58,11 @@ impl Published {
         self.changed.notified().await;
     }
 
+    /// Whether the authority's OCSP responder answers with this certificate already.
+    pub(super) fn responds_with(&self, authority: AuthorityId, certificate: &[u8]) -> bool {
+        self.responders.load().get(&authority).is_some_and(|responder| *responder.certificate == *certificate)
+    }
+
     /// Takes on an authority's OCSP responder.
     pub(super) fn set_responder(&self, authority: AuthorityId, responder: Issuer) {
         let responder = Arc::new(responder);
