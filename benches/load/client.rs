@@ -63,7 +63,8 @@ impl Client {
     /// `POST path` with a body of any type.
     pub async fn post_octets(&mut self, path: &str, kind: &str, body: &[u8]) -> Outcome<Answer> {
         let length = body.len();
-        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n");
+        let head =
+            format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n");
         self.send(&[head.as_bytes(), body].concat()).await
     }
 

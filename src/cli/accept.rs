@@ -1,6 +1,8 @@
 //! Certificates for who holds a key here: `accept`, `operator renew`, `operator recover`. In all three the key is kept before
 //! the request is sent, so that a request whose answer was lost is repeated with the same key, and gets the same certificate.
 
+#![expect(clippy::doc_markdown, reason = "clap shows the comments of arguments as they are")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

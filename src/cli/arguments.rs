@@ -92,13 +92,11 @@ pub fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 fn reason(text: &str) -> Result<String, String> {
-    match text.parse::<RevocationReason>() {
-        Ok(_) => Ok(text.to_owned()),
-        Err(_) => {
-            let all: Vec<_> = RevocationReason::ALL.iter().map(|reason| reason.as_str()).collect();
-            Err(format!("expected one of: {}", all.join(", ")))
-        }
+    if text.parse::<RevocationReason>().is_ok() {
+        return Ok(text.to_owned());
     }
+    let all: Vec<_> = RevocationReason::ALL.iter().map(|reason| reason.as_str()).collect();
+    Err(format!("expected one of: {}", all.join(", ")))
 }
 
 #[cfg(test)]

@@ -110,14 +110,12 @@ fn inspect(file: &Path, server: &ServerArguments, json: bool) -> Result<(), Fail
 }
 
 fn described(manifest: &Manifest) -> String {
-    let mut text = format!(
+    let head = format!(
         "Backup of {} made at {} by Fleetmark {}; highest epoch {}.\n",
         manifest.trust_domain, manifest.made_at, manifest.software, manifest.highest_epoch.0
     );
-    for ledger in &manifest.ledgers {
-        text.push_str(&format!("Ledger {}: {} entries.\n", ledger.name, ledger.size));
-    }
-    text
+    let ledgers = manifest.ledgers.iter().map(|ledger| format!("Ledger {}: {} entries.\n", ledger.name, ledger.size));
+    std::iter::once(head).chain(ledgers).collect()
 }
 
 fn open(path: &Path) -> Result<File, Failure> {

@@ -181,7 +181,7 @@ impl Client {
     /// # Errors
     /// [`Failure`].
     pub async fn download(&self, ask: Ask<'_>, out: &mut impl Write) -> Result<u64, Failure> {
-        let mut response = self.request(Method::POST, ask)?.send().await.map_err(|error| unsent(&error))?;
+        let mut response = self.request(Method::POST, &ask)?.send().await.map_err(|error| unsent(&error))?;
         if !response.status().is_success() {
             return Err(refused(response).await);
         }
@@ -194,7 +194,7 @@ impl Client {
     }
 
     async fn send(&self, method: Method, ask: Ask<'_>) -> Result<Answer, Failure> {
-        let response = self.request(method, ask)?.send().await.map_err(|error| unsent(&error))?;
+        let response = self.request(method, &ask)?.send().await.map_err(|error| unsent(&error))?;
         if !response.status().is_success() {
             return Err(refused(response).await);
         }
@@ -202,8 +202,8 @@ impl Client {
         Ok(Answer { etag, body: read(response, MAX_ANSWER).await? })
     }
 
-    fn request(&self, method: Method, ask: Ask<'_>) -> Result<reqwest::RequestBuilder, Failure> {
-        let mut request = self.http.request(method, url(&self.base, &ask)?);
+    fn request(&self, method: Method, ask: &Ask<'_>) -> Result<reqwest::RequestBuilder, Failure> {
+        let mut request = self.http.request(method, url(&self.base, ask)?);
         if let Some(body) = &ask.body {
             request = request.json(body);
         }

@@ -1,5 +1,7 @@
 //! `up`, `init`, `serve`: configuration, logs and passphrase; all else is the server's.
 
+#![expect(clippy::doc_markdown, reason = "clap shows the comments of arguments as they are")]
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -205,12 +207,12 @@ impl Told {
     }
 
     fn text(&self, summary: &Summary, is_first: bool) -> String {
-        let mut text = format!("Root's SHA-256 fingerprint: {}\n", summary.root_fingerprint);
+        let mut parts = vec![format!("Root's SHA-256 fingerprint: {}\n", summary.root_fingerprint)];
         for (name, (url, address)) in [("Device", &self.device), ("Admin", &self.admin), ("Public", &self.public)] {
-            text.push_str(&format!("{name} door: {url} (listens at {address})\n"));
+            parts.push(format!("{name} door: {url} (listens at {address})\n"));
         }
         if let Some(restored) = &summary.restored {
-            text.push_str(&format!(
+            parts.push(format!(
                 "Restored from a backup of {}. What was issued, confirmed or revoked after that is not known here: revoke again what was \
                  revoked since, and let devices that are refused enroll again.\n",
                 restored.backup.made_at
@@ -219,7 +221,7 @@ impl Told {
         if is_first {
             let fleetmark = format!("{} --operator {}", program("fleetmark"), self.operator.display());
             let (device, fleet) = (program("fleetmark-device"), &self.fleet);
-            text.push_str(&format!(
+            parts.push(format!(
                 "\nThis is for a lab: the root's key lies on this machine, and this is no offline root.\n\
                  Enroll a first device, in another terminal:\n  {fleetmark} token create --fleet {fleet} --device sensor-1\n  \
                  {device} enroll --server {} --fleet {fleet} \\\n    --ca-fingerprint {} \\\n    --dir ./sensor-1 --token TOKEN\n\
@@ -228,7 +230,7 @@ impl Told {
                 self.device.0, summary.root_fingerprint,
             ));
         }
-        text
+        parts.concat()
     }
 }
 

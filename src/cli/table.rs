@@ -14,7 +14,7 @@ pub struct Column(pub &'static str, pub &'static str);
 /// The items as a table with a head; columns are as wide as they must be and two spaces apart.
 pub fn table(columns: &[Column], items: &[Value]) -> String {
     let head = columns.iter().map(|Column(title, _)| (*title).to_owned()).collect();
-    let body = items.iter().map(|item| columns.iter().map(|Column(_, field)| cell(item.get(*field))).collect());
+    let body = items.iter().map(|item| columns.iter().map(|Column(_, field)| cell(field, item.get(*field))).collect());
     align(&std::iter::once(head).chain(body).collect::<Vec<_>>())
 }
 
@@ -25,13 +25,19 @@ pub fn record(first: &[&str], value: &Value) -> String {
     };
     let named = first.iter().filter_map(|name| fields.get_key_value(*name));
     let others = fields.iter().filter(|(name, _)| !first.contains(&name.as_str()));
-    let rows: Vec<Vec<String>> = named.chain(others).map(|(name, value)| vec![harmless(name), text(value)]).collect();
+    let rows: Vec<Vec<String>> =
+        named.chain(others).map(|(name, value)| vec![harmless(name), field_text(name, value)]).collect();
     align(&rows)
 }
 
-fn cell(value: Option<&Value>) -> String {
-    let whole = value.map_or_else(|| "-".to_owned(), text);
+fn cell(field: &str, value: Option<&Value>) -> String {
+    let whole = value.map_or_else(|| "-".to_owned(), |value| field_text(field, value));
     if whole.chars().count() <= MAX_CELL { whole } else { whole.chars().take(MAX_CELL - 1).chain(['…']).collect() }
+}
+
+/// A field's value. No list of granted fleets means all of them, which a dash would hide.
+fn field_text(field: &str, value: &Value) -> String {
+    if field == "fleets" && value.is_null() { "all".to_owned() } else { text(value) }
 }
 
 /// A value on one line.
@@ -82,11 +88,13 @@ mod tests {
         let items = [
             json!({"name": "sensor-01", "state": "good", "fleets": ["a", "b"]}),
             json!({"name": "é", "state": null, "fleets": []}),
+            json!({"name": "y", "fleets": null}),
             json!({"name": "x", "state": true}),
         ];
         let expected = "NAME       STATE  FLEETS\n\
                         sensor-01  good   a, b\n\
                         é          -      none\n\
+                        y          -      all\n\
                         x          yes    -\n";
         assert_eq!(table(&COLUMNS, &items), expected);
         assert_eq!(table(&COLUMNS, &[]), "NAME  STATE  FLEETS\n");

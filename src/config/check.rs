@@ -180,13 +180,18 @@ fn workers(read: &Read) -> Result<NonZeroUsize, ConfigError> {
     checked.ok_or_else(|| value(read, "workers", workers, format!("1 to {MAX_WORKERS}")))
 }
 
+/// Attempts of one address to enroll, unless the configuration says otherwise: enough for a site behind one address.
+const ENROLL_PER_SECOND: u32 = 50;
+const ENROLL_BURST: u32 = 200;
+
 fn limits(read: &Read) -> Result<Limits, ConfigError> {
     let raw = &read.raw.limits;
     let connections = raw.connections.unwrap_or(25_000);
     let connections =
         NonZeroU32::new(connections).ok_or_else(|| value(read, "limits.connections", connections, "at least 1"))?;
-    let per_second = NonZeroU32::new(raw.enroll_per_second.unwrap_or(0));
-    let enroll = match (per_second, raw.enroll_burst) {
+    let given = (NonZeroU32::new(raw.enroll_per_second.unwrap_or(ENROLL_PER_SECOND)), raw.enroll_burst);
+    let usual = raw.enroll_per_second.is_none().then_some(ENROLL_BURST);
+    let enroll = match (given.0, given.1.or(usual)) {
         (None, Some(burst)) if burst > 0 => {
             return Err(value(read, "limits.enroll_burst", burst, "limits.enroll_per_second beside it"));
         }

@@ -58,9 +58,9 @@ pub struct Config {
     pub passphrase_file: Option<PathBuf>,
     /// `serve` accepts a root key that lies on this machine.
     pub danger_online_root: bool,
-    /// PostgreSQL may answer for a commit before its standby has it.
+    /// `PostgreSQL` may answer for a commit before its standby has it.
     pub danger_async_replication: bool,
-    /// PostgreSQL may be spoken to without TLS.
+    /// `PostgreSQL` may be spoken to without TLS.
     pub danger_plaintext_postgres: bool,
 }
 

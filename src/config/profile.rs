@@ -95,13 +95,11 @@ impl Profile {
             return Self::open(directory);
         }
         let places = usual_places();
-        match places.iter().find(|place| place.join("operator.toml").exists()) {
-            Some(place) => Self::open(place),
-            None => {
-                let places: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();
-                Err(ProfileError::Missing(places.join(", ")))
-            }
+        if let Some(place) = places.iter().find(|place| place.join("operator.toml").exists()) {
+            return Self::open(place);
         }
+        let places: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();
+        Err(ProfileError::Missing(places.join(", ")))
     }
 
     /// The profile in this directory.

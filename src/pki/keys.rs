@@ -107,6 +107,18 @@ impl KeyFiles {
         decrypt(&path, &read(&path)?, &self.passphrase)
     }
 
+    /// Removes a key that nothing uses any more. One that is not there is no error.
+    ///
+    /// # Errors
+    /// [`PkiError::KeyFile`].
+    pub fn remove(&self, label: &str) -> Result<(), PkiError> {
+        let path = self.path(label)?;
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(PkiError::KeyFile { path, source }),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether there is a key of this label.
     pub fn contains(&self, label: &str) -> bool {
         self.path(label).is_ok_and(|path| path.exists())

@@ -337,6 +337,8 @@ impl Registrar {
     /// Makes a key and a certificate of the server's own, and remembers them under `credential`.
     async fn make_own(&self, credential: String, label: &str, own: OwnOrder<'_>, now: Timestamp) -> Result<OwnCertificate> {
         let OwnOrder { authority, profile, subject, common_name } = own;
+        let name = credential.clone();
+        let former = read(&*self.store, move |rows| Ok(rows.value(&name)?.and_then(|value| Credential::decode(&value)))).await?;
         let key_label = self.label(label)?;
         let algorithm = profile.keys.first().copied().unwrap_or(KeyAlgorithm::P256);
         let signer = self.authorities.keys().create(&key_label, algorithm);
@@ -352,6 +354,12 @@ impl Registrar {
         let certificate = match commit(&*self.store, act).await? {
             Recorded::New(certificate) | Recorded::Existing(certificate) => certificate,
         };
+        // The doors hold the former key in memory till they take this one; on the disk nobody needs it any more.
+        if let Some(former) = former
+            && let Err(error) = self.authorities.keys().remove(&former.key_label)
+        {
+            tracing::warn!(%error, "the former key stays");
+        }
         Ok(OwnCertificate { certificate, chain: vec![authority.record.certificate.clone()], key_label })
     }
 

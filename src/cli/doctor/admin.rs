@@ -73,9 +73,10 @@ fn operator(directory: &str, me: &Value, now: Timestamp) -> Vec<Finding> {
     let mut findings = vec![Finding::ok("operator's access", format!("{identity}, {role}, by {directory}"))];
     let renewal_is_due = timestamp(me, "renew_after").is_some_and(|due| due <= now);
     if let Some(end) = timestamp(me, "not_after") {
-        findings.push(match renewal_is_due {
-            true if end > now => Finding::warn("operator's certificate", format!("is due for renewal, ends at {end}"), RENEW),
-            _ => ends("operator's certificate", end, now, Duration::ZERO, RENEW),
+        findings.push(if renewal_is_due && end > now {
+            Finding::warn("operator's certificate", format!("is due for renewal, ends at {end}"), RENEW)
+        } else {
+            ends("operator's certificate", end, now, Duration::ZERO, RENEW)
         });
     }
     findings

@@ -65,7 +65,7 @@ pub(super) async fn run(session: &Session, ledger: &str, how: &How<'_>) -> Resul
     let (key, trust) = choose_key(session, ledger, how, state.as_ref()).await?;
     let seen = state.as_ref().map(|state| seen(state, &key)).transpose()?;
     let note = wire::note(&session.client, ledger).await?;
-    let checkpoint = key.open(&note).map_err(|error| violated(error.to_string()))?;
+    let checkpoint = key.open(&note).map_err(|error| violated(&error.to_string()))?;
     if let Some(seen) = &seen {
         grew(session, ledger, &seen.checkpoint.head, &checkpoint.head).await?;
     }
@@ -91,7 +91,7 @@ async fn choose_key(
 ) -> Result<(VerifierKey, Trust), Failure> {
     match (how.vkey, state) {
         (Some(given), Some(state)) if wire::key(given)? != wire::key(&state.vkey)? => {
-            Err(violated("the key given is not the one pinned in the state file".to_owned()))
+            Err(violated("the key given is not the one pinned in the state file"))
         }
         (Some(given), _) => Ok((wire::key(given)?, Trust::Given)),
         (None, Some(state)) => Ok((wire::key(&state.vkey)?, Trust::Pinned)),
@@ -102,7 +102,7 @@ async fn choose_key(
 /// The ledger may only have grown: no step back, no fork.
 async fn grew(session: &Session, ledger: &str, old: &Head, new: &Head) -> Result<(), Failure> {
     if new.size < old.size {
-        return Err(violated(format!("position {}: the ledger went back: {} entries were signed before", new.size, old.size)));
+        return Err(violated(&format!("position {}: the ledger went back: {} entries were signed before", new.size, old.size)));
     }
     let proof = if old.size == 0 || old.size == new.size {
         Vec::new()
@@ -110,7 +110,7 @@ async fn grew(session: &Session, ledger: &str, old: &Head, new: &Head) -> Result
         wire::proof(&session.client, ledger, "consistency", [("old", old.size), ("new", new.size)]).await?
     };
     verify_consistency(&proof, old, new).map_err(|_| {
-        violated(format!("position {}: the ledger was forked: it does not begin with what was signed before", old.size))
+        violated(&format!("position {}: the ledger was forked: it does not begin with what was signed before", old.size))
     })
 }
 
@@ -128,7 +128,7 @@ async fn read_entries(
         }
         let page = wire::entries(&session.client, ledger, next, size - next).await?;
         if page.is_empty() {
-            return Err(violated(format!("position {next}: the entry is missing, and the checkpoint covers it")));
+            return Err(violated(&format!("position {next}: the entry is missing, and the checkpoint covers it")));
         }
         for fetched in page.iter().take_while(|fetched| fetched.position < size) {
             auditor.append(&fetched.entry, fetched.details.as_deref()).map_err(|violation| found(&violation))?;
@@ -136,7 +136,7 @@ async fn read_entries(
             if let Some(seen) = seen.filter(|seen| seen.checkpoint.head.size == auditor.frontier().size())
                 && auditor.frontier().head() != seen.checkpoint.head
             {
-                return Err(violated(format!(
+                return Err(violated(&format!(
                     "position {}: an entry before it was changed since it was signed",
                     fetched.position
                 )));
@@ -212,16 +212,16 @@ fn save(path: &Path, state: &State) -> Result<(), Failure> {
 fn seen(state: &State, key: &VerifierKey) -> Result<Seen, Failure> {
     let damaged =
         || Failure::Failed("the state file is damaged: its frontier does not fit its checkpoint".to_owned(), Some(EVIDENCE));
-    let checkpoint = key.open(&state.checkpoint).map_err(|error| violated(format!("the state file: {error}")))?;
+    let checkpoint = key.open(&state.checkpoint).map_err(|error| violated(&format!("the state file: {error}")))?;
     let frontier = hex::decode(&state.frontier).ok().and_then(|octets| Frontier::decode(&octets)).ok_or_else(damaged)?;
     if frontier.head() == checkpoint.head { Ok(Seen { checkpoint, frontier }) } else { Err(damaged()) }
 }
 
 fn found(violation: &Violation) -> Failure {
-    violated(violation.to_string())
+    violated(&violation.to_string())
 }
 
-fn violated(what: String) -> Failure {
+fn violated(what: &str) -> Failure {
     Failure::Failed(format!("the ledger is not good: {what}"), Some(EVIDENCE))
 }
 

@@ -1,0 +1,45 @@
+//! What all tests share.
+//!
+//! - [`server`]: the process.
+//! - [`client`]: HTTP over one connection, or over as many as it takes.
+//! - [`device`]: keys, requests, devices that enroll.
+//! - [`forge`]: certificates signed with an authority's own key.
+//! - [`openssl`]: the stranger who judges.
+
+pub mod client;
+pub mod device;
+pub mod forge;
+pub mod openssl;
+pub mod server;
+
+use std::future::Future;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Builder, Runtime};
+
+pub use client::{Answer, Client, Connection, Identity};
+pub use device::{Device, Key};
+pub use server::{Server, shared};
+
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+});
+
+/// Runs a test. All share one runtime, so that a client's connections may be used by whoever holds it.
+pub fn run<T>(test: impl Future<Output = T>) -> T {
+    RUNTIME.block_on(test)
+}
+
+/// Asks again until `what` is there, for at most `seconds`.
+pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, seconds: u64, mut ask: impl FnMut() -> F) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = ask().await {
+            return found;
+        }
+        assert!(started.elapsed() < Duration::from_secs(seconds), "waited {seconds} s in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

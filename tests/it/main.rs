@@ -1,0 +1,31 @@
+//! The real server, started as an operator starts it, and asked over its doors as devices, gateways and operators ask.
+//!
+//! - [`harness`]: the server's process, clients, keys, forged certificates.
+//! - the other modules: the tests, by what they try to break.
+//!
+//! Tests that disturb nobody share one server, each with a fleet of its own; the others start their own.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::missing_panics_doc,
+    clippy::too_many_lines,
+    clippy::must_use_candidate,
+    reason = "a test fails by panicking, and tells its story in one piece"
+)]
+
+mod certificates;
+mod csr;
+mod enrollment;
+mod harness;
+mod ledger;
+mod matrix;
+mod operators;
+mod renewal;
+mod restart;
+mod rest;
+mod standing;
