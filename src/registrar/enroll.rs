@@ -246,7 +246,8 @@ impl Registrar {
         };
         let certificate = self.sign(&order, now).await?;
         let identity = identity_of(subject)?;
-        let details = self.details(identity.uri(&self.trust_domain), None, None, Some(ticket.note))?;
+        let whom = identity.uri(&self.trust_domain);
+        let details = self.details(whom.clone(), Some(whom), None, Some(ticket.note))?;
         let place = (certificate.serial.epoch(), certificate.serial.index());
         let act =
             RecordCertificate { certificate, holder: ticket.holder, proof: ticket.proof, credential: None, details, at: now };

@@ -395,6 +395,11 @@ impl Registrar {
         self.store.stop().await;
     }
 
+    /// Whether there is no owner yet, whom [`Self::first_operator`] would make.
+    pub async fn lacks_owner(&self) -> Result<bool> {
+        Ok(read(&*self.store, |rows| rows.owners()).await? == 0)
+    }
+
     /// Admits the first operator, an owner, for the key in `csr`. None where there are operators already.
     pub async fn first_operator(&self, name: &Name, csr: &VerifiedCsr, now: Timestamp) -> Result<Option<Enrollment>> {
         let (folded, key) = (name.folded(), csr.key_hash());
