@@ -54,7 +54,7 @@ fn expired_and_not_yet_valid_certificates_end_the_handshake() {
         shut_out(&server, server.device_port, "device", &identity, "certificate_expired", "CertificateExpired").await;
         let early = Wanted { from: now + Duration::hours(1), to: now + Duration::days(9), ..expired };
         let identity = stolen.sign(&early, &key);
-        shut_out(&server, server.device_port, "device", &identity, "certificate_not_yet_valid", "ExpiredCertificate").await;
+        shut_out(&server, server.device_port, "device", &identity, "certificate_not_yet_valid", "CertificateExpired").await;
     });
 }
 

@@ -7,21 +7,29 @@ use serde_json::json;
 use crate::harness::openssl::{openssl, pem};
 use crate::harness::{Key, run, shared};
 
+/// The PEM block among openssl's words.
+fn request_in(output: &str) -> String {
+    const END: &str = "-----END CERTIFICATE REQUEST-----";
+    let from = output.find("-----BEGIN").unwrap();
+    let to = output.find(END).unwrap() + END.len();
+    output[from..to].to_owned()
+}
+
 #[test]
 fn each_fault_of_a_request_has_its_name_and_is_counted() {
     let server = shared();
     let (made, rsa) = openssl(&["req", "-new", "-newkey", "rsa:1024", "-nodes", "-keyout", "/dev/null", "-subj", "/CN=a"], b"");
     assert!(made, "{rsa}");
-    let rsa_1024 = rsa[rsa.find("-----BEGIN").unwrap()..].to_owned();
+    let rsa_1024 = request_in(&rsa);
     let (made, rsa) = openssl(&["req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", "/dev/null", "-subj", "/CN=a"], b"");
     assert!(made, "{rsa}");
-    let rsa_2048 = rsa[rsa.find("-----BEGIN").unwrap()..].to_owned();
+    let rsa_2048 = request_in(&rsa);
     let (made, sha1) = openssl(
         &["req", "-new", "-sha1", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "/dev/null", "-subj", "/CN=a"],
         b"",
     );
     assert!(made, "{sha1}");
-    let sha1 = sha1[sha1.find("-----BEGIN").unwrap()..].to_owned();
+    let sha1 = request_in(&sha1);
     let good = Key::new().csr_der();
     let trailing = [good.clone(), vec![0]].concat();
     let mut unproven = good.clone();

@@ -97,7 +97,7 @@ fn a_replay_gives_the_same_certificate_octet_for_octet_before_and_after_confirma
         let again = enroll(&client, &fleet, &device.token, &device.key, None).await.is(200).json();
         assert_eq!(again["certificate"], device.answer["certificate"]);
         assert_eq!((again["replayed"].as_bool(), again["standing"].as_str()), (Some(true), Some("good")));
-        let all = server.owner().get(&format!("/v1/certificates?fleet={fleet}")).await.is(200).json();
+        let all = server.owner().get(&format!("/v1/certificates?fleet={fleet}&kind=device")).await.is(200).json();
         assert_eq!(all["items"].as_array().unwrap().len(), 1, "{all}");
     });
 }
@@ -115,7 +115,7 @@ fn a_token_stays_bound_to_the_first_key_and_is_used_up_by_confirmation() {
         assert!(alarms().await > before, "a second key raises no alarm");
         device.confirm(&server).await.is(200);
         enroll(&client, &fleet, &device.token, &Key::new(), None).await.refused(409, "token_used");
-        let all = server.owner().get(&format!("/v1/certificates?fleet={fleet}")).await.is(200).json();
+        let all = server.owner().get(&format!("/v1/certificates?fleet={fleet}&kind=device")).await.is(200).json();
         assert_eq!(all["items"].as_array().unwrap().len(), 1, "{all}");
     });
 }
@@ -212,7 +212,7 @@ fn of_fifty_clients_that_race_one_token_one_key_wins() {
             }
         }
         assert_eq!((won.len(), certificates.len(), wins), (1, 1, 5), "one key, one certificate, all five clients with that key");
-        let all = server.owner().get(&format!("/v1/certificates?fleet={fleet}")).await.is(200).json();
+        let all = server.owner().get(&format!("/v1/certificates?fleet={fleet}&kind=device")).await.is(200).json();
         assert_eq!(all["items"].as_array().unwrap().len(), 1, "{all}");
     });
 }

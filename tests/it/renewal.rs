@@ -121,7 +121,7 @@ fn of_many_renewals_at_once_exactly_one_certificate_ends_up_good() {
         assert_eq!(generation, 13);
         let identity = key.identity(&answer);
         assert_eq!(crate::harness::device::verdict(&server, &identity, &fleet).await, "ok");
-        let all = server.owner().get(&format!("/v1/certificates?fleet={fleet}&limit=100")).await.is(200).json();
+        let all = server.owner().get(&format!("/v1/certificates?fleet={fleet}&kind=device&limit=100")).await.is(200).json();
         let standings: Vec<_> = all["items"].as_array().unwrap().iter().map(|item| item["standing"].as_str().unwrap()).collect();
         assert_eq!(standings.iter().filter(|standing| **standing == "good").count(), 1, "{standings:?}");
         assert_eq!(standings.iter().filter(|standing| **standing == "superseded").count(), 1, "{standings:?}");
