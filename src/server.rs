@@ -245,7 +245,10 @@ async fn run(
     let own = registrar.door_certificate(&config.names.dns, &config.names.addresses, now).await;
     let own = own.map_err(refused("the doors' certificate cannot be made"))?;
     registrar.renew_responders(now).await.map_err(refused("the OCSP responders' certificates cannot be made"))?;
-    registrar.refresh_crls(now).await.map_err(refused("the revocation lists cannot be made"))?;
+    if let Err(error) = registrar.refresh_crls(now).await {
+        // Served all the same: what can be made is made, and `/readyz` tells of a list that is past its end.
+        tracing::error!(code = error.refusal.code(), cause = error.chain(), "a revocation list cannot be made");
+    }
     registrar.housekeeping(now).await.map_err(refused("the store takes no writes"))?;
     let pulse = Arc::new(Pulse::default());
     pulse.written(now);

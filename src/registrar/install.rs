@@ -211,7 +211,7 @@ impl Registrar {
         now: Timestamp,
     ) -> Result<AddAuthority> {
         let AuthorityKind::Of(of) = kind else { return Err(Refusal::AuthorityUnavailable.into()) };
-        let root = self.authorities.root()?;
+        let root = self.authorities.issuing_root()?;
         let profile = self.find_profile(&format!("authority-{of}"))?;
         let whose = fleet.as_ref().map_or_else(String::new, |fleet| format!("{fleet} "));
         let common_name = format!("{whose}{of} authority");

@@ -67,7 +67,7 @@ prints "OCSP: never issued is unknown" ': unknown$' ocsp -serial 0x0100000001000
 prints "OCSP: a serial of another form is unknown" ': unknown$' ocsp -serial 0x07
 # The root has no responder: it may live offline, and its list says what it has revoked. So no authority may name one.
 same "authorities name no OCSP responder" "" "$(openssl x509 -in "$FILES/chain.pem" -noout -ocsp_uri)"
-ISSUER=$ROOT prints "OCSP: the root is not answered for" 'unauthorized' ocsp -cert "$FILES/chain.pem"
+ISSUER=$ROOT refused "OCSP: the root is not answered for" ocsp -cert "$FILES/chain.pem"
 same "devices name the responder" "$PUBLIC_DOOR/ocsp" "$(openssl x509 -in "$FILES/cert.pem" -noout -ocsp_uri)"
 same "OCSP: junk is a malformed request" 200:malformedrequest \
     "$(status "$WORK/junk" -H 'Content-Type: application/ocsp-request' --data-binary junk "$PUBLIC_DOOR/ocsp"):$(openssl ocsp -respin "$WORK/junk" -noverify 2>&1 | sed -n 's/.*Responder Error: \([a-z]*\).*/\1/p')"

@@ -22,6 +22,8 @@ mod certificates;
 mod csr;
 mod enrollment;
 mod harness;
+mod kill;
+mod layering;
 mod ledger;
 mod matrix;
 mod operators;
