@@ -25,7 +25,20 @@ fn each_fault_of_a_request_has_its_name_and_is_counted() {
     assert!(made, "{rsa}");
     let rsa_2048 = request_in(&rsa);
     let (made, sha1) = openssl(
-        &["req", "-new", "-sha1", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "/dev/null", "-subj", "/CN=a"],
+        &[
+            "req",
+            "-new",
+            "-sha1",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-keyout",
+            "/dev/null",
+            "-subj",
+            "/CN=a",
+        ],
         b"",
     );
     assert!(made, "{sha1}");
@@ -99,7 +112,14 @@ fn bodies_of_a_wrong_type_or_size_and_wrong_methods_are_refused_by_name() {
         client.send("POST", &long, &json_type, Some(body.clone())).await.refused(414, "uri_too_long");
 
         let fleet_path = |act: &str| format!("/v1/fleets/{fleet}/{act}");
-        let posts = [fleet_path("enroll"), fleet_path("renew"), fleet_path("confirm"), "/v1/enroll".into(), "/v1/renew".into(), "/v1/confirm".into()];
+        let posts = [
+            fleet_path("enroll"),
+            fleet_path("renew"),
+            fleet_path("confirm"),
+            "/v1/enroll".into(),
+            "/v1/renew".into(),
+            "/v1/confirm".into(),
+        ];
         for path in &posts {
             for method in ["GET", "PUT", "DELETE", "PATCH", "OPTIONS"] {
                 let answer = client.send(method, path, &[], None).await.refused(405, "method_not_allowed");

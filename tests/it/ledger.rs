@@ -156,7 +156,12 @@ fn after_a_storm_the_ledger_holds_what_was_done_and_proves_it() {
             verify_consistency(&proof, &older.head, &newest.head).unwrap();
         }
         included(&server, &owner, &fleet, &newest, &all).await;
-        for path in ["inclusion?index=0&size=999999", "inclusion?index=9&size=9", "consistency?old=5&new=4", "consistency?old=1&new=999999"] {
+        for path in [
+            "inclusion?index=0&size=999999",
+            "inclusion?index=9&size=9",
+            "consistency?old=5&new=4",
+            "consistency?old=1&new=999999",
+        ] {
             let answer = owner.get(&format!("/v1/ledgers/{fleet}/proofs/{path}")).await;
             assert!(matches!(answer.status, 400 | 404 | 422), "{path}: {}", answer.text());
         }
@@ -203,9 +208,7 @@ async fn included(server: &Server, owner: &Client, fleet: &str, newest: &Checkpo
     // The list of revoked certificates is a view of the same ledger.
     let wanted: HashSet<_> = listed
         .iter()
-        .filter(|(epoch, index)| {
-            matches!(standing_on_the_ledger(all, *epoch, *index).as_deref(), Some("revoked" | "held"))
-        })
+        .filter(|(epoch, index)| matches!(standing_on_the_ledger(all, *epoch, *index).as_deref(), Some("revoked" | "held")))
         .copied()
         .collect();
     until("the list of the ledger", 10, || async {
@@ -228,9 +231,13 @@ fn standing_on_the_ledger(
     let mut now = None;
     for (entry, _) in all {
         match Entry::decode(entry).unwrap().event {
-            Event::Issued(issued) if (issued.epoch, issued.index) == (epoch, index) => now = Some(issued.standing.as_str().to_owned()),
+            Event::Issued(issued) if (issued.epoch, issued.index) == (epoch, index) => {
+                now = Some(issued.standing.as_str().to_owned())
+            }
             Event::Confirmed { epoch: e, index: i } if (e, i) == (epoch, index) => now = Some("good".to_owned()),
-            Event::StandingChanged { standing, certificates } if certificates.certificates().any(|place| place == (epoch, index)) => {
+            Event::StandingChanged { standing, certificates }
+                if certificates.certificates().any(|place| place == (epoch, index)) =>
+            {
                 now = Some(standing.as_str().to_owned());
             }
             _ => {}

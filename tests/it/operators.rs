@@ -22,7 +22,10 @@ fn an_invited_operator_works_with_its_role_renews_and_is_put_out() {
 
         let alice = server.admin_client(Some(&identity));
         let whoami = alice.get("/v1/whoami").await.is(200).json();
-        assert_eq!((&whoami["identity"], &whoami["role"], &whoami["fleets"]), (&answer["identity"], &json!("operator"), &Value::Null));
+        assert_eq!(
+            (&whoami["identity"], &whoami["role"], &whoami["fleets"]),
+            (&answer["identity"], &json!("operator"), &Value::Null)
+        );
         assert_eq!(whoami["serial"], answer["serial"]);
         alice.post("/v1/fleets/default/tokens", &json!({})).await.is(201);
         alice.post("/v1/fleets", &json!({"name": "not-hers"})).await.refused(403, "not_permitted");
@@ -118,7 +121,9 @@ fn the_last_owner_stays_and_a_lost_key_is_recovered_on_the_servers_machine() {
         let body = |operator: &str, key: &Key| json!({"operator": operator, "csr": key.csr()});
         over_socket(&socket, "POST", "/v1/recover", &body("nobody", &key)).await.refused(404, "not_found");
         over_socket(&socket, "POST", "/v1/recover", &body("../admin", &key)).await.refused(422, "invalid_name");
-        over_socket(&socket, "POST", "/v1/recover", &json!({"operator": "admin", "csr": "x"})).await.refused(400, "csr_malformed");
+        over_socket(&socket, "POST", "/v1/recover", &json!({"operator": "admin", "csr": "x"}))
+            .await
+            .refused(400, "csr_malformed");
         over_socket(&socket, "GET", "/v1/recover", &json!({})).await.refused(405, "method_not_allowed");
         over_socket(&socket, "GET", "/v1/fleets", &json!({})).await.refused(404, "not_found");
         owner.get("/v1/whoami").await.is(200);

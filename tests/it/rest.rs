@@ -163,7 +163,12 @@ fn pages_hold_every_item_once() {
                 let distinct: HashSet<_> = items.iter().map(|item| text(item, field)).collect();
                 assert_eq!((items.len(), distinct.len()), (total, total), "{path} by {limit}");
             }
-            for (query, status, code) in [("limit=0", 422, "invalid_value"), ("limit=501", 422, "invalid_value"), ("limit=x", 400, "malformed_request"), ("no=1", 400, "malformed_request")] {
+            for (query, status, code) in [
+                ("limit=0", 422, "invalid_value"),
+                ("limit=501", 422, "invalid_value"),
+                ("limit=x", 400, "malformed_request"),
+                ("no=1", 400, "malformed_request"),
+            ] {
                 let joint = if path.contains('?') { '&' } else { '?' };
                 owner.get(&format!("{path}{joint}{query}")).await.refused(status, code);
             }
@@ -274,7 +279,8 @@ fn what_an_operator_was_not_granted_is_not_there() {
         }
         assert_eq!(device.standing(&server).await, "good");
         for list in ["/v1/fleets", "/v1/certificates", "/v1/authorities", "/v1/ledgers", "/v1/status"] {
-            let listed = scoped.get(&format!("{list}{}", if list == "/v1/status" { "" } else { "?limit=500" })).await.is(200).text();
+            let listed =
+                scoped.get(&format!("{list}{}", if list == "/v1/status" { "" } else { "?limit=500" })).await.is(200).text();
             assert!(!listed.contains(&format!("\"{hidden}\"")) && !listed.contains("secret-device"), "{list}: {listed}");
             assert!(listed.contains(&format!("\"{mine}\"")), "{list} lacks what was granted");
         }

@@ -25,7 +25,8 @@ fn certificates_standings_tokens_and_lists_survive_a_restart_and_no_secret_is_in
         revoked.act(&server, "revoke", json!({"reason": "keyCompromise"})).await;
         let number = listed_within(&server, fleet, &revoked.serial(), Some(1)).await.number;
         let header = [("idempotency-key", "before-the-restart")];
-        let minted = server.owner().post_with("/v1/fleets/default/tokens", &header, &json!({"device": "later"})).await.is(201).json();
+        let minted =
+            server.owner().post_with("/v1/fleets/default/tokens", &header, &json!({"device": "later"})).await.is(201).json();
         let fresh = server.token(fleet, "fresh").await;
         // Wrong secrets and malformed bodies are refusals, and refusals are logged.
         let client = server.device_client(None);
@@ -44,7 +45,11 @@ fn certificates_standings_tokens_and_lists_survive_a_restart_and_no_secret_is_in
     let root = server.root();
 
     for restart in ["stop", "kill"] {
-        if restart == "stop" { server.restart() } else { server.kill_and_start() }
+        if restart == "stop" {
+            server.restart()
+        } else {
+            server.kill_and_start()
+        }
         assert_eq!(server.root(), root, "another root");
         run(async {
             let client = server.device_client(None);
@@ -118,7 +123,14 @@ fn a_second_server_on_the_same_doors_says_which_port_is_in_use_and_harms_nothing
     let other = tempfile::tempdir().unwrap();
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_fleetmark"))
         .args(["up", "--data", other.path().join("data").to_str().unwrap(), "--name", "localhost"])
-        .args(["--device-door", &format!("127.0.0.1:{}", server.device_port), "--admin-door", "127.0.0.1:0", "--public-door", "127.0.0.1:0"])
+        .args([
+            "--device-door",
+            &format!("127.0.0.1:{}", server.device_port),
+            "--admin-door",
+            "127.0.0.1:0",
+            "--public-door",
+            "127.0.0.1:0",
+        ])
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);

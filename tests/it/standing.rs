@@ -72,8 +72,21 @@ impl Strangers {
     fn ocsp(&self, serial: &str, nonce: bool) -> String {
         let (root, issuer, serial) = (text(&self.root), text(&self.issuer), format!("0x{serial}"));
         let nonce = if nonce { "-nonce" } else { "-no_nonce" };
-        let arguments =
-            ["ocsp", "-issuer", issuer, "-serial", &serial, "-url", &self.url, "-CAfile", root, "-verify_other", issuer, nonce, "-resp_text"];
+        let arguments = [
+            "ocsp",
+            "-issuer",
+            issuer,
+            "-serial",
+            &serial,
+            "-url",
+            &self.url,
+            "-CAfile",
+            root,
+            "-verify_other",
+            issuer,
+            nonce,
+            "-resp_text",
+        ];
         let (done, told) = openssl(&arguments, b"");
         assert!(done, "{told}");
         assert!(told.contains("Response verify OK"), "{told}");
@@ -129,10 +142,7 @@ fn every_view_of_every_standing_agrees_with_the_table() {
 
             let (read, printed) = openssl(&["crl", "-inform", "DER", "-noout", "-text"], &list.der);
             assert!(read, "{printed}");
-            let (verified, said) = openssl(
-                &["crl", "-inform", "DER", "-noout", "-CAfile", text(&strangers.issuer)],
-                &list.der,
-            );
+            let (verified, said) = openssl(&["crl", "-inform", "DER", "-noout", "-CAfile", text(&strangers.issuer)], &list.der);
             assert!(verified && said.contains("verify OK"), "{said}");
 
             let mut expected_entries = BTreeMap::new();
@@ -310,8 +320,18 @@ fn openssl_with_the_bundles_accepts_the_good_and_refuses_the_revoked() {
             let file = server.write_scratch(&format!("verify-{}.pem", device.name), certificate.as_bytes());
             openssl(
                 &[
-                    "verify", "-x509_strict", "-purpose", "sslclient", "-crl_check_all", "-CAfile", text(&root), "-untrusted",
-                    text(&authorities), "-CRLfile", text(&lists), text(&file),
+                    "verify",
+                    "-x509_strict",
+                    "-purpose",
+                    "sslclient",
+                    "-crl_check_all",
+                    "-CAfile",
+                    text(&root),
+                    "-untrusted",
+                    text(&authorities),
+                    "-CRLfile",
+                    text(&lists),
+                    text(&file),
                 ],
                 b"",
             )

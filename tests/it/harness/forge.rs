@@ -82,7 +82,8 @@ impl Stolen {
         let keys = KeyFiles::open(&server.data().join("keys"), passphrase.trim_end().to_owned().into()).unwrap();
         let prefix = if kind == "root" { "root".to_owned() } else { format!("authority-{kind}") };
         let labels = fs::read_dir(server.data().join("keys")).unwrap();
-        let labels = labels.filter_map(|entry| entry.unwrap().file_name().to_str()?.strip_suffix(".key.pem").map(str::to_owned));
+        let labels =
+            labels.filter_map(|entry| entry.unwrap().file_name().to_str()?.strip_suffix(".key.pem").map(str::to_owned));
         let label = labels
             .filter(|label| label.starts_with(&prefix))
             .find(|label| keys.load(label).unwrap().public_key() == spki)
