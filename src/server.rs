@@ -198,6 +198,12 @@ async fn first_operator(begin: &Start, registrar: &Registrar) -> Result<(), Serv
     if Profile::open(&directory).is_ok() {
         return Ok(());
     }
+    let is_pending = directory.join(profile::PENDING_KEY).exists();
+    let is_wanted = is_pending || registrar.lacks_owner().await.map_err(refused("the operators cannot be read"))?;
+    if !is_wanted {
+        // After a restore, or when the profile was moved away: `fleetmark operator recover` makes a new key.
+        return Ok(());
+    }
     let failed = |error: BoxError| ServerError::Operator(error);
     // Kept before it is certified: a start that died in between goes on with the same key.
     let key_pem = pending_key::<BoxError>(&directory, || Ok(Zeroizing::new(rcgen::KeyPair::generate()?.serialize_pem())));
