@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::harness::device::{confirm_by_token, enroll, sha256};
 use crate::harness::server::text;
-use crate::harness::{Connection, Device, Key, Server, run, shared, until};
+use crate::harness::{Connection, Device, Key, run, shared, until};
 
 #[test]
 fn a_device_enrolls_by_token_and_confirms_by_token_and_fingerprint() {
@@ -402,8 +402,7 @@ fn a_lapsed_certificate_is_refused_by_name_even_before_it_is_revoked() {
             let device = Device::unconfirmed(&server, &fleet, &format!("d{number}")).await;
             let lapsed = until("the lapse", 10, || async {
                 let client = server.device_client(None);
-                let code = confirm_code(&server, &client, &device).await;
-                code
+                lapse_code(&client, &device).await
             })
             .await;
             seen.insert(lapsed.clone());
@@ -416,7 +415,7 @@ fn a_lapsed_certificate_is_refused_by_name_even_before_it_is_revoked() {
 }
 
 /// What a replay is told without confirming anything; None while it is still granted.
-async fn confirm_code(_: &Server, client: &crate::harness::Client, device: &Device) -> Option<String> {
+async fn lapse_code(client: &crate::harness::Client, device: &Device) -> Option<String> {
     let answer = enroll(client, &device.fleet, &device.token, &device.key, None).await;
     (answer.status != 200).then(|| answer.code())
 }

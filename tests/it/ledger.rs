@@ -232,7 +232,7 @@ fn standing_on_the_ledger(
     for (entry, _) in all {
         match Entry::decode(entry).unwrap().event {
             Event::Issued(issued) if (issued.epoch, issued.index) == (epoch, index) => {
-                now = Some(issued.standing.as_str().to_owned())
+                now = Some(issued.standing.as_str().to_owned());
             }
             Event::Confirmed { epoch: e, index: i } if (e, i) == (epoch, index) => now = Some("good".to_owned()),
             Event::StandingChanged { standing, certificates }

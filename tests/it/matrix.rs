@@ -262,7 +262,7 @@ fn every_route_of_the_admin_door_answers_every_caller_as_the_domain_says() {
                 if told != wanted {
                     wrong.push(format!("{method} {path} by {}: {told} instead of {wanted}", caller.name));
                 }
-                row.push_str(&format!(" {:>4.4}", told));
+                row += &format!(" {told:>4.4}");
             }
             println!("{:<60}{row}", format!("{method} {pattern} {action:?}"));
         }

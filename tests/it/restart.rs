@@ -46,9 +46,9 @@ fn certificates_standings_tokens_and_lists_survive_a_restart_and_no_secret_is_in
 
     for restart in ["stop", "kill"] {
         if restart == "stop" {
-            server.restart()
+            server.restart();
         } else {
-            server.kill_and_start()
+            server.kill_and_start();
         }
         assert_eq!(server.root(), root, "another root");
         run(async {

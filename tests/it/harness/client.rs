@@ -198,15 +198,8 @@ impl Client {
         Ok(Answer { status, headers, body, asked })
     }
 
-    #[track_caller]
-    pub fn send<'a>(
-        &'a self,
-        method: &'a str,
-        path: &'a str,
-        headers: &'a [(&'a str, &'a str)],
-        body: Option<Vec<u8>>,
-    ) -> impl Future<Output = Answer> + 'a {
-        async move { self.try_send(method, path, headers, body).await.unwrap_or_else(|error| panic!("{method} {path}: {error}")) }
+    pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<Vec<u8>>) -> Answer {
+        self.try_send(method, path, headers, body).await.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -280,7 +273,7 @@ impl Connection {
     pub async fn request(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Answer, String> {
         let mut head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n", body.len());
         for (name, value) in headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            head.extend([name, ": ", value, "\r\n"]);
         }
         head.push_str("\r\n");
         let octets = [head.as_bytes(), body].concat();

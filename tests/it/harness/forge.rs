@@ -17,7 +17,6 @@ use super::server::Server;
 
 /// An authority with its stolen key.
 pub struct Stolen {
-    pub id: u64,
     pub certificate: Vec<u8>,
     key: KeyPair,
 }
@@ -89,7 +88,7 @@ impl Stolen {
             .find(|label| keys.load(label).unwrap().public_key() == spki)
             .expect("the authority's key file");
         let key = KeyPair::try_from(keys.load_pkcs8(&label).unwrap().as_slice()).unwrap();
-        Self { id, certificate, key }
+        Self { certificate, key }
     }
 
     /// Signs a certificate for this key.
@@ -120,5 +119,5 @@ pub fn foreign(wanted: &Wanted, key: &Key) -> Identity {
     params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
     let certificate = params.self_signed(&pair).unwrap().der().to_vec();
-    Stolen { id: 0, certificate, key: pair }.sign(wanted, key)
+    Stolen { certificate, key: pair }.sign(wanted, key)
 }
