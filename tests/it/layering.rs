@@ -123,7 +123,9 @@ fn leading_path(text: &str) -> &str {
 /// What stands after so many `super::` that the path may have left the room.
 fn climbs(line: &str, depth: usize) -> Vec<String> {
     let start = "super::".repeat(depth);
-    line.match_indices(&start).map(|(at, _)| leading_path(&line[at + start.len()..]).trim_start_matches("super::").to_owned()).collect()
+    line.match_indices(&start)
+        .map(|(at, _)| leading_path(&line[at + start.len()..]).trim_start_matches("super::").to_owned())
+        .collect()
 }
 
 fn root() -> PathBuf {
@@ -233,13 +235,18 @@ fn crates_depend_downwards_only() {
         for table in ["dependencies", "dev-dependencies", "build-dependencies"] {
             let Some(dependencies) = manifest.get(table).and_then(toml::Value::as_table) else { continue };
             for dependency in dependencies.keys().filter(|dependency| dependency.starts_with("fleetmark")) {
-                assert!(allowed.contains(&dependency.as_str()), "{}: [{table}] {dependency} is not below {name}", file.display());
+                assert!(
+                    allowed.contains(&dependency.as_str()),
+                    "{}: [{table}] {dependency} is not below {name}",
+                    file.display()
+                );
             }
         }
     }
     let mut listed: Vec<_> = CRATES.iter().map(|(name, _)| (*name).to_owned()).filter(|name| name != "fleetmark").collect();
     let entries = fs::read_dir(root().join("crates")).expect("crates");
-    let mut present: Vec<_> = entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    let mut present: Vec<_> =
+        entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
     listed.sort();
     present.sort();
     assert_eq!(present, listed, "every crate has a row in CRATES");

@@ -28,6 +28,6 @@ mod ledger;
 mod matrix;
 mod operators;
 mod renewal;
-mod restart;
 mod rest;
+mod restart;
 mod standing;
