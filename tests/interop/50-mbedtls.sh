@@ -24,7 +24,7 @@ refused "mbedTLS that trusts another root" stranger
 
 # check: chain and lists as a gateway built on mbedTLS sees them.
 check() { timeout 30 "$WORK/client" check "$ROOT" "$TRUST/ca.pem" "$LISTS" "$WORK/mbed/cert.pem"; }
-prints "mbedTLS verifies chain and lists" '^verified with 6 lists' check
+prints "mbedTLS verifies chain and lists" "^verified with $(pem_count "$LISTS") lists" check
 operator POST /v1/fleets/default/devices/mbed-01/revoke '{"reason":"keyCompromise"}' >/dev/null || bad "revocation failed"
 named() { curl -sS --fail -o "$LISTS" "$PUBLIC_DOOR/crl/bundle.pem" && lists_name "$LISTS" "$(serial_of "$WORK/mbed/cert.pem")"; }
 holds "the list names it" eventually 10 named
