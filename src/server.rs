@@ -198,6 +198,12 @@ async fn first_operator(begin: &Start, registrar: &Registrar) -> Result<(), Serv
     if Profile::open(&directory).is_ok() {
         return Ok(());
     }
+    let is_pending = directory.join(profile::PENDING_KEY).exists();
+    let is_wanted = is_pending || registrar.lacks_owner().await.map_err(refused("the operators cannot be read"))?;
+    if !is_wanted {
+        // After a restore, or when the profile was moved away: `fleetmark operator recover` makes a new key.
+        return Ok(());
+    }
     let failed = |error: BoxError| ServerError::Operator(error);
     // Kept before it is certified: a start that died in between goes on with the same key.
     let key_pem = pending_key::<BoxError>(&directory, || Ok(Zeroizing::new(rcgen::KeyPair::generate()?.serialize_pem())));
@@ -245,7 +251,10 @@ async fn run(
     let own = registrar.door_certificate(&config.names.dns, &config.names.addresses, now).await;
     let own = own.map_err(refused("the doors' certificate cannot be made"))?;
     registrar.renew_responders(now).await.map_err(refused("the OCSP responders' certificates cannot be made"))?;
-    registrar.refresh_crls(now).await.map_err(refused("the revocation lists cannot be made"))?;
+    if let Err(error) = registrar.refresh_crls(now).await {
+        // Served all the same: what can be made is made, and `/readyz` tells of a list that is past its end.
+        tracing::error!(code = error.refusal.code(), cause = error.chain(), "a revocation list cannot be made");
+    }
     registrar.housekeeping(now).await.map_err(refused("the store takes no writes"))?;
     let pulse = Arc::new(Pulse::default());
     pulse.written(now);

@@ -129,7 +129,9 @@ impl Device {
     async fn act(&self, session: &Session, act: &str, body: Value) -> Result<(), Failure> {
         let [v1, fleets, fleet, devices, name] = self.path();
         let ask = Ask::path(&[v1, fleets, fleet, devices, name, act]).body(body);
-        session.print_standing(&session.client.post(ask).await?)
+        let answer = session.client.post(ask).await?;
+        // Who retires a device changes its record; the other acts change certificates.
+        if act == "retire" { session.print_record(&answer, &FIRST) } else { session.print_standing(&answer) }
     }
 }
 

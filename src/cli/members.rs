@@ -175,7 +175,7 @@ pub async fn invite(session: &Session, plural: &str, name: &str, invitation: &In
 /// # Errors
 /// [`Failure`].
 pub async fn put_out(session: &Session, plural: &str, name: &str, why: &WhyRevoked) -> Result<(), Failure> {
-    session.print_standing(&session.client.post(Ask::path(&["v1", plural, name, "revoke"]).body(why.body())).await?)
+    session.print_record(&session.client.post(Ask::path(&["v1", plural, name, "revoke"]).body(why.body())).await?, &FIRST)
 }
 
 /// Prints a member with its invitation, and how to take that up.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 /// The key of a request that was not answered yet.
-const PENDING_KEY: &str = "key.pem.new";
+pub(crate) const PENDING_KEY: &str = "key.pem.new";
 
 /// The largest file of a profile, in octets.
 const MAX_FILE: u64 = 256 * 1024;

@@ -108,6 +108,10 @@ impl Installation {
             pulse: Arc::default(),
             started_at: now,
             metrics: PrometheusBuilder::new().build_recorder().handle(),
+            backups: Arc::new(super::admin::backups::Backups {
+                data: crate::config::Layout::new(path.to_owned()),
+                passphrase: "passphrase".to_owned().into(),
+            }),
         };
         state.pulse.written(now);
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();

@@ -33,7 +33,7 @@ impl Registrar {
     }
 
     /// The newest signed checkpoint.
-    pub async fn checkpoint(&self, caller: &Caller, ledger: &LedgerName) -> Result<Arc<str>> {
+    pub fn checkpoint(&self, caller: &Caller, ledger: &LedgerName) -> Result<Arc<str>> {
         may_read(caller, ledger)?;
         self.publisher.checkpoint(ledger).ok_or_else(|| Refusal::NotFound.into())
     }
@@ -64,7 +64,7 @@ impl Registrar {
     ) -> Result<Vec<Hash>> {
         may_read(caller, ledger)?;
         let name = ledger.clone();
-        let made = read(&*self.store, move |rows| {
+        let proof = read(&*self.store, move |rows| {
             let tail = rows.ledger(&name)?.ok_or(Refusal::NotFound)?;
             if size > tail.frontier.size() {
                 return Err(Refusal::NotFound.into());
@@ -75,7 +75,7 @@ impl Registrar {
                 MakeError::Missing => StoreError::Unreadable { what: "ledger node" },
             })
         });
-        Ok(made.await?)
+        Ok(proof.await?)
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Authority {
     pub record: AuthorityRecord,
     /// Its certificate and key.
     pub issuer: Issuer,
+    /// Whether its key is on this machine; an offline root's is not.
+    pub has_key: bool,
     /// How CertIDs name it.
     pub hashes: IssuerHashes,
     /// Its subject key identifier: the AKI of what it issued.
@@ -50,12 +52,12 @@ impl Authority {
     pub fn open(record: AuthorityRecord, keys: &KeyFiles, public_url: &str) -> std::result::Result<Self, PkiError> {
         let facts = facts(&record.certificate)?;
         // An offline root's key is not here: what it signed goes on, and what it should sign is refused by name.
-        let signer: Arc<dyn Signer> = match keys.contains(&record.key_label) {
-            false if record.kind == AuthorityKind::Root => Arc::new(Absent(record.key_label.clone())),
-            _ => keys.load(&record.key_label)?,
-        };
+        let has_key = record.kind != AuthorityKind::Root || keys.contains(&record.key_label);
+        let signer: Arc<dyn Signer> =
+            if has_key { keys.load(&record.key_label)? } else { Arc::new(Absent(record.key_label.clone())) };
         let issuer = Issuer { certificate: record.certificate.as_slice().into(), signer };
         Ok(Self {
+            has_key,
             hashes: IssuerHashes::of(&record.certificate)?,
             key_id: facts.subject_key_id.unwrap_or_default(),
             not_after: facts.not_after,
@@ -150,6 +152,19 @@ impl Authorities {
         found
             .cloned()
             .ok_or_else(|| Error::with_detail(Refusal::AuthorityUnavailable, format!("no active authority for {kind}s")))
+    }
+
+    /// The root, with its key.
+    ///
+    /// # Errors
+    /// `AuthorityUnavailable`, which says that the key is needed on this machine.
+    pub fn issuing_root(&self) -> Result<Arc<Authority>> {
+        let root = self.root()?;
+        if root.has_key {
+            return Ok(root);
+        }
+        let detail = "The root's key is kept elsewhere. A new authority needs it: put it back in the key directory and start the server again.";
+        Err(Error::with_detail(Refusal::AuthorityUnavailable, detail))
     }
 
     /// The root.

@@ -79,7 +79,7 @@ impl Registrar {
         let (token, standpoint) = self.standpoint_of_token(request).await?;
         let subject = match &standpoint.subject {
             Some(subject) => subject.clone(),
-            None => self.newcomer(request, &token, now)?,
+            None => newcomer(request, &token, now)?,
         };
         if let Some(existing) = standpoint.existing {
             return self.replay(&subject, existing, Some(&token), now);
@@ -119,17 +119,6 @@ impl Registrar {
             Ok((token, Standpoint { subject, fleet, existing }))
         });
         Ok(found.await?)
-    }
-
-    /// The subject that an open token's first user becomes.
-    fn newcomer(&self, request: &EnrollRequest, token: &Token, now: Timestamp) -> Result<Subject> {
-        let name = request.name.clone().ok_or_else(|| {
-            super::Error::with_detail(Refusal::InvalidName, "This token is bound to no name: say under which name to enroll.")
-        })?;
-        if token.kind != Kind::Device {
-            return Err(Refusal::DeviceUnknown.into());
-        }
-        Ok(new_subject(token.kind, token.fleet.clone(), name, now))
     }
 
     /// Renews for the holder of a current certificate, with a new key (or gives the certificate of this key again).
@@ -246,7 +235,8 @@ impl Registrar {
         };
         let certificate = self.sign(&order, now).await?;
         let identity = identity_of(subject)?;
-        let details = self.details(identity.uri(&self.trust_domain), None, None, Some(ticket.note))?;
+        let whom = identity.uri(&self.trust_domain);
+        let details = self.details(whom.clone(), Some(whom), None, Some(ticket.note))?;
         let place = (certificate.serial.epoch(), certificate.serial.index());
         let act =
             RecordCertificate { certificate, holder: ticket.holder, proof: ticket.proof, credential: None, details, at: now };
@@ -328,6 +318,17 @@ impl Registrar {
     }
 }
 
+/// The subject that an open token's first user becomes.
+fn newcomer(request: &EnrollRequest, token: &Token, now: Timestamp) -> Result<Subject> {
+    let name = request.name.clone().ok_or_else(|| {
+        super::Error::with_detail(Refusal::InvalidName, "This token is bound to no name: say under which name to enroll.")
+    })?;
+    if token.kind != Kind::Device {
+        return Err(Refusal::DeviceUnknown.into());
+    }
+    Ok(new_subject(token.kind, token.fleet.clone(), name, now))
+}
+
 /// By what right, and with what standing, a certificate is issued.
 pub(super) struct Ticket {
     pub holder: Holder,
@@ -353,7 +354,11 @@ fn subject_of_token(
         return Ok(Some(subject));
     }
     match asked {
-        Some(name) => rows.subject_by_name(token.kind, token.fleet.as_ref(), &name.folded()),
+        // A twin that differs in case alone is another name, and it is taken.
+        Some(name) => match rows.subject_by_name(token.kind, token.fleet.as_ref(), &name.folded())? {
+            Some(known) if known.name != *name => Err(Refusal::NameTaken.into()),
+            known => Ok(known),
+        },
         None => Ok(None),
     }
 }

@@ -85,6 +85,7 @@ impl Registrar {
         repeatable: Option<Repeatable>,
         now: Timestamp,
     ) -> Result<Fleet> {
+        let _one_at_a_time = self.founding.lock().await;
         let name = fleet.name.clone();
         let known = read(&*self.store, {
             let name = name.clone();
@@ -97,6 +98,8 @@ impl Registrar {
                 _ => Err(Refusal::NameTaken.into()),
             };
         }
+        // Asked first: without the root nothing is begun, and no key file is left behind.
+        self.authorities.issuing_root()?;
         let (ledger, key) = self.new_ledger(&LedgerName::Fleet(name.clone()))?;
         let authority = self.new_authority(AuthorityKind::Of(Kind::Device), Some(name), actor, now).await?;
         let record = authority.authority.clone();

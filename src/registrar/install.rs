@@ -107,6 +107,7 @@ impl Registrar {
             trust_domain,
             random: SystemRandom::new(),
             token_key: hmac::Key::new(hmac::HMAC_SHA256, token_key.as_ref()),
+            founding: tokio::sync::Mutex::default(),
         })
     }
 
@@ -163,14 +164,14 @@ impl Registrar {
             spki: signer.public_key(),
             pointers: &crate::pki::issue::Pointers::default(),
         };
-        let issued = issue(&issuer, &template).map_err(unavailable)?;
+        let signed = issue(&issuer, &template).map_err(unavailable)?;
         let authority = AuthorityRecord {
             id: 1,
             kind: AuthorityKind::Root,
             fleet: None,
             state: AuthorityState::Active,
             key_label,
-            certificate: issued.der.clone(),
+            certificate: signed.der.clone(),
             issuer: None,
             created_at: now,
         };
@@ -179,8 +180,8 @@ impl Registrar {
             authority: 1,
             subject: None,
             generation: 0,
-            key_hash: issued.key_hash,
-            fingerprint: issued.fingerprint,
+            key_hash: signed.key_hash,
+            fingerprint: signed.fingerprint,
             standing: Standing::Good,
             not_before: template.not_before,
             not_after: template.not_after,
@@ -191,7 +192,7 @@ impl Registrar {
             ledger: LedgerName::System,
             position: 0,
             token: None,
-            der: issued.der,
+            der: signed.der,
         };
         let epoch = EpochRecord { number: epoch, authority: 1, opened_at: now, closed_at: None, next_index: 1 };
         let details = self.details(ITSELF.to_owned(), Some(common_name), None, None)?;
@@ -210,7 +211,7 @@ impl Registrar {
         now: Timestamp,
     ) -> Result<AddAuthority> {
         let AuthorityKind::Of(of) = kind else { return Err(Refusal::AuthorityUnavailable.into()) };
-        let root = self.authorities.root()?;
+        let root = self.authorities.issuing_root()?;
         let profile = self.find_profile(&format!("authority-{of}"))?;
         let whose = fleet.as_ref().map_or_else(String::new, |fleet| format!("{fleet} "));
         let common_name = format!("{whose}{of} authority");
@@ -300,14 +301,17 @@ impl Registrar {
                 continue;
             }
             let credential = format!("credential/ocsp/{}", authority.record.id);
-            let own = match self.own_certificate(&credential, now).await? {
-                Some(own) => own,
-                None => {
-                    let name = format!("OCSP responder {}", authority.record.id);
-                    let order = OwnOrder { authority, profile, subject: None, common_name: &name };
-                    self.make_own(credential, "ocsp", order, now).await?
-                }
+            let own = if let Some(own) = self.own_certificate(&credential, now).await? {
+                own
+            } else {
+                let name = format!("OCSP responder {}", authority.record.id);
+                let order = OwnOrder { authority, profile, subject: None, common_name: &name };
+                self.make_own(credential, "ocsp", order, now).await?
             };
+            // Opening a key file is meant to be slow; with many fleets that would be many.
+            if self.published.responds_with(authority.record.id, &own.certificate.der) {
+                continue;
+            }
             let signer = self.authorities.keys().load(&own.key_label);
             let signer = signer.map_err(|cause| Error::caused(Refusal::AuthorityUnavailable, cause))?;
             self.published.set_responder(authority.record.id, Issuer { certificate: own.certificate.der.into(), signer });
@@ -388,6 +392,11 @@ impl Registrar {
     /// Finishes what is being written, and closes the store.
     pub async fn stop(&self) {
         self.store.stop().await;
+    }
+
+    /// Whether there is no owner yet, whom [`Self::first_operator`] would make.
+    pub async fn lacks_owner(&self) -> Result<bool> {
+        Ok(read(&*self.store, |rows| rows.owners()).await? == 0)
     }
 
     /// Admits the first operator, an owner, for the key in `csr`. None where there are operators already.

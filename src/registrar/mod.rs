@@ -166,6 +166,8 @@ pub struct Registrar {
     random: SystemRandom,
     /// Derives the secrets of tokens minted with an Idempotency-Key.
     token_key: hmac::Key,
+    /// Held while a fleet is made: two at once would take the same authority's id.
+    founding: tokio::sync::Mutex<()>,
 }
 
 impl Registrar {

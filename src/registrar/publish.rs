@@ -1,6 +1,6 @@
 //! CRLs and OCSP answers: views of the ledger, for anybody.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use fleetmark_ledger::entry::{AuthorityKind, AuthorityState, Entry, Event};
 use tokio::sync::Notify;
 
 use super::authorities::Authority;
+use super::caller::alarm;
 use super::{Error, Registrar, Result};
 use crate::pki::crl::{CrlHeader, RevokedCertificate, build};
 use crate::pki::issue::Issuer;
@@ -55,6 +56,11 @@ impl Published {
     /// Completes when a standing changed since the last time.
     pub async fn changed(&self) {
         self.changed.notified().await;
+    }
+
+    /// Whether the authority's OCSP responder answers with this certificate already.
+    pub(super) fn responds_with(&self, authority: AuthorityId, certificate: &[u8]) -> bool {
+        self.responders.load().get(&authority).is_some_and(|responder| *responder.certificate == *certificate)
     }
 
     /// Takes on an authority's OCSP responder.
@@ -105,15 +111,35 @@ impl Registrar {
     }
 
     /// Makes anew each list that is past half of its life, or whose authority's certificates changed their standing.
-    /// Returns how many were made.
+    /// Returns how many were made. One that cannot be made keeps no other from being made.
+    ///
+    /// # Errors
+    /// The first failure, after all lists were tried.
     pub async fn refresh_crls(&self, now: Timestamp) -> Result<usize> {
         let mut made = 0;
-        for authority in self.authorities.all().iter() {
-            if authority.record.state != AuthorityState::Revoked && self.wants_crl(authority, now).await? {
-                made += usize::from(self.make_crl(authority, now).await?);
+        let mut failure = None;
+        for authority in self.authorities.all().iter().filter(|authority| authority.record.state != AuthorityState::Revoked) {
+            match self.refresh_crl(authority, now).await {
+                Ok(is_new) => made += usize::from(is_new),
+                Err(error) => {
+                    alarm("crl_not_made", &format!("authority {}: {}", authority.record.id, error.refusal));
+                    failure = failure.or(Some(error));
+                }
             }
         }
-        Ok(made)
+        failure.map_or(Ok(made), Err)
+    }
+
+    async fn refresh_crl(&self, authority: &Authority, now: Timestamp) -> Result<bool> {
+        if !self.wants_crl(authority, now).await? {
+            return Ok(false);
+        }
+        // An offline root's list is brought by its ceremony; until then the one that is there holds.
+        let holds = self.crl(authority.record.id).is_some_and(|crl| now < crl.next_update);
+        if !authority.has_key && holds {
+            return Ok(false);
+        }
+        self.make_crl(authority, now).await
     }
 
     /// Whether the authority's list is missing, past half of its life, or behind its ledger's changes of standing.
@@ -141,7 +167,7 @@ impl Registrar {
             from = last.position + 1;
             for stored in &entries {
                 let entry = Entry::decode(&stored.entry).map_err(|cause| Error::caused(Refusal::StorageDamaged, cause))?;
-                if matches!(entry.event, Event::StandingChanged { .. } | Event::FleetChanged { .. }) {
+                if self.concerns(authority, &entry.event).await? {
                     self.published.forget_answers();
                     return Ok(true);
                 }
@@ -151,6 +177,26 @@ impl Registrar {
             self.published.set_crl(StoredCrl { position: from, ..StoredCrl::clone(&newest) });
         }
         Ok(false)
+    }
+
+    /// Whether the event changes what the authority's list names: authorities of the installation share the system ledger.
+    async fn concerns(&self, authority: &Authority, event: &Event) -> Result<bool> {
+        let certificates = match event {
+            Event::FleetChanged { .. } => return Ok(authority.record.fleet.is_some()),
+            Event::StandingChanged { certificates, .. } => certificates,
+            _ => return Ok(false),
+        };
+        let epochs: BTreeSet<_> = certificates.ranges().iter().map(|range| range.epoch).collect();
+        let id = authority.record.id;
+        let concerned = read(&*self.store, move |rows| {
+            for epoch in epochs {
+                if rows.epoch(epoch)?.is_some_and(|epoch| epoch.authority == id) {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        });
+        Ok(concerned.await?)
     }
 
     async fn make_crl(&self, authority: &Authority, now: Timestamp) -> Result<bool> {
@@ -214,7 +260,7 @@ impl Registrar {
         let authority = request.questions.iter().find_map(ours).ok_or(Failure::Unauthorized)?;
         let responder = self.published.responders.load().get(&authority.record.id).cloned().ok_or(Failure::Unauthorized)?;
         let statuses = self.statuses(&authority, &request.questions, now).await.map_err(|error| {
-            super::caller::alarm("ocsp_failed", error.refusal.code());
+            alarm("ocsp_failed", error.refusal.code());
             Failure::TryLater
         })?;
         let has_unknown = statuses.contains(&Status::Unknown);

@@ -168,6 +168,7 @@ impl Standing {
     ///
     /// `lapsed` says that an unconfirmed certificate's time to live is over: every view then shows what the
     /// store is about to record, so that no view is better than another for the seconds in between.
+    #[expect(clippy::match_same_arms, reason = "a table: one row a line, in the order of the standings")]
     pub const fn seen_by(self, view: View, lapsed: bool, choices: Choices) -> Sight {
         match (self, view) {
             (Self::Unconfirmed, _) if lapsed => Sight::Revoked(RevocationReason::CessationOfOperation),
@@ -184,6 +185,7 @@ impl Standing {
     }
 
     /// Whether a certificate of this standing may come to be of standing `next`. Revoked is for ever.
+    #[expect(clippy::match_same_arms, reason = "a table: one rule a line")]
     pub const fn may_become(self, next: Self) -> bool {
         match (self, next) {
             (Self::Revoked(_), _) | (_, Self::Unconfirmed) => false,

@@ -60,6 +60,10 @@ async fn installation() -> (TempDir, State, Caller) {
         pulse: Arc::default(),
         started_at: now,
         metrics: PrometheusBuilder::new().build_recorder().handle(),
+        backups: Arc::new(backups::Backups {
+            data: crate::config::Layout::new(directory.path().to_owned()),
+            passphrase: "passphrase".to_owned().into(),
+        }),
     };
     (directory, state, caller)
 }

@@ -95,7 +95,7 @@ pub async fn show_ledger(state: web::Data<State>, by: By, path: Path<LedgerPath>
 )]
 #[get("/v1/ledgers/{ledger}/checkpoint")]
 pub async fn show_checkpoint(state: web::Data<State>, by: By, path: Path<LedgerPath>) -> Answer {
-    let note = state.registrar.checkpoint(&by.0, &path.0.ledger).await?;
+    let note = state.registrar.checkpoint(&by.0, &path.0.ledger)?;
     Ok(HttpResponse::Ok().content_type("text/plain; charset=utf-8").body(note.to_string()))
 }
 

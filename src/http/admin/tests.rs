@@ -73,7 +73,8 @@ fn every_refusal_that_can_occur_is_declared() {
     let document = document();
     for (method, path, operation) in operations(&document) {
         let mut expected = vec!["401", "403", "404", "405", "414", "429", "500", "503"];
-        if matches!(method.as_str(), "POST" | "PATCH") {
+        // A backup is asked for without a body.
+        if matches!(method.as_str(), "POST" | "PATCH") && path != "/v1/backups" {
             expected.extend(["400", "408", "409", "413", "415", "422"]);
             assert!(operation["requestBody"].is_object(), "{method} {path} has no body");
         }
