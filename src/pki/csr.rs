@@ -133,8 +133,9 @@ fn verify(der: &[u8], key: &SubjectPublicKeyInfoRef<'_>, algorithm: KeyAlgorithm
         })
         .map_err(|_| Refusal::CsrMalformed)?;
     let verification = verification(&identifier.oid.to_string(), algorithm)?;
-    // RFC 4055 5 wants NULL with RSA; RFC 5758 3.2 and RFC 8410 3 want nothing with the others.
-    if identifier.parameters.is_some_and(|any| algorithm != KeyAlgorithm::Rsa || !any.is_null()) {
+    // RFC 4055 5 wants NULL with RSA; RFC 5758 3.2 and RFC 8410 3 want nothing with the others, but mbedTLS 2 writes NULL with
+    // ECDSA, and all its devices with it.
+    if identifier.parameters.is_some_and(|any| algorithm == KeyAlgorithm::Ed25519 || !any.is_null()) {
         return Err(Refusal::CsrMalformed);
     }
     signature::UnparsedPublicKey::new(verification, key.subject_public_key.raw_bytes())
@@ -294,6 +295,18 @@ mod tests {
 
     fn refusal(der: &[u8]) -> Refusal {
         VerifiedCsr::from_der(der).unwrap_err()
+    }
+
+    /// Made by mbedTLS 2.28, which writes NULL as the parameters of ecdsa-with-SHA256.
+    #[test]
+    fn requests_of_mbedtls_are_read() {
+        let line = "\
+            MIHOMHQCAQAwEjEQMA4GA1UEAwwHbWJlZC0wMTBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABI3CySZBsFDmo0Kfq9la/hSGKKZf\
+            pK9THAvtjURgPA1NpuU+cX/4Sy2ITDqW3HwPqsW/NEwRwwZxZr27ZhKBwNqgADAMBggqhkjOPQQDAgUAA0gAMEUCIQCEvlqa9f+/\
+            L+ICnMiB16h/P9TCzi4mzPzM5RenNeM8QgIgaN6QrINlEB+5wVV8OLywZr10j4MfdnPB9ddkZZUFbvM=";
+        let csr = VerifiedCsr::from_body(line.as_bytes()).unwrap();
+        assert_eq!(csr.common_name(), Some("mbed-01"));
+        assert_eq!(csr.algorithm(), KeyAlgorithm::P256);
     }
 
     #[test]
