@@ -342,7 +342,8 @@ impl Registrar {
     async fn make_own(&self, credential: String, label: &str, own: OwnOrder<'_>, now: Timestamp) -> Result<OwnCertificate> {
         let OwnOrder { authority, profile, subject, common_name } = own;
         let name = credential.clone();
-        let former = read(&*self.store, move |rows| Ok(rows.value(&name)?.and_then(|value| Credential::decode(&value)))).await?;
+        let former =
+            read(&*self.store, move |rows| Ok(rows.value(&name)?.and_then(|value| Credential::decode(&value)))).await?;
         let key_label = self.label(label)?;
         let algorithm = profile.keys.first().copied().unwrap_or(KeyAlgorithm::P256);
         let signer = self.authorities.keys().create(&key_label, algorithm);

@@ -32,6 +32,7 @@ mod layering;
 mod ledger;
 mod matrix;
 mod operators;
+mod production;
 mod renewal;
 mod rest;
 mod restart;
