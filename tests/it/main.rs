@@ -25,6 +25,7 @@ mod harness;
 mod kill;
 mod layering;
 mod ledger;
+mod machine;
 mod matrix;
 mod operators;
 mod renewal;
