@@ -48,7 +48,8 @@ fn signatures() -> Outcome<(f64, f64)> {
 fn measure_signatures() -> Result<(f64, f64), Unspecified> {
     let random = SystemRandom::new();
     let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random)?;
-    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, document.as_ref(), &random).map_err(|_| Unspecified)?;
+    let pair =
+        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, document.as_ref(), &random).map_err(|_| Unspecified)?;
     let message = [7; 600];
     let begin = cpu();
     let mut signature = pair.sign(&random, &message)?;

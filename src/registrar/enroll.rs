@@ -12,7 +12,7 @@ use crate::pki::csr::VerifiedCsr;
 use crate::pki::profile::Profile;
 use crate::store::acts::confirm::Confirm;
 use crate::store::acts::record::{Holder, Proof, RecordCertificate, Recorded, token_admits};
-use crate::store::model::{Certificate, Fleet, Subject, SubjectState, Token};
+use crate::store::model::{Certificate, Fleet, Subject, SubjectState, Token, TokenState};
 use crate::store::rows::Rows;
 use crate::store::{StoreError, commit, read};
 
@@ -66,8 +66,8 @@ struct Standpoint {
 impl Registrar {
     /// Enrolls by token. The same request with the same key gets the same certificate.
     pub async fn enroll(&self, request: EnrollRequest, now: Timestamp) -> Result<Enrollment> {
-        for _ in 0..RACES {
-            match self.try_enroll(&request, now).await {
+        for race in 0..RACES {
+            match self.try_enroll(&request, race > 0, now).await {
                 Err(error) if error.is_race() => {}
                 done => return done,
             }
@@ -75,8 +75,8 @@ impl Registrar {
         Err(Refusal::Overloaded.into())
     }
 
-    async fn try_enroll(&self, request: &EnrollRequest, now: Timestamp) -> Result<Enrollment> {
-        let (token, standpoint) = self.standpoint_of_token(request).await?;
+    async fn try_enroll(&self, request: &EnrollRequest, is_race: bool, now: Timestamp) -> Result<Enrollment> {
+        let (token, standpoint) = self.standpoint_of_token(request, is_race).await?;
         let subject = match &standpoint.subject {
             Some(subject) => subject.clone(),
             None => newcomer(request, &token, now)?,
@@ -99,8 +99,9 @@ impl Registrar {
         self.issue_to(&subject, standpoint.fleet.as_ref(), &request.csr, ticket, now).await
     }
 
-    /// Reads token, subject, fleet and the key's certificate, in one state of things.
-    async fn standpoint_of_token(&self, request: &EnrollRequest) -> Result<(Token, Standpoint)> {
+    /// Reads token, subject, fleet and the key's certificate, in one state of things. With a fresh token the key is hardly
+    /// ever known; where it is, the act that records the certificate finds it, and the second try looks for it.
+    async fn standpoint_of_token(&self, request: &EnrollRequest, is_race: bool) -> Result<(Token, Standpoint)> {
         let (id, secret_hash) = (request.token.id, request.token.secret_hash);
         let (fleet, name, key) = (request.fleet.clone(), request.name.clone(), request.csr.key_hash());
         let found = read(&*self.store, move |rows| {
@@ -115,7 +116,10 @@ impl Registrar {
                 Some(fleet) => rows.fleet(fleet)?,
                 None => None,
             };
-            let existing = rows.certificate_by_key(&key)?;
+            let existing = match token.state {
+                TokenState::Fresh if !is_race => None,
+                _ => rows.certificate_by_key(&key)?,
+            };
             Ok((token, Standpoint { subject, fleet, existing }))
         });
         Ok(found.await?)

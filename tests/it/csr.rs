@@ -7,21 +7,42 @@ use serde_json::json;
 use crate::harness::openssl::{openssl, pem};
 use crate::harness::{Key, run, shared};
 
+/// The PEM block among openssl's words.
+fn request_in(output: &str) -> String {
+    const END: &str = "-----END CERTIFICATE REQUEST-----";
+    let from = output.find("-----BEGIN").unwrap();
+    let to = output.find(END).unwrap() + END.len();
+    output[from..to].to_owned()
+}
+
 #[test]
 fn each_fault_of_a_request_has_its_name_and_is_counted() {
     let server = shared();
     let (made, rsa) = openssl(&["req", "-new", "-newkey", "rsa:1024", "-nodes", "-keyout", "/dev/null", "-subj", "/CN=a"], b"");
     assert!(made, "{rsa}");
-    let rsa_1024 = rsa[rsa.find("-----BEGIN").unwrap()..].to_owned();
+    let rsa_1024 = request_in(&rsa);
     let (made, rsa) = openssl(&["req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", "/dev/null", "-subj", "/CN=a"], b"");
     assert!(made, "{rsa}");
-    let rsa_2048 = rsa[rsa.find("-----BEGIN").unwrap()..].to_owned();
+    let rsa_2048 = request_in(&rsa);
     let (made, sha1) = openssl(
-        &["req", "-new", "-sha1", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "/dev/null", "-subj", "/CN=a"],
+        &[
+            "req",
+            "-new",
+            "-sha1",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-keyout",
+            "/dev/null",
+            "-subj",
+            "/CN=a",
+        ],
         b"",
     );
     assert!(made, "{sha1}");
-    let sha1 = sha1[sha1.find("-----BEGIN").unwrap()..].to_owned();
+    let sha1 = request_in(&sha1);
     let good = Key::new().csr_der();
     let trailing = [good.clone(), vec![0]].concat();
     let mut unproven = good.clone();
@@ -91,7 +112,14 @@ fn bodies_of_a_wrong_type_or_size_and_wrong_methods_are_refused_by_name() {
         client.send("POST", &long, &json_type, Some(body.clone())).await.refused(414, "uri_too_long");
 
         let fleet_path = |act: &str| format!("/v1/fleets/{fleet}/{act}");
-        let posts = [fleet_path("enroll"), fleet_path("renew"), fleet_path("confirm"), "/v1/enroll".into(), "/v1/renew".into(), "/v1/confirm".into()];
+        let posts = [
+            fleet_path("enroll"),
+            fleet_path("renew"),
+            fleet_path("confirm"),
+            "/v1/enroll".into(),
+            "/v1/renew".into(),
+            "/v1/confirm".into(),
+        ];
         for path in &posts {
             for method in ["GET", "PUT", "DELETE", "PATCH", "OPTIONS"] {
                 let answer = client.send(method, path, &[], None).await.refused(405, "method_not_allowed");

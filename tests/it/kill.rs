@@ -206,7 +206,8 @@ async fn certificates(server: &Server, fleet: &str) -> Vec<Value> {
     let mut all = Vec::new();
     let mut cursor = String::new();
     loop {
-        let page = server.owner().get(&format!("/v1/certificates?fleet={fleet}&limit=500{cursor}")).await.is(200).json();
+        let page =
+            server.owner().get(&format!("/v1/certificates?fleet={fleet}&kind=device&limit=500{cursor}")).await.is(200).json();
         all.extend(page["items"].as_array().expect("items").iter().cloned());
         match page["next"].as_str() {
             Some(next) => cursor = format!("&cursor={next}"),

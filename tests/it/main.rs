@@ -14,6 +14,11 @@
     clippy::as_conversions,
     clippy::missing_panics_doc,
     clippy::too_many_lines,
+    clippy::similar_names,
+    clippy::single_match_else,
+    clippy::format_push_string,
+    clippy::match_same_arms,
+    clippy::disallowed_methods,
     clippy::must_use_candidate,
     reason = "a test fails by panicking, and tells its story in one piece"
 )]

@@ -1,1 +1,413 @@
-//! to come
+//! Caller × action × resource: every route of the admin door with every kind of caller, and every route of the device door with
+//! no, wrong and ended credentials. The tables are printed; what is expected comes from the domain's own table.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use fleetmark::http::admin::ROUTES;
+use fleetmark_domain::{Action, Role};
+use serde_json::{Value, json};
+use time::{Duration, OffsetDateTime};
+
+use crate::certificates::member;
+use crate::harness::forge::{Stolen, Wanted, authority_id, serial};
+use crate::harness::server::text;
+use crate::harness::{Client, Connection, Device, Identity, Key, Server, handshake_ends, run, shared};
+
+/// How a caller comes to the admin door.
+enum Standing {
+    /// Whose handshake ends.
+    Outside,
+    /// Refused by this name, whatever is asked.
+    Refused(&'static str),
+    /// An operator in good standing; granted this fleet alone, another alone, or all.
+    Operator(Role, Grant),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Grant {
+    All,
+    This,
+    Other,
+}
+
+struct Caller {
+    name: String,
+    standing: Standing,
+    client: Client,
+    identity: Option<Identity>,
+}
+
+/// Admits an operator and takes up the invitation.
+pub async fn operator(server: &Server, name: &str, role: Role, fleets: Value) -> (Identity, Value) {
+    let body = json!({"name": name, "role": role.as_str(), "fleets": fleets});
+    let admitted = server.owner().post("/v1/operators", &body).await.is(201).json();
+    accept(server, &text(&admitted, "token")).await
+}
+
+/// Takes up an invitation with a new key.
+pub async fn accept(server: &Server, token: &str) -> (Identity, Value) {
+    let key = Key::new();
+    let authorization = format!("Bearer {token}");
+    let client = server.device_client(None);
+    let answer = client.post_with("/v1/enroll", &[("authorization", &authorization)], &json!({"csr": key.csr()})).await;
+    let answer = answer.is(200).json();
+    (key.identity(&answer), answer)
+}
+
+async fn callers(server: &Server, fleet: &str, other: &str) -> Vec<Caller> {
+    let mut callers = Vec::new();
+    let mut add = |name: &str, standing, identity: Option<&Identity>| {
+        callers.push(Caller {
+            name: name.to_owned(),
+            standing,
+            client: server.admin_client(identity),
+            identity: identity.cloned(),
+        });
+    };
+    add("nobody", Standing::Outside, None);
+    let device = Device::good(server, fleet, "caller").await;
+    add("device", Standing::Outside, Some(&device.identity));
+    add("gateway", Standing::Outside, Some(&member(server, "gateways", "matrix-gateway").await));
+    add("service", Standing::Outside, Some(&member(server, "services", "matrix-service").await));
+    let stolen = Stolen::take(server, "operator", None).await;
+    let wanted = Wanted::of("spiffe://fleet.test/operator/admin", "fleet.test", "admin", serial(1, 1, [9; 8]));
+    add("forged operator", Standing::Refused("not_on_ledger"), Some(&stolen.sign(&wanted, &Key::new())));
+    let now = OffsetDateTime::now_utc();
+    let expired = Wanted { from: now - Duration::days(9), to: now - Duration::days(1), ..wanted };
+    add("expired operator", Standing::Outside, Some(&stolen.sign(&expired, &Key::new())));
+    for (act, code) in [("revoke", "revoked"), ("hold", "held")] {
+        let (identity, answer) = operator(server, &format!("matrix-{code}"), Role::Owner, Value::Null).await;
+        let path = format!("/v1/certificates/{}/{act}", text(&answer, "serial"));
+        server.owner().post(&path, &json!({})).await.is(200);
+        add(&format!("{code} operator"), Standing::Refused(code), Some(&identity));
+    }
+    for (grant, word, fleets) in
+        [(Grant::All, "all", Value::Null), (Grant::This, "this", json!([fleet])), (Grant::Other, "other", json!([other]))]
+    {
+        for role in Role::ALL {
+            let name = format!("{role}, {word}");
+            let (identity, _) = operator(server, &format!("matrix-{word}-{role}"), role, fleets.clone()).await;
+            add(&name, Standing::Operator(role, grant), Some(&identity));
+        }
+    }
+    callers
+}
+
+/// What requests are about. Those that are granted get something fresh; the refused ones all ask for the same victims.
+struct Subjects {
+    fleet: String,
+    victim: Device,
+    authority: u64,
+    token: String,
+    fresh: std::cell::Cell<u32>,
+}
+
+impl Subjects {
+    fn next(&self) -> String {
+        self.fresh.set(self.fresh.get() + 1);
+        format!("matrix-{}", self.fresh.get())
+    }
+
+    async fn device(&self, server: &Server, is_fresh: bool) -> (String, String) {
+        if !is_fresh {
+            return (self.victim.name.clone(), self.victim.serial());
+        }
+        let device = Device::good(server, &self.fleet, &self.next()).await;
+        (device.name.clone(), device.serial())
+    }
+
+    async fn member(&self, server: &Server, kind: &str, is_fresh: bool) -> String {
+        if !is_fresh {
+            return "matrix-victim".to_owned();
+        }
+        let name = self.next();
+        let mut body = json!({"name": name});
+        if kind == "operators" {
+            body["role"] = "viewer".into();
+        }
+        server.owner().post(&format!("/v1/{kind}"), &body).await.is(201);
+        name
+    }
+
+    /// The request of a route, and whether it is about something of the fleet.
+    async fn request(&self, server: &Server, method: &str, pattern: &str, is_fresh: bool) -> (String, Option<Value>, bool) {
+        let fleet = &self.fleet;
+        let none = json!({});
+        let parts: Vec<_> = pattern.trim_start_matches('/').split('/').collect();
+        match (method, parts.as_slice()) {
+            (
+                "GET",
+                ["v1", "fleets" | "certificates" | "authorities" | "ledgers" | "whoami" | "status" | "openapi.json"]
+                | ["metrics"],
+            ) => (pattern.to_owned(), None, false),
+            ("GET", ["v1", "operators" | "gateways" | "services"]) => (pattern.to_owned(), None, false),
+            ("POST", ["v1", "fleets"]) => (pattern.to_owned(), Some(json!({"name": self.next()})), false),
+            ("GET", ["v1", "fleets", "{fleet}"]) => (format!("/v1/fleets/{fleet}"), None, true),
+            ("PATCH", ["v1", "fleets", "{fleet}"]) => {
+                (format!("/v1/fleets/{fleet}"), Some(json!({"max_age_seconds": 600})), true)
+            }
+            ("GET", ["v1", "fleets", "{fleet}", list @ ("tokens" | "devices")]) => {
+                (format!("/v1/fleets/{fleet}/{list}"), None, true)
+            }
+            ("POST", ["v1", "fleets", "{fleet}", "tokens"]) => (format!("/v1/fleets/{fleet}/tokens"), Some(none), true),
+            ("DELETE", ["v1", "fleets", "{fleet}", "tokens", "{id}"]) => {
+                let token = if is_fresh { text(&server.mint(fleet, json!({})).await, "id") } else { self.token.clone() };
+                (format!("/v1/fleets/{fleet}/tokens/{token}"), None, true)
+            }
+            ("POST", ["v1", "fleets", "{fleet}", "devices"]) => {
+                (format!("/v1/fleets/{fleet}/devices"), Some(json!({"name": self.next()})), true)
+            }
+            ("GET", ["v1", "fleets", "{fleet}", "devices", "{name}"]) => {
+                (format!("/v1/fleets/{fleet}/devices/{}", self.victim.name), None, true)
+            }
+            ("PATCH", ["v1", "fleets", "{fleet}", "devices", "{name}"]) => {
+                let (name, _) = self.device(server, is_fresh).await;
+                (format!("/v1/fleets/{fleet}/devices/{name}"), Some(json!({"attributes": {"changed": "yes"}})), true)
+            }
+            ("POST", ["v1", "fleets", "{fleet}", "devices", "{name}", act]) => {
+                let (name, _) = self.device(server, is_fresh).await;
+                (format!("/v1/fleets/{fleet}/devices/{name}/{act}"), Some(none), true)
+            }
+            ("GET", ["v1", "certificates", "{serial}", rest @ ..]) => {
+                let path = [&["/v1/certificates", &*self.victim.serial()], rest].concat().join("/");
+                (path, None, true)
+            }
+            ("POST", ["v1", "certificates", "{serial}", act]) => {
+                let (_, serial) = self.device(server, is_fresh).await;
+                (format!("/v1/certificates/{serial}/{act}"), Some(none), true)
+            }
+            ("POST", ["v1", "operators"]) => (pattern.to_owned(), Some(json!({"name": self.next(), "role": "viewer"})), false),
+            ("POST", ["v1", "backups"]) => (pattern.to_owned(), None, false),
+            ("POST", ["v1", "gateways" | "services"]) => (pattern.to_owned(), Some(json!({"name": self.next()})), false),
+            ("GET", ["v1", kind @ ("operators" | "gateways" | "services"), "{name}"]) => {
+                (format!("/v1/{kind}/matrix-victim"), None, false)
+            }
+            ("PATCH", ["v1", kind @ ("operators" | "gateways" | "services"), "{name}"]) => {
+                (format!("/v1/{kind}/{}", self.member(server, kind, is_fresh).await), Some(json!({"fleets": []})), false)
+            }
+            ("POST", ["v1", kind @ ("operators" | "gateways" | "services"), "{name}", act]) => {
+                (format!("/v1/{kind}/{}/{act}", self.member(server, kind, is_fresh).await), Some(none), false)
+            }
+            ("GET", ["v1", "authorities", "{id}"]) => (format!("/v1/authorities/{}", self.authority), None, true),
+            ("GET", ["v1", "ledgers", "{ledger}", rest @ ..]) => {
+                let query = match rest {
+                    ["proofs", "inclusion"] => "?index=0&size=2",
+                    ["proofs", "consistency"] => "?old=1&new=2",
+                    _ => "",
+                };
+                (format!("{}{query}", [&["/v1/ledgers", fleet], rest].concat().join("/")), None, true)
+            }
+            _ => panic!("the route {method} {pattern} is missing from the table of this test"),
+        }
+    }
+}
+
+/// What the domain says: allowed, not permitted, or not there.
+fn expected(role: Role, grant: Grant, action: Action, is_of_fleet: bool) -> &'static str {
+    if is_of_fleet && grant == Grant::Other {
+        "404"
+    } else if role.may(action) && (grant == Grant::All || !action.is_installation_wide()) {
+        "yes"
+    } else {
+        "403"
+    }
+}
+
+#[test]
+fn every_route_of_the_admin_door_answers_every_caller_as_the_domain_says() {
+    let server = shared();
+    run(async {
+        let (fleet, other) = (server.fleet(json!({})).await, server.fleet(json!({})).await);
+        let callers = callers(&server, &fleet, &other).await;
+        let victim = Device::good(&server, &fleet, "victim").await;
+        for kind in ["operators", "gateways", "services"] {
+            let mut body = json!({"name": "matrix-victim"});
+            if kind == "operators" {
+                body["role"] = "viewer".into();
+            }
+            server.owner().post(&format!("/v1/{kind}"), &body).await.is(201);
+        }
+        let subjects = Subjects {
+            authority: authority_id(&server, "device", Some(&fleet)).await,
+            token: text(&server.mint(&fleet, json!({})).await, "id"),
+            fresh: std::cell::Cell::new(0),
+            fleet,
+            victim,
+        };
+        let mut wrong = Vec::new();
+        for (number, caller) in callers.iter().enumerate() {
+            println!("{:>2}: {}", number + 1, caller.name);
+        }
+        for (method, pattern, action) in ROUTES {
+            let mut row = String::new();
+            for caller in &callers {
+                let (wanted, is_fresh) = match caller.standing {
+                    Standing::Outside => ("tls", false),
+                    Standing::Refused(code) => (code, false),
+                    Standing::Operator(role, grant) => {
+                        let (_, _, is_of_fleet) = subjects.request(&server, method, pattern, false).await;
+                        let wanted = expected(role, grant, *action, is_of_fleet);
+                        (wanted, wanted == "yes")
+                    }
+                };
+                let (path, body, _) = subjects.request(&server, method, pattern, is_fresh).await;
+                let told = match caller.standing {
+                    Standing::Outside => {
+                        let config = std::sync::Arc::new(server.trust().config(caller.identity.as_ref()));
+                        let told = handshake_ends(server.admin_port, config).await;
+                        if told.contains("alert") { "tls".to_owned() } else { told }
+                    }
+                    _ => ask(&caller.client, method, &path, body.as_ref()).await,
+                };
+                if told != wanted {
+                    wrong.push(format!("{method} {path} by {}: {told} instead of {wanted}", caller.name));
+                }
+                row += &format!(" {told:>4.4}");
+            }
+            println!("{:<60}{row}", format!("{method} {pattern} {action:?}"));
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+
+        // Whoever was refused changed nothing.
+        let owner = server.owner();
+        let fleet = &subjects.fleet;
+        let device = owner.get(&format!("/v1/fleets/{fleet}/devices/victim")).await.is(200).json();
+        assert_eq!((device["standing"].as_str(), &device["attributes"]), (Some("good"), &json!({})));
+        let tokens = owner.get(&format!("/v1/fleets/{fleet}/tokens?limit=500")).await.is(200).json();
+        let token = tokens["items"].as_array().unwrap().iter().find(|token| token["id"] == subjects.token).unwrap();
+        assert_eq!(token["state"], "fresh");
+        for kind in ["operators", "gateways", "services"] {
+            let member = owner.get(&format!("/v1/{kind}/matrix-victim")).await.is(200).json();
+            assert_eq!(
+                (member["state"].as_str(), &member["fleets"], &member["version"]),
+                (Some("registered"), &Value::Null, &json!(1))
+            );
+        }
+    });
+}
+
+/// `yes`, `tls`, `403`, `404`, or the code of another refusal.
+async fn ask(client: &Client, method: &str, path: &str, body: Option<&Value>) -> String {
+    let headers: &[(&str, &str)] = if body.is_some() { &[("content-type", "application/json")] } else { &[] };
+    let body = body.map(|body| body.to_string().into_bytes());
+    match client.try_send(method, path, headers, body).await {
+        Err(error) => error,
+        Ok(answer) if matches!(answer.status, 200 | 201) => "yes".to_owned(),
+        Ok(answer) => match answer.code().as_str() {
+            "not_permitted" => "403".to_owned(),
+            "fleet_unknown" | "not_found" => "404".to_owned(),
+            "" => format!("{} without a code", answer.status),
+            code => code.to_owned(),
+        },
+    }
+}
+
+#[test]
+fn an_unknown_path_of_the_admin_door_tells_strangers_nothing() {
+    let server = shared();
+    run(async {
+        let nobody = server.admin_client(None);
+        for path in ["/", "/v1", "/v1/nothing", "/healthz", "/readyz"] {
+            assert!(nobody.try_send("GET", path, &[], None).await.is_err(), "{path}");
+            server.owner().get(path).await.refused(404, "not_found");
+        }
+        let answer = server.owner().send("PUT", "/v1/fleets", &[], None).await.refused(405, "method_not_allowed");
+        assert_eq!(answer.header("allow"), "GET, POST");
+    });
+}
+
+#[test]
+fn every_route_of_the_device_door_answers_every_credential_by_name() {
+    let server = shared();
+    run(async {
+        let (fleet, other) = (server.fleet(json!({})).await, server.fleet(json!({})).await);
+        let good = Device::good(&server, &fleet, "good").await;
+        let elsewhere = Device::good(&server, &other, "elsewhere").await;
+        let gateway = member(&server, "gateways", "matrix-device-door").await;
+        let revoked = Device::good(&server, &fleet, "revoked").await;
+        revoked.act(&server, "revoke", json!({})).await;
+        let held = Device::good(&server, &fleet, "held").await;
+        held.act(&server, "hold", json!({})).await;
+        let superseded = Device::good(&server, &fleet, "superseded").await;
+        superseded.renew(&server).await.confirm(&server).await.is(200);
+        let withdrawn = server.mint(&fleet, json!({"device": "w"})).await;
+        server.owner().delete(&format!("/v1/fleets/{fleet}/tokens/{}", text(&withdrawn, "id"))).await.is(200);
+        let unknown = format!("fmt_{}_{}", "ab".repeat(8), "A".repeat(27));
+
+        // Certificates, in the order of the columns.
+        let callers = [
+            ("nobody", None),
+            ("good", Some(&good.identity)),
+            ("other fleet", Some(&elsewhere.identity)),
+            ("gateway", Some(&gateway)),
+            ("revoked", Some(&revoked.identity)),
+            ("held", Some(&held.identity)),
+            ("superseded", Some(&superseded.identity)),
+        ];
+        let ended = ["revoked", "held", "superseded"];
+        let by_fleet =
+            |granted: &'static str| [&["certificate_required", granted, "wrong_fleet", "wrong_kind"][..], &ended].concat();
+        let by_anybody = |granted: &'static str| [&["certificate_required", granted, granted, granted][..], &ended].concat();
+        let same = |code: &'static str| vec![code; 7];
+        let est = |label: &str, act: &str| format!("/.well-known/est/{label}/{act}");
+        // Method, path, token, what each caller is told. A granted request has a body that is wrong in a known way, so that it
+        // changes nothing: who may not come in is told so before the body is looked at.
+        let rows: Vec<(&str, String, Option<&str>, Vec<&str>)> = vec![
+            ("GET", "/v1/time".into(), None, same("200")),
+            ("GET", est(&fleet, "cacerts"), None, same("200")),
+            ("GET", "/.well-known/est/cacerts".into(), None, same("200")),
+            ("GET", est(&fleet, "csrattrs"), None, same("204")),
+            ("GET", est("no-such-fleet", "cacerts"), None, same("fleet_unknown")),
+            ("POST", est(&fleet, "serverkeygen"), None, same("not_found")),
+            ("POST", format!("/v1/fleets/{fleet}/enroll"), None, same("proof_required")),
+            ("POST", format!("/v1/fleets/{fleet}/enroll"), Some(&unknown), same("csr_malformed")),
+            ("POST", "/v1/enroll".into(), None, same("proof_required")),
+            ("POST", est(&fleet, "simpleenroll"), None, same("proof_required")),
+            ("POST", format!("/v1/fleets/{fleet}/renew"), None, by_fleet("csr_malformed")),
+            ("POST", "/v1/renew".into(), None, by_anybody("csr_malformed")),
+            ("POST", est(&fleet, "simplereenroll"), None, by_fleet("csr_malformed")),
+            ("POST", format!("/v1/fleets/{fleet}/confirm"), None, by_fleet("200")),
+            ("POST", "/v1/confirm".into(), None, by_anybody("200")),
+        ];
+        let mut wrong = Vec::new();
+        for (method, path, token, wanted) in &rows {
+            let mut told_row = Vec::new();
+            for ((caller, identity), wanted) in callers.iter().zip(wanted) {
+                let mut connection = Connection::open(server.device_port, &server.trust(), *identity).await.unwrap();
+                let authorization = token.map(|token| format!("Bearer {token}"));
+                let media_type = if path.contains("/est/") { "application/pkcs10" } else { "application/json" };
+                let mut headers = vec![("content-type", media_type)];
+                headers.extend(authorization.as_deref().map(|value| ("authorization", value)));
+                let body: &[u8] = if path.contains("/est/") { b"?" } else { b"{\"csr\":\"?\"}" };
+                let answer = connection.request(method, path, &headers, body).await.unwrap();
+                let told = match answer.status {
+                    status @ (200 | 204) => status.to_string(),
+                    _ if path.contains("/est/") => answer.text().split(':').next().unwrap_or_default().to_owned(),
+                    _ => answer.code(),
+                };
+                if told != *wanted {
+                    wrong.push(format!("{method} {path} by {caller}: {told} instead of {wanted}"));
+                }
+                told_row.push(told);
+            }
+            println!("{method:<5}{path:<60} {}", told_row.join(" "));
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+
+        // Tokens, with a request that is sound.
+        let client = server.device_client(None);
+        for (token, code) in [(unknown.as_str(), "token_unknown"), (&text(&withdrawn, "token"), "token_withdrawn")] {
+            let sound = json!({"csr": Key::new().csr()});
+            let bearer = format!("Bearer {token}");
+            client
+                .post_with(&format!("/v1/fleets/{fleet}/enroll"), &[("authorization", &bearer)], &sound)
+                .await
+                .refused(401, code);
+            let basic = format!("Basic {}", STANDARD.encode(format!("w:{token}")));
+            let headers = [("authorization", basic.as_str()), ("content-type", "application/pkcs10")];
+            let body = STANDARD.encode(Key::new().csr_der()).into_bytes();
+            let answer = client.send("POST", &est(&fleet, "simpleenroll"), &headers, Some(body)).await.is(401);
+            assert!(answer.text().starts_with(&format!("{code}: ")), "{}", answer.text());
+        }
+    });
+}

@@ -49,7 +49,10 @@ fn a_renewal_is_replayed_with_the_same_certificate() {
         new.confirm(&server).await.is(200);
         // The answer got lost and the device asks with the new certificate itself.
         let again = new.connect(&server).await.post(&path, &body).await.unwrap().is(200).json();
-        assert_eq!((again["certificate"].clone(), again["standing"].as_str()), (new.answer["certificate"].clone(), Some("good")));
+        assert_eq!(
+            (again["certificate"].clone(), again["standing"].as_str()),
+            (new.answer["certificate"].clone(), Some("good"))
+        );
     });
 }
 
@@ -121,8 +124,9 @@ fn of_many_renewals_at_once_exactly_one_certificate_ends_up_good() {
         assert_eq!(generation, 13);
         let identity = key.identity(&answer);
         assert_eq!(crate::harness::device::verdict(&server, &identity, &fleet).await, "ok");
-        let all = server.owner().get(&format!("/v1/certificates?fleet={fleet}&limit=100")).await.is(200).json();
-        let standings: Vec<_> = all["items"].as_array().unwrap().iter().map(|item| item["standing"].as_str().unwrap()).collect();
+        let all = server.owner().get(&format!("/v1/certificates?fleet={fleet}&kind=device&limit=100")).await.is(200).json();
+        let standings: Vec<_> =
+            all["items"].as_array().unwrap().iter().map(|item| item["standing"].as_str().unwrap()).collect();
         assert_eq!(standings.iter().filter(|standing| **standing == "good").count(), 1, "{standings:?}");
         assert_eq!(standings.iter().filter(|standing| **standing == "superseded").count(), 1, "{standings:?}");
         assert_eq!(standings.iter().filter(|standing| **standing == "revoked").count(), 11, "{standings:?}");

@@ -120,7 +120,7 @@ macro_rules! certificate_rows {
     () => {
         fn certificate(&mut self, id: CertificateId) -> Result<Option<Certificate>, StoreError> {
             let query = certificates::table.find(signed(id)).select(CertificateRow::as_select());
-            let row = query.first(&mut self.connection).optional().map_err(|error| self.fault(error))?;
+            let row = query.get_result(&mut self.connection).optional().map_err(|error| self.fault(error))?;
             row.map(Certificate::try_from).transpose()
         }
 
@@ -128,7 +128,7 @@ macro_rules! certificate_rows {
             let query = certificates::table
                 .filter(certificates::key_hash.eq(key.octets().as_slice()))
                 .select(CertificateRow::as_select());
-            let row = query.first(&mut self.connection).optional().map_err(|error| self.fault(error))?;
+            let row = query.get_result(&mut self.connection).optional().map_err(|error| self.fault(error))?;
             row.map(Certificate::try_from).transpose()
         }
 
@@ -137,7 +137,7 @@ macro_rules! certificate_rows {
                 .filter(certificates::subject.eq(signed(subject)))
                 .filter(certificates::generation.eq(i64::from(generation)))
                 .select(CertificateRow::as_select());
-            let row = query.first(&mut self.connection).optional().map_err(|error| self.fault(error))?;
+            let row = query.get_result(&mut self.connection).optional().map_err(|error| self.fault(error))?;
             row.map(Certificate::try_from).transpose()
         }
 
@@ -240,7 +240,7 @@ macro_rules! certificate_rows {
             let query = diesel::update(certificates::table.find(certificate_row::place(&update.serial)))
                 .filter(certificates::serial.eq(update.serial.octets().as_slice()))
                 .set((certificates::standing.eq(standing), certificates::reason.eq(reason), certificates::changed_at.eq(at)));
-            met(query.execute(&mut self.connection).map_err(|error| self.fault(error))?, "certificate")
+            met(Prepared(query).execute(&mut self.connection).map_err(|error| self.fault(error))?, "certificate")
         }
     };
 }

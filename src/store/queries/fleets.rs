@@ -63,7 +63,7 @@ macro_rules! fleet_rows {
     () => {
         fn value(&mut self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
             let query = installation::table.find(key).select(installation::value);
-            query.first(&mut self.connection).optional().map_err(|error| self.fault(error))
+            query.get_result(&mut self.connection).optional().map_err(|error| self.fault(error))
         }
 
         fn set_value(&mut self, key: &str, value: &[u8]) -> Result<(), StoreError> {
@@ -77,7 +77,7 @@ macro_rules! fleet_rows {
 
         fn fleet(&mut self, name: &FleetName) -> Result<Option<Fleet>, StoreError> {
             let query = fleets::table.find(name.as_str()).select(FleetRow::as_select());
-            let row = query.first(&mut self.connection).optional().map_err(|error| self.fault(error))?;
+            let row = query.get_result(&mut self.connection).optional().map_err(|error| self.fault(error))?;
             row.map(Fleet::try_from).transpose()
         }
 
@@ -97,7 +97,7 @@ macro_rules! fleet_rows {
 
         fn update_fleet(&mut self, fleet: &Fleet) -> Result<(), StoreError> {
             let query = diesel::update(fleets::table.find(fleet.name.as_str())).set(FleetRow::from(fleet));
-            met(query.execute(&mut self.connection).map_err(|error| self.fault(error))?, "fleet")
+            met(Prepared(query).execute(&mut self.connection).map_err(|error| self.fault(error))?, "fleet")
         }
     };
 }

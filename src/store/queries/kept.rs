@@ -62,7 +62,7 @@ macro_rules! kept_rows {
     () => {
         fn crl(&mut self, authority: AuthorityId) -> Result<Option<StoredCrl>, StoreError> {
             let query = crls::table.find(i64::from(authority)).select(CrlRow::as_select());
-            let row = query.first(&mut self.connection).optional().map_err(|error| self.fault(error))?;
+            let row = query.get_result(&mut self.connection).optional().map_err(|error| self.fault(error))?;
             row.map(StoredCrl::try_from).transpose()
         }
 
@@ -82,7 +82,7 @@ macro_rules! kept_rows {
                 remembered::at,
             ));
             let row: Option<RememberedColumns> =
-                query.first(&mut self.connection).optional().map_err(|error| self.fault(error))?;
+                query.get_result(&mut self.connection).optional().map_err(|error| self.fault(error))?;
             row.map(Remembered::try_from).transpose()
         }
 

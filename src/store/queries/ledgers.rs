@@ -117,13 +117,13 @@ macro_rules! ledger_rows {
 
         fn ledger(&mut self, name: &LedgerName) -> Result<Option<LedgerRecord>, StoreError> {
             let query = ledgers::table.find(name.as_str()).select(LedgerRow::as_select());
-            let row = query.first(&mut self.connection).optional().map_err(|error| self.fault(error))?;
+            let row = query.get_result(&mut self.connection).optional().map_err(|error| self.fault(error))?;
             row.map(LedgerRecord::try_from).transpose()
         }
 
         fn lock_ledger(&mut self, name: &LedgerName) -> Result<Option<LedgerRecord>, StoreError> {
             let query = ledgers::table.find(name.as_str()).select(LedgerRow::as_select())$(.$for_update())?;
-            let row = query.first(&mut self.connection).optional().map_err(|error| self.fault(error))?;
+            let row = query.get_result(&mut self.connection).optional().map_err(|error| self.fault(error))?;
             row.map(LedgerRecord::try_from).transpose()
         }
 
@@ -139,7 +139,7 @@ macro_rules! ledger_rows {
                 ledgers::root.eq(row.root),
                 ledgers::frontier.eq(row.frontier),
             ));
-            met(query.execute(&mut self.connection).map_err(|error| self.fault(error))?, "ledger")
+            met(Prepared(query).execute(&mut self.connection).map_err(|error| self.fault(error))?, "ledger")
         }
 
         fn insert_entries(&mut self, ledger: &LedgerName, entries: &[StoredEntry]) -> Result<(), StoreError> {

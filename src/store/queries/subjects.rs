@@ -90,7 +90,7 @@ macro_rules! subject_rows {
         fn subject(&mut self, id: SubjectId) -> Result<Option<Subject>, StoreError> {
             let query = subjects::table.find(signed(id)).select((subjects::id, SubjectRow::as_select()));
             let row: Option<(i64, SubjectRow)> =
-                query.first(&mut self.connection).optional().map_err(|error| self.fault(error))?;
+                query.get_result(&mut self.connection).optional().map_err(|error| self.fault(error))?;
             row.map(Subject::try_from).transpose()
         }
 
@@ -106,7 +106,7 @@ macro_rules! subject_rows {
                 .filter(subjects::folded.eq(folded))
                 .select((subjects::id, SubjectRow::as_select()));
             let row: Option<(i64, SubjectRow)> =
-                query.first(&mut self.connection).optional().map_err(|error| self.fault(error))?;
+                query.get_result(&mut self.connection).optional().map_err(|error| self.fault(error))?;
             row.map(Subject::try_from).transpose()
         }
 
@@ -138,7 +138,7 @@ macro_rules! subject_rows {
 
         fn update_subject(&mut self, subject: &Subject) -> Result<(), StoreError> {
             let query = diesel::update(subjects::table.find(signed(subject.id))).set(SubjectRow::from(subject));
-            met(query.execute(&mut self.connection).map_err(|error| self.fault(error))?, "subject")
+            met(Prepared(query).execute(&mut self.connection).map_err(|error| self.fault(error))?, "subject")
         }
 
         fn advance_subject(&mut self, subject: &Subject) -> Result<(), StoreError> {
@@ -147,7 +147,7 @@ macro_rules! subject_rows {
                 subjects::last_generation.eq(i64::from(subject.last_generation)),
                 subjects::confirmed_generation.eq(i64::from(subject.confirmed_generation)),
             ));
-            met(query.execute(&mut self.connection).map_err(|error| self.fault(error))?, "subject")
+            met(Prepared(query).execute(&mut self.connection).map_err(|error| self.fault(error))?, "subject")
         }
 
         fn owners(&mut self) -> Result<u64, StoreError> {

@@ -87,7 +87,7 @@ macro_rules! token_rows {
     () => {
         fn token(&mut self, id: &TokenId) -> Result<Option<Token>, StoreError> {
             let query = tokens::table.find(id.as_slice()).select(TokenRow::as_select());
-            let row = query.first(&mut self.connection).optional().map_err(|error| self.fault(error))?;
+            let row = query.get_result(&mut self.connection).optional().map_err(|error| self.fault(error))?;
             row.map(Token::try_from).transpose()
         }
 
@@ -117,7 +117,7 @@ macro_rules! token_rows {
             let (state, key_hash) = token_row::state_columns(token.state);
             let query = diesel::update(tokens::table.find(token.id.as_slice()))
                 .set((tokens::state.eq(state), tokens::key_hash.eq(key_hash)));
-            met(query.execute(&mut self.connection).map_err(|error| self.fault(error))?, "token")
+            met(Prepared(query).execute(&mut self.connection).map_err(|error| self.fault(error))?, "token")
         }
     };
 }

@@ -18,6 +18,14 @@ use tokio_rustls::client::TlsStream;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// By what the handshake of this client ends: the server's alert.
+pub async fn handshake_ends(port: u16, config: Arc<ClientConfig>) -> String {
+    match Connection::connect(port, config).await {
+        Err(error) => error,
+        Ok(connection) => connection.ended_by().await,
+    }
+}
+
 /// A certificate with its key.
 #[derive(Debug)]
 pub struct Identity {
@@ -190,15 +198,8 @@ impl Client {
         Ok(Answer { status, headers, body, asked })
     }
 
-    #[track_caller]
-    pub fn send<'a>(
-        &'a self,
-        method: &'a str,
-        path: &'a str,
-        headers: &'a [(&'a str, &'a str)],
-        body: Option<Vec<u8>>,
-    ) -> impl Future<Output = Answer> + 'a {
-        async move { self.try_send(method, path, headers, body).await.unwrap_or_else(|error| panic!("{method} {path}: {error}")) }
+    pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<Vec<u8>>) -> Answer {
+        self.try_send(method, path, headers, body).await.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -247,6 +248,15 @@ impl Connection {
         Ok(Self { stream: stream.map_err(|error| told(&error))?, received: Vec::new() })
     }
 
+    /// Why the server ends a connection on which nothing was sent yet. A client that wrote already might lose the alert to a reset.
+    pub async fn ended_by(mut self) -> String {
+        match timeout(PATIENCE, self.read()).await {
+            Err(_) => "it goes on".to_owned(),
+            Ok(Ok(())) => "it speaks first".to_owned(),
+            Ok(Err(error)) => error,
+        }
+    }
+
     pub fn handshake(&self) -> (Option<HandshakeKind>, Option<ProtocolVersion>) {
         let (_, session) = self.stream.get_ref();
         (session.handshake_kind(), session.protocol_version())
@@ -260,16 +270,10 @@ impl Connection {
         self.request("POST", path, &[("content-type", "application/json")], body.to_string().as_bytes()).await
     }
 
-    pub async fn request(
-        &mut self,
-        method: &str,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: &[u8],
-    ) -> Result<Answer, String> {
+    pub async fn request(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Answer, String> {
         let mut head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n", body.len());
         for (name, value) in headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            head.extend([name, ": ", value, "\r\n"]);
         }
         head.push_str("\r\n");
         let octets = [head.as_bytes(), body].concat();
@@ -286,7 +290,9 @@ impl Connection {
                 break self.received.drain(..end + 4).collect::<Vec<_>>();
             }
             let read = self.read().await;
-            read.map_err(|error| written.as_ref().err().or(flushed.as_ref().err()).map_or(error.clone(), |w| format!("{error} ({w})")))?;
+            read.map_err(|error| {
+                written.as_ref().err().or(flushed.as_ref().err()).map_or(error.clone(), |w| format!("{error} ({w})"))
+            })?;
         };
         let head = String::from_utf8_lossy(&head).into_owned();
         let mut lines = head.lines();

@@ -17,7 +17,6 @@ use super::server::Server;
 
 /// An authority with its stolen key.
 pub struct Stolen {
-    pub id: u64,
     pub certificate: Vec<u8>,
     key: KeyPair,
 }
@@ -82,13 +81,14 @@ impl Stolen {
         let keys = KeyFiles::open(&server.data().join("keys"), passphrase.trim_end().to_owned().into()).unwrap();
         let prefix = if kind == "root" { "root".to_owned() } else { format!("authority-{kind}") };
         let labels = fs::read_dir(server.data().join("keys")).unwrap();
-        let labels = labels.filter_map(|entry| entry.unwrap().file_name().to_str()?.strip_suffix(".key.pem").map(str::to_owned));
+        let labels =
+            labels.filter_map(|entry| entry.unwrap().file_name().to_str()?.strip_suffix(".key.pem").map(str::to_owned));
         let label = labels
             .filter(|label| label.starts_with(&prefix))
             .find(|label| keys.load(label).unwrap().public_key() == spki)
             .expect("the authority's key file");
         let key = KeyPair::try_from(keys.load_pkcs8(&label).unwrap().as_slice()).unwrap();
-        Self { id, certificate, key }
+        Self { certificate, key }
     }
 
     /// Signs a certificate for this key.
@@ -119,5 +119,5 @@ pub fn foreign(wanted: &Wanted, key: &Key) -> Identity {
     params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
     let certificate = params.self_signed(&pair).unwrap().der().to_vec();
-    Stolen { id: 0, certificate, key: pair }.sign(wanted, key)
+    Stolen { certificate, key: pair }.sign(wanted, key)
 }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
 
-pub use client::{Answer, Client, Connection, Identity};
+pub use client::{Client, Connection, Identity, handshake_ends};
 pub use device::{Device, Key};
 pub use server::{Server, shared};
 

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::net::TcpListener;
 use std::ops::Deref;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -176,10 +176,6 @@ impl Server {
         CertificateDer::from_pem_file(self.data().join("operator/ca.pem")).unwrap()
     }
 
-    pub fn device_url(&self, path: &str) -> String {
-        format!("https://localhost:{}{path}", self.device_port)
-    }
-
     pub fn public_url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.public_port)
     }
@@ -266,11 +262,6 @@ impl Server {
         let scratch = self.directory.join("scratch");
         fs::create_dir_all(&scratch).unwrap();
         scratch.join(name)
-    }
-
-    /// Whether a path exists, for messages.
-    pub fn has(&self, path: &str) -> bool {
-        Path::new(&self.data().join(path)).exists()
     }
 
     /// Writes a test's own file.
