@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::http::public::health::Pulse;
-use crate::registrar::install::OwnCertificate;
+use crate::registrar::own::OwnCertificate;
 use crate::registrar::{Error, Registrar};
 use crate::store::BoxError;
 use crate::telemetry::clock::SharedClock;

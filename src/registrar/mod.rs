@@ -12,6 +12,7 @@
 //! - [`backup`]: a consistent copy of the store.
 //! - [`audit`]: the ledgers' checkpoints, entries and proofs.
 //! - `issue`: one certificate, from a holder's record to a certificate's record.
+//! - [`own`]: the server's own certificates: doors, OCSP responders.
 //! - [`install`]: what the first start makes.
 
 pub mod audit;
@@ -24,6 +25,7 @@ pub mod fleets;
 pub mod install;
 mod issue;
 pub mod overview;
+pub mod own;
 pub mod publish;
 pub mod standing;
 pub mod subjects;

@@ -1,0 +1,153 @@
+//! The server's own certificates: its doors' and its OCSP responders'. Each has a key of its own, and is made anew in time.
+
+use std::net::IpAddr;
+
+use fleetmark_domain::{Kind, Name, Refusal, Standing, Timestamp};
+use fleetmark_ledger::entry::AuthorityKind;
+
+use super::authorities::Authority;
+use super::install::ITSELF;
+use super::issue::Order;
+use super::subjects::new_subject;
+use super::{Error, Registrar, Result};
+use crate::pki::issue::Issuer;
+use crate::pki::keys::KeyAlgorithm;
+use crate::pki::profile::Profile;
+use crate::store::acts::record::{Holder, Proof, RecordCertificate, Recorded};
+use crate::store::acts::subjects::{ChangeSubject, Register};
+use crate::store::model::{Certificate, Credential, Subject};
+use crate::store::{commit, read};
+
+/// The name of the service whose certificates the doors show.
+const DOORS: &str = "fleetmark";
+
+/// A certificate that the server orders for itself.
+struct OwnOrder<'a> {
+    authority: &'a Authority,
+    profile: &'a Profile,
+    subject: Option<&'a Subject>,
+    common_name: &'a str,
+}
+
+/// A certificate of the server's own, with its key.
+#[derive(Debug, Clone)]
+pub struct OwnCertificate {
+    /// The certificate's record.
+    pub certificate: Certificate,
+    /// The issuing authority's certificate in DER.
+    pub chain: Vec<Vec<u8>>,
+    /// The label of its key.
+    pub key_label: String,
+}
+
+impl Registrar {
+    /// The doors' certificate for these names, made anew when it is due or says other names. The old one stays in use until
+    /// the new one is recorded.
+    pub async fn door_certificate(&self, dns_names: &[String], addresses: &[IpAddr], now: Timestamp) -> Result<OwnCertificate> {
+        let subject = self.doors(dns_names, addresses, now).await?;
+        let names_fit = subject.dns_names == dns_names && subject.addresses == addresses;
+        let credential = "credential/doors".to_owned();
+        if names_fit && let Some(own) = self.own_certificate(&credential, now).await? {
+            return Ok(own);
+        }
+        let wanted = Subject { dns_names: dns_names.to_vec(), addresses: addresses.to_vec(), ..subject.clone() };
+        let subject = if names_fit {
+            subject
+        } else {
+            let details = self.details(ITSELF.to_owned(), Some(DOORS.to_owned()), None, None)?;
+            commit(&*self.store, ChangeSubject { subject: wanted, details, at: now }).await?
+        };
+        let authority = self.authorities.issuing(Kind::Service, None)?;
+        let profile = self.find_profile(Kind::Service.as_str())?;
+        let order = OwnOrder { authority: &authority, profile, subject: Some(&subject), common_name: DOORS };
+        self.make_own(credential, "doors", order, now).await
+    }
+
+    async fn doors(&self, dns_names: &[String], addresses: &[IpAddr], now: Timestamp) -> Result<Subject> {
+        let found = read(&*self.store, |rows| rows.subject_by_name(Kind::Service, None, DOORS)).await?;
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        let name: Name = DOORS.parse().map_err(|_| Refusal::InvalidName)?;
+        let mut subject = new_subject(Kind::Service, None, name, now);
+        subject.dns_names = dns_names.to_vec();
+        subject.addresses = addresses.to_vec();
+        let details = self.details(ITSELF.to_owned(), Some(DOORS.to_owned()), None, None)?;
+        Ok(commit(&*self.store, Register { subject, invitation: None, repeatable: None, details, at: now }).await?)
+    }
+
+    /// Makes sure that every authority but the root has an OCSP responder whose certificate is not due.
+    pub async fn renew_responders(&self, now: Timestamp) -> Result<()> {
+        let profile = self.find_profile("ocsp")?;
+        for authority in self.authorities.all().iter() {
+            if authority.record.kind == AuthorityKind::Root || !authority.issues() {
+                continue;
+            }
+            let credential = format!("credential/ocsp/{}", authority.record.id);
+            let own = if let Some(own) = self.own_certificate(&credential, now).await? {
+                own
+            } else {
+                let name = format!("OCSP responder {}", authority.record.id);
+                let order = OwnOrder { authority, profile, subject: None, common_name: &name };
+                self.make_own(credential, "ocsp", order, now).await?
+            };
+            // Opening a key file is meant to be slow; with many fleets that would be many.
+            if self.published.responds_with(authority.record.id, &own.certificate.der) {
+                continue;
+            }
+            let signer = self.authorities.keys().load(&own.key_label);
+            let signer = signer.map_err(|cause| Error::caused(Refusal::AuthorityUnavailable, cause))?;
+            self.published.set_responder(authority.record.id, Issuer { certificate: own.certificate.der.into(), signer });
+        }
+        Ok(())
+    }
+
+    /// A certificate of the server's own under this name, unless it is due for renewal.
+    async fn own_certificate(&self, credential: &str, now: Timestamp) -> Result<Option<OwnCertificate>> {
+        let name = credential.to_owned();
+        let found = read(&*self.store, move |rows| {
+            let Some(value) = rows.value(&name)? else { return Ok(None) };
+            let Some(Credential { key_label, key_hash }) = Credential::decode(&value) else { return Ok(None) };
+            Ok(rows.certificate_by_key(&key_hash)?.map(|certificate| (certificate, key_label)))
+        });
+        let Some((certificate, key_label)) = found.await? else { return Ok(None) };
+        if certificate.standing != Standing::Good
+            || certificate.renew_after <= now
+            || !self.authorities.keys().contains(&key_label)
+        {
+            return Ok(None);
+        }
+        let authority = self.authorities.by_id(certificate.authority).ok_or(Refusal::AuthorityUnavailable)?;
+        Ok(Some(OwnCertificate { certificate, chain: vec![authority.record.certificate.clone()], key_label }))
+    }
+
+    /// Makes a key and a certificate of the server's own, and remembers them under `credential`.
+    async fn make_own(&self, credential: String, label: &str, own: OwnOrder<'_>, now: Timestamp) -> Result<OwnCertificate> {
+        let OwnOrder { authority, profile, subject, common_name } = own;
+        let name = credential.clone();
+        let former =
+            read(&*self.store, move |rows| Ok(rows.value(&name)?.and_then(|value| Credential::decode(&value)))).await?;
+        let key_label = self.label(label)?;
+        let algorithm = profile.keys.first().copied().unwrap_or(KeyAlgorithm::P256);
+        let signer = self.authorities.keys().create(&key_label, algorithm);
+        let signer = signer.map_err(|cause| Error::caused(Refusal::AuthorityUnavailable, cause))?;
+        let spki = signer.public_key();
+        let standing = Standing::Good;
+        let order = Order { authority, profile, subject, common_name, spki, standing, unconfirmed_ttl: None, token: None };
+        let certificate = self.sign(&order, now).await?;
+        let details = self.details(ITSELF.to_owned(), Some(common_name.to_owned()), None, None)?;
+        let holder = subject.map_or(Holder::Installation, |subject| Holder::Known(subject.id));
+        let credential = Some((credential, Credential { key_label: key_label.clone(), key_hash: certificate.key_hash }));
+        let act = RecordCertificate { certificate, holder, proof: Proof::Installation, credential, details, at: now };
+        let certificate = match commit(&*self.store, act).await? {
+            Recorded::New(certificate) | Recorded::Existing(certificate) => certificate,
+        };
+        // The doors hold the former key in memory till they take this one; on the disk nobody needs it any more.
+        if let Some(former) = former
+            && let Err(error) = self.authorities.keys().remove(&former.key_label)
+        {
+            tracing::warn!(%error, "the former key stays");
+        }
+        Ok(OwnCertificate { certificate, chain: vec![authority.record.certificate.clone()], key_label })
+    }
+}
