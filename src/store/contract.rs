@@ -248,6 +248,9 @@ fn subjects(rows: &mut dyn Rows) {
     let active = SubjectFilter { state: Some(SubjectState::Active), ..devices };
     assert_eq!(rows.subjects(&active, 0, 9).unwrap(), [advanced]);
 
+    // An owner who was only invited is none yet.
+    assert_eq!(rows.owners().unwrap(), 0);
+    rows.update_subject(&Subject { state: SubjectState::Active, ..full.clone() }).unwrap();
     assert_eq!(rows.owners().unwrap(), 1);
     let viewer = Subject { role: Some(Role::Viewer), grants: None, version: 2, ..full.clone() };
     rows.update_subject(&viewer).unwrap();
