@@ -183,7 +183,7 @@ fn a_database_in_use_is_refused() {
         let fleet = server.fleet(json!({})).await;
         Device::good(&server, &fleet, "a").await;
     });
-    assert!(server.has("rescue.sock"));
+    assert!(server.data().join("rescue.sock").exists());
 }
 
 #[test]
