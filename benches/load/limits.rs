@@ -56,13 +56,13 @@ fn measure_signatures() -> Result<(f64, f64), Unspecified> {
     for _ in 1..SIGNATURES {
         signature = pair.sign(&random, &message)?;
     }
-    let sign = micros_each(cpu() - begin, SIGNATURES);
+    let sign = micros_each(cpu().saturating_sub(begin), SIGNATURES);
     let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, pair.public_key().as_ref());
     let begin = cpu();
     for _ in 0..SIGNATURES {
         key.verify(&message, signature.as_ref())?;
     }
-    Ok((micros_each(cpu() - begin, SIGNATURES), sign))
+    Ok((micros_each(cpu().saturating_sub(begin), SIGNATURES), sign))
 }
 
 /// The server's side of a full TLS 1.3 handshake with certificates on both sides, in memory: no sockets, no framework.
@@ -93,7 +93,7 @@ fn handshakes() -> Outcome<f64> {
         let mut near = ClientConnection::new(client.clone(), ServerName::try_from("localhost")?)?;
         let begin = cpu();
         let mut far = ServerConnection::new(server.clone())?;
-        total += cpu() - begin;
+        total += cpu().saturating_sub(begin);
         while near.is_handshaking() || far.is_handshaking() {
             let mut flight = Vec::new();
             while near.wants_write() {
@@ -106,7 +106,7 @@ fn handshakes() -> Outcome<f64> {
             while far.wants_write() {
                 far.write_tls(&mut answer)?;
             }
-            total += cpu() - begin;
+            total += cpu().saturating_sub(begin);
             if !answer.is_empty() {
                 near.read_tls(&mut answer.as_slice())?;
                 near.process_new_packets()?;

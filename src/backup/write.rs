@@ -44,7 +44,7 @@ pub fn write<W: Write>(
     write_with(Cost::OURS, manifest, items, passphrase, random, out)
 }
 
-/// As [`write`], at another cost.
+/// As [`write()`], at another cost.
 pub(super) fn write_with<W: Write>(
     cost: Cost,
     manifest: &Manifest,

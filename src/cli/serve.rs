@@ -40,7 +40,7 @@ pub struct ServerArguments {
     /// Where revocation lists and OCSP are: ADDRESS:PORT
     #[arg(long, value_name = "ADDRESS")]
     public_door: Option<String>,
-    /// What certificates name for revocation lists and OCSP: http://HOST[:PORT]
+    /// What certificates name for revocation lists and OCSP: http://HOST or http://HOST:PORT
     #[arg(long, value_name = "URL")]
     public_url: Option<String>,
     /// sqlite:PATH or postgres://…

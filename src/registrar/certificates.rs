@@ -56,7 +56,8 @@ impl Registrar {
         if let Some(standing) = search.standing {
             let mut codes = 0..=5;
             let code = codes.find(|code| Standing::from_code(*code, None).is_some_and(|known| known.as_str() == standing));
-            filter.standing = Some(code.ok_or_else(|| Error::with_detail(Refusal::InvalidValue, "There is no such standing."))?);
+            filter.standing =
+                Some(code.ok_or_else(|| Error::with_detail(Refusal::InvalidValue, "There is no such standing."))?);
         }
         if let Some(holder) = search.holder {
             caller.may(Action::Read, holder.fleet.as_ref())?;

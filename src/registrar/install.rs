@@ -21,7 +21,7 @@ use super::subjects::new_subject;
 use super::{Error, Registrar, Result};
 use crate::ledger::Publisher;
 use crate::pki::csr::VerifiedCsr;
-use crate::pki::issue::{Issuer, Template, issue};
+use crate::pki::issue::{IssuedCertificate, Issuer, Template, issue};
 use crate::pki::keys::{KeyAlgorithm, KeyFiles};
 use crate::pki::profile::{Profile, Profiles};
 use crate::store::acts::found::{AddAuthority, OpenSystemLedger};
@@ -30,7 +30,7 @@ use crate::store::acts::lists::SetValue;
 use crate::store::acts::record::{Holder, Proof, RecordCertificate, Recorded};
 use crate::store::acts::subjects::{ChangeSubject, Register};
 use crate::store::acts::tokens::ForgetRequests;
-use crate::store::model::{AuthorityRecord, Certificate, Credential, EpochRecord, Fleet, LedgerRecord, Subject};
+use crate::store::model::{AuthorityId, AuthorityRecord, Certificate, Credential, EpochRecord, Fleet, LedgerRecord, Subject};
 use crate::store::{Store, commit, read};
 
 /// Who the server is by itself, in the ledger's details.
@@ -39,6 +39,8 @@ const ITSELF: &str = "fleetmark";
 const DOORS: &str = "fleetmark";
 /// The installation's value that holds the trust domain.
 const TRUST_DOMAIN: &str = "trust-domain";
+/// The first authority's id.
+const ROOT: AuthorityId = 1;
 /// The label of the system ledger's key.
 const SYSTEM_KEY: &str = "ledger-system";
 
@@ -164,37 +166,9 @@ impl Registrar {
             spki: signer.public_key(),
             pointers: &crate::pki::issue::Pointers::default(),
         };
-        let signed = issue(&issuer, &template).map_err(unavailable)?;
-        let authority = AuthorityRecord {
-            id: 1,
-            kind: AuthorityKind::Root,
-            fleet: None,
-            state: AuthorityState::Active,
-            key_label,
-            certificate: signed.der.clone(),
-            issuer: None,
-            created_at: now,
-        };
-        let certificate = Certificate {
-            serial,
-            authority: 1,
-            subject: None,
-            generation: 0,
-            key_hash: signed.key_hash,
-            fingerprint: signed.fingerprint,
-            standing: Standing::Good,
-            not_before: template.not_before,
-            not_after: template.not_after,
-            renew_after: template.not_after,
-            confirm_before: None,
-            issued_at: now,
-            changed_at: now,
-            ledger: LedgerName::System,
-            position: 0,
-            token: None,
-            der: signed.der,
-        };
-        let epoch = EpochRecord { number: epoch, authority: 1, opened_at: now, closed_at: None, next_index: 1 };
+        let root = issue(&issuer, &template).map_err(unavailable)?;
+        let (authority, certificate) = root_records(key_label, &template, root, now);
+        let epoch = EpochRecord { number: epoch, authority: ROOT, opened_at: now, closed_at: None, next_index: 1 };
         let details = self.details(ITSELF.to_owned(), Some(common_name), None, None)?;
         let act = AddAuthority { authority: authority.clone(), certificate, epoch: Some(epoch), details, at: now };
         commit(&*self.store, act).await?;
@@ -342,7 +316,8 @@ impl Registrar {
     async fn make_own(&self, credential: String, label: &str, own: OwnOrder<'_>, now: Timestamp) -> Result<OwnCertificate> {
         let OwnOrder { authority, profile, subject, common_name } = own;
         let name = credential.clone();
-        let former = read(&*self.store, move |rows| Ok(rows.value(&name)?.and_then(|value| Credential::decode(&value)))).await?;
+        let former =
+            read(&*self.store, move |rows| Ok(rows.value(&name)?.and_then(|value| Credential::decode(&value)))).await?;
         let key_label = self.label(label)?;
         let algorithm = profile.keys.first().copied().unwrap_or(KeyAlgorithm::P256);
         let signer = self.authorities.keys().create(&key_label, algorithm);
@@ -429,6 +404,45 @@ impl Registrar {
         };
         self.issue_to(&subject, None, csr, ticket, now).await.map(Some)
     }
+}
+
+/// The root's own records: authority 1, and the first certificate of the installation.
+fn root_records(
+    key_label: String,
+    template: &Template<'_>,
+    root: IssuedCertificate,
+    now: Timestamp,
+) -> (AuthorityRecord, Certificate) {
+    let authority = AuthorityRecord {
+        id: ROOT,
+        kind: AuthorityKind::Root,
+        fleet: None,
+        state: AuthorityState::Active,
+        key_label,
+        certificate: root.der.clone(),
+        issuer: None,
+        created_at: now,
+    };
+    let certificate = Certificate {
+        serial: template.serial,
+        authority: ROOT,
+        subject: None,
+        generation: 0,
+        key_hash: root.key_hash,
+        fingerprint: root.fingerprint,
+        standing: Standing::Good,
+        not_before: template.not_before,
+        not_after: template.not_after,
+        renew_after: template.not_after,
+        confirm_before: None,
+        issued_at: now,
+        changed_at: now,
+        ledger: LedgerName::System,
+        position: 0,
+        token: None,
+        der: root.der,
+    };
+    (authority, certificate)
 }
 
 /// The trust domain is written down at the first start, and never changes: every identity hangs from it.

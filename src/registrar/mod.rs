@@ -121,7 +121,7 @@ impl Idempotency {
 impl Error {
     /// The causes, from the outermost on, for the log.
     pub fn chain(&self) -> String {
-        let first = self.cause.as_deref().map(|cause| cause as &dyn std::error::Error);
+        let first = std::error::Error::source(self);
         let causes = std::iter::successors(first, |cause| cause.source()).map(ToString::to_string);
         causes.collect::<Vec<_>>().join(": ")
     }

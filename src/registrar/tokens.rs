@@ -14,7 +14,8 @@ use super::subjects::new_subject;
 use super::{Error, Idempotency, Page, PageRequest, Registrar, Result};
 use crate::store::acts::tokens::{MintToken, WithdrawToken};
 use crate::store::model::{Token, TokenId, TokenState};
-use crate::store::{commit, read};
+use crate::store::rows::Rows;
+use crate::store::{StoreError, commit, read};
 
 /// The longest life of a token.
 const MAX_LIFETIME: Duration = Duration::from_secs(30 * 86_400);
@@ -165,32 +166,28 @@ impl Registrar {
             if rows.fleet(&fleet)?.is_none() {
                 return Err(Refusal::FleetUnknown.into());
             }
-            let mut items = Vec::new();
-            for token in rows.tokens(Kind::Device, Some(&fleet), after.as_ref(), limit)? {
-                let name = match token.subject {
-                    Some(id) => rows.subject(id)?.map(|subject| subject.name),
-                    None => None,
-                };
-                items.push(TokenSummary { token, name });
-            }
-            Ok(items)
+            let tokens = rows.tokens(Kind::Device, Some(&fleet), after.as_ref(), limit)?;
+            tokens.into_iter().map(|token| summary(rows, token)).collect::<std::result::Result<Vec<_>, _>>()
         })
         .await?;
         Ok(Page::of(items, limit, |last| hex::encode(last.token.id)))
     }
 
     /// Withdraws a token; certificates enrolled with it stay.
-    pub async fn withdraw_token(
-        &self,
-        caller: &Caller,
-        fleet: &FleetName,
-        id: &TokenId,
-        _now: Timestamp,
-    ) -> Result<TokenSummary> {
+    pub async fn withdraw_token(&self, caller: &Caller, fleet: &FleetName, id: &TokenId) -> Result<TokenSummary> {
         caller.may(Action::MintToken, Some(fleet))?;
         let act = WithdrawToken { id: *id, kind: Kind::Device, fleet: Some(fleet.clone()) };
-        Ok(TokenSummary { token: commit(&*self.store, act).await?, name: None })
+        let token = commit(&*self.store, act).await?;
+        Ok(read(&*self.store, move |rows| summary(rows, token)).await?)
     }
+}
+
+fn summary(rows: &mut dyn Rows, token: Token) -> std::result::Result<TokenSummary, StoreError> {
+    let name = match token.subject {
+        Some(id) => rows.subject(id)?.map(|subject| subject.name),
+        None => None,
+    };
+    Ok(TokenSummary { token, name })
 }
 
 /// A lifetime within 1 s and 30 d.

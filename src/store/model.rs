@@ -28,7 +28,7 @@ pub struct Fleet {
     pub max_age: Duration,
     /// When it was created.
     pub created_at: Timestamp,
-    /// Rises with every change; the ETag.
+    /// Rises with every change; the entity tag (RFC 9110 8.8.3).
     pub version: u64,
 }
 
@@ -127,7 +127,7 @@ pub struct Subject {
     pub confirmed_generation: u32,
     /// When it was registered.
     pub created_at: Timestamp,
-    /// Rises with every change of the record by an operator; the ETag.
+    /// Rises with every change of the record by an operator; the entity tag (RFC 9110 8.8.3).
     pub version: u64,
 }
 

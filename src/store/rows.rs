@@ -72,7 +72,7 @@ pub trait Rows {
     fn update_subject(&mut self, subject: &Subject) -> Result<(), StoreError>;
     /// Sets generations and state alone: what enrollment and confirmation change.
     fn advance_subject(&mut self, subject: &Subject) -> Result<(), StoreError>;
-    /// How many operators hold the role owner and are not out.
+    /// How many operators hold the role owner, have had a certificate, and are not out.
     fn owners(&mut self) -> Result<u64, StoreError>;
 
     /// The certificate of this epoch and index.

@@ -33,6 +33,7 @@ mod ledger;
 mod machine;
 mod matrix;
 mod operators;
+mod production;
 mod renewal;
 mod rest;
 mod restart;

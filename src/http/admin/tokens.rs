@@ -93,7 +93,7 @@ pub async fn mint_token(
 pub async fn withdraw_token(state: web::Data<State>, by: By, path: Path<TokenPath>) -> Answer {
     let id = token_id(&path.0.id).ok_or(Refusal::NotFound)?;
     let now = state.clock.now();
-    let summary = state.registrar.withdraw_token(&by.0, &path.0.fleet, &id, now).await?;
+    let summary = state.registrar.withdraw_token(&by.0, &path.0.fleet, &id).await?;
     Ok(ok(&shown(summary.token, summary.name, now)))
 }
 

@@ -1,4 +1,4 @@
-//! Named transactions: the checks and writes of every use case, written once over [`Rows`](super::rows::Rows).
+//! Named transactions: the checks and writes of every use case, written once over [`Rows`].
 //!
 //! Each checks all it must before its first write, so that a refusal leaves nothing behind.
 //!

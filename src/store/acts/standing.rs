@@ -193,7 +193,7 @@ impl Act for PutOut {
         if subject.state == SubjectState::Out {
             return Ok(subject);
         }
-        if subject.kind == Kind::Operator && subject.role == Some(Role::Owner) && transaction.rows.owners()? <= 1 {
+        if is_working_owner(&subject) && transaction.rows.owners()? <= 1 {
             return Err(Refusal::LastOwner.into());
         }
         let revoked = Standing::Revoked(self.reason);
@@ -205,6 +205,11 @@ impl Act for PutOut {
         set_standing(transaction, &live, revoked, self.at, Some(&self.details))?;
         Ok(out)
     }
+}
+
+/// Whether this is an owner who has, or had, a certificate: one who was only invited keeps nobody from being locked out.
+pub(super) fn is_working_owner(subject: &Subject) -> bool {
+    subject.kind == Kind::Operator && subject.role == Some(Role::Owner) && subject.state == SubjectState::Active
 }
 
 /// Revokes certificates whose time to be confirmed is over.

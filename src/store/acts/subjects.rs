@@ -1,11 +1,12 @@
 //! Devices, gateways, services and operators are registered and change.
 
-use fleetmark_domain::{Kind, LedgerName, Refusal, Role, Timestamp};
+use fleetmark_domain::{LedgerName, Refusal, Timestamp};
 use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::Event;
 
+use super::standing::is_working_owner;
 use super::{Repeatable, made_before, remember};
-use crate::store::model::{Subject, SubjectState, Token};
+use crate::store::model::{Subject, Token};
 use crate::store::transaction::Transaction;
 use crate::store::{Act, StoreError};
 
@@ -88,10 +89,8 @@ impl Act for ChangeSubject {
         if current.version != self.subject.version {
             return Err(Refusal::EtagMismatch.into());
         }
-        let is_owner = |subject: &Subject| {
-            subject.kind == Kind::Operator && subject.role == Some(Role::Owner) && subject.state != SubjectState::Out
-        };
-        if is_owner(&current) && !is_owner(&self.subject) && transaction.rows.owners()? <= 1 {
+        let stays_owner = self.subject.role == current.role;
+        if is_working_owner(&current) && !stays_owner && transaction.rows.owners()? <= 1 {
             return Err(Refusal::LastOwner.into());
         }
         let changed = Subject {

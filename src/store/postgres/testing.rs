@@ -8,7 +8,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-const BINARIES: &str = "/usr/lib/postgresql/15/bin";
+/// Where Debian keeps the server's programs: a directory a version.
+fn binaries() -> PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed (scripts/test does it)");
+    versions.map(|version| version.expect("entry").path().join("bin")).max().expect("a version of PostgreSQL")
+}
 
 /// A running cluster.
 pub struct Cluster {
@@ -27,7 +31,7 @@ pub fn cluster() -> &'static Cluster {
 /// A command of PostgreSQL's: it does not run as root.
 fn command(program: &str) -> Command {
     let is_root = Command::new("id").arg("-u").output().expect("id").stdout == b"0\n";
-    let program = if program == "sh" { program.to_owned() } else { format!("{BINARIES}/{program}") };
+    let program = if program == "sh" { program.to_owned() } else { binaries().join(program).display().to_string() };
     let mut command = if is_root {
         let mut command = Command::new("runuser");
         command.args(["-u", "postgres", "--"]).arg(program);
@@ -40,7 +44,7 @@ fn command(program: &str) -> Command {
 }
 
 fn run(command: &mut Command) {
-    let output = command.output().expect("PostgreSQL 15 and runuser are installed (scripts/test does it)");
+    let output = command.output().expect("PostgreSQL and runuser are installed (scripts/test does it)");
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 

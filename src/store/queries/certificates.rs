@@ -232,7 +232,7 @@ macro_rules! certificate_rows {
 
         fn insert_certificate(&mut self, certificate: &Certificate) -> Result<(), StoreError> {
             let query = diesel::insert_into(certificates::table).values(CertificateRow::from(certificate));
-            query.execute(&mut self.connection).map(drop).map_err(|error| self.fault(error))
+            Prepared(query).execute(&mut self.connection).map(drop).map_err(|error| self.fault(error))
         }
 
         fn update_standing(&mut self, update: &StandingUpdate) -> Result<(), StoreError> {

@@ -147,7 +147,7 @@ macro_rules! ledger_rows {
                 // One row is one prepared statement for ever; the text of many rows depends on how many.
                 if let [entry] = chunk {
                     let query = diesel::insert_into(ledger_entries::table).values(NewEntry::new(ledger, entry));
-                    query.execute(&mut self.connection).map_err(|error| self.fault(error))?;
+                    Prepared(query).execute(&mut self.connection).map_err(|error| self.fault(error))?;
                 } else {
                     let rows: Vec<_> = chunk.iter().map(|entry| NewEntry::new(ledger, entry)).collect();
                     let query = diesel::insert_into(ledger_entries::table).values(rows);

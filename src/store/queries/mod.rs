@@ -1,5 +1,5 @@
 //! The queries, each written once. A file holds a record's row, its conversions, and a macro with the methods of
-//! [`Rows`](super::rows::Rows) about it; [`rows!`] puts the methods together for a backend.
+//! [`Rows`](super::rows::Rows) about it; `rows!` puts the methods together for a backend.
 //!
 //! They are macros since diesel checks a query against one backend's types: a generic function would have to repeat the
 //! bounds of every query.

@@ -5,8 +5,9 @@ use diesel::RunQueryDsl;
 use diesel::backend::Backend;
 use diesel::query_builder::{AstPass, QueryFragment, QueryId};
 
-/// An UPDATE whose columns are always the same. diesel prepares every UPDATE anew, since a changeset may leave columns out;
-/// ours never do, and preparing one costs several times what running it does.
+/// An UPDATE, or an INSERT on SQLite of a row with columns that may be NULL. diesel prepares these anew every time, since they
+/// may name other columns the next time; ours come in a handful of texts, and preparing one costs several times what running
+/// it does.
 pub struct Prepared<Q>(pub Q);
 
 impl<Q, DB> QueryFragment<DB> for Prepared<Q>

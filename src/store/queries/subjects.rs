@@ -154,7 +154,7 @@ macro_rules! subject_rows {
             let query = subjects::table
                 .filter(subjects::kind.eq(Kind::Operator.code()))
                 .filter(subjects::role.eq(Role::Owner.code()))
-                .filter(subjects::state.ne(SubjectState::Out.code()))
+                .filter(subjects::state.eq(SubjectState::Active.code()))
                 .count();
             let count: i64 = query.get_result(&mut self.connection).map_err(|error| self.fault(error))?;
             codes::number(count, "subject")

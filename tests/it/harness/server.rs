@@ -101,6 +101,8 @@ impl Server {
             .arg(self.log_file())
             .arg(env!("CARGO_BIN_EXE_fleetmark"))
             .args(&self.arguments)
+            // All tests come from one address.
+            .env("FLEETMARK_LIMITS__ENROLL_PER_SECOND", "0")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -140,6 +142,18 @@ impl Server {
         // A pooled connection of before is of no use.
         self.owner = OnceLock::new();
         self.begin();
+    }
+
+    /// Starts a stopped server again, in the same directory.
+    pub fn start_again(&mut self) {
+        self.owner = OnceLock::new();
+        self.begin();
+    }
+
+    /// Starts a stopped server again by `serve`, as production does.
+    pub fn serve(&mut self) {
+        "serve".clone_into(&mut self.arguments[0]);
+        self.start_again();
     }
 
     /// SIGKILL, and starts again.
