@@ -83,6 +83,7 @@ start_server() {
     ADMIN_DOOR=https://localhost:$ADMIN_PORT
     PUBLIC_DOOR=http://127.0.0.1:$PUBLIC_PORT
     SERVER_LOG=$WORK/server.log
+    : >"$SERVER_LOG"
     background "$SERVER_LOG" "$FLEETMARK" up --data "$DATA" --trust-domain fleet.test --name localhost --name 127.0.0.1 \
         --device-door "127.0.0.1:$DEVICE_PORT" --admin-door "127.0.0.1:$ADMIN_PORT" --public-door "127.0.0.1:$PUBLIC_PORT" \
         --public-url "$PUBLIC_DOOR" "$@"
