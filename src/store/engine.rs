@@ -97,7 +97,9 @@ struct Reader<B: Backend> {
 
 impl<B: Backend> Reader<B> {
     fn read(&mut self, read: ErasedRead) -> Answer {
-        let mut connection = self.connection.take().map_or_else(|| self.backend.connect_reader(), Ok)?;
+        // One that was lost since the last reading is replaced before it fails this one.
+        let sound = self.connection.take().filter(Connection::stands);
+        let mut connection = sound.map_or_else(|| self.backend.connect_reader(), Ok)?;
         let result = catch_unwind(AssertUnwindSafe(|| read_all(&mut connection, read)))
             .unwrap_or_else(|_| Err(StoreError::Unavailable("the reading panicked".into())));
         // A reading has nothing to commit. A connection that cannot even end it is replaced.
