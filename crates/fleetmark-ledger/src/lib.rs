@@ -7,6 +7,8 @@
 //! - [`proof`]: inclusion and consistency proofs, made from stored nodes and checked from nothing.
 //! - [`note`]: keys, checkpoints, signatures and timestamped cosignatures (C2SP signed-note, tlog-checkpoint,
 //!   tlog-cosignature).
+//! - [`state`]: what the entries add up to, for whoever gives verdicts.
+//! - [`snapshot`]: a state in octets; its hash is a leaf.
 //! - [`audit`]: reads a whole ledger and names the first entry that breaks a rule.
 
 #![cfg_attr(
@@ -28,3 +30,5 @@ pub mod entry;
 pub mod merkle;
 pub mod note;
 pub mod proof;
+pub mod snapshot;
+pub mod state;

@@ -1,0 +1,14 @@
+//! A gateway: the standing of whole fleets in memory, verdicts without asking the server, and an mTLS proxy that cuts.
+//!
+//! - [`knowledge`]: what the gateway knows, how old it is, and who is told when it changes.
+//! - [`follow`]: the ledgers' feed: bad news on arrival, entries and snapshots verified.
+//! - [`disk`]: the same on disk, crash-safe and verified when read.
+//! - [`judge`]: verdicts.
+//! - [`endpoint`]: verdicts over HTTP, for other gateways on this machine; health and metrics.
+//! - [`proxy`]: mTLS in front of a TCP service.
+//! - [`identity`]: the gateway's own certificate, and its renewal.
+//! - [`config`]: `gateway.toml`.
+//! - [`cli`]: the program `fleetmark-gateway`.
+
+pub mod judge;
+pub mod knowledge;
