@@ -250,7 +250,15 @@ fn entries_and_details_are_read_strictly() {
     let open = Checkpoint { origin: ORIGIN.to_owned(), head: auditor.frontier().head(), at: Timestamp(0) };
     assert_eq!(auditor.finish(&open).unwrap_err().rule, Rule::NotAnEntry, "a broken ledger never passes");
 
-    let details = |salt| Details { salt: [salt; 16], actor: "fleetmark".to_owned(), subject: None, reason: None, note: None };
+    let attributes = std::collections::BTreeMap::new;
+    let details = |salt| Details {
+        salt: [salt; 16],
+        actor: "fleetmark".to_owned(),
+        subject: None,
+        reason: None,
+        note: None,
+        attributes: attributes(),
+    };
     let entry = |commitment| Entry { at: Timestamp(1), event: confirmed(1, 700), details: commitment }.encode().unwrap();
     let committed = entry(Some(details(1).commitment()));
     let result = |entry: &[u8], details: Option<&[u8]>| {
