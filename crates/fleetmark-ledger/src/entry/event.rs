@@ -263,20 +263,20 @@ impl Issued {
 }
 
 impl AuthorityKind {
-    const fn code(self) -> u8 {
+    pub(crate) const fn code(self) -> u8 {
         match self {
             Self::Root => 0,
             Self::Of(kind) => kind_code(kind),
         }
     }
 
-    fn from_code(code: u8) -> Result<Self, EntryError> {
+    pub(crate) fn from_code(code: u8) -> Result<Self, EntryError> {
         if code == 0 { Ok(Self::Root) } else { kind_from_code(code).map(Self::Of) }
     }
 }
 
 impl AuthorityState {
-    const fn code(self) -> u8 {
+    pub(crate) const fn code(self) -> u8 {
         match self {
             Self::Prepared => 0,
             Self::Active => 1,
@@ -285,7 +285,7 @@ impl AuthorityState {
         }
     }
 
-    fn from_code(code: u8) -> Result<Self, EntryError> {
+    pub(crate) fn from_code(code: u8) -> Result<Self, EntryError> {
         let states = [Self::Prepared, Self::Active, Self::Tainted, Self::Revoked];
         states.into_iter().find(|state| state.code() == code).ok_or_else(|| form("an authority has no such state"))
     }
