@@ -280,7 +280,7 @@ fn is_follower(caller: &Caller) -> Result<()> {
 }
 
 /// What the caller may not follow is not there.
-fn may_follow(caller: &Caller, ledger: &LedgerName) -> Result<()> {
+pub(super) fn may_follow(caller: &Caller, ledger: &LedgerName) -> Result<()> {
     is_follower(caller)?;
     match ledger {
         LedgerName::Fleet(fleet) if !caller.reaches(fleet) => Err(Refusal::NotFound.into()),
