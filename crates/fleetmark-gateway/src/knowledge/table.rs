@@ -5,11 +5,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use fleetmark_domain::{Epoch, Index, LedgerName};
-use fleetmark_ledger::state::{Authority, Holding};
+use fleetmark_ledger::state::{ActivePolicy, Authority, Holding};
 use fleetmark_policy::Set;
 
 use super::Freshness;
-use super::interim::State;
+pub(crate) use super::interim::State;
 use super::pushed::Pushed;
 use crate::clock::{Clock, Received};
 
@@ -32,6 +32,8 @@ pub(crate) struct Table {
     pub(crate) broken: bool,
     /// The active policy set, compiled; None while its text is not here or does not compile.
     pub(crate) set: Option<Arc<Set>>,
+    /// The set that `set` was compiled from, or was tried to be.
+    pub(crate) compiled: Option<ActivePolicy>,
     pub(crate) attributes: HashMap<u64, Arc<BTreeMap<String, String>>>,
 }
 
@@ -52,7 +54,7 @@ impl Ledger {
 impl Table {
     pub(crate) fn new(state: State, max_age: Duration) -> Self {
         let (pushed, attributes) = (Pushed::default(), HashMap::new());
-        Self { state, pushed, received: None, max_age, broken: false, set: None, attributes }
+        Self { state, pushed, received: None, max_age, broken: false, set: None, compiled: None, attributes }
     }
 
     /// The certificate at a place with its pushed standing, and the authority of its epoch.
@@ -74,7 +76,7 @@ impl Table {
     }
 
     pub(crate) fn freshness(&self, now: Instant, clock: &dyn Clock) -> Freshness {
-        let position = self.state.size();
+        let position = self.state.frontier().size();
         let age = self.received.map_or(Duration::MAX, |received| received.age(now, clock));
         Freshness { position, age, max_age: self.max_age, broken: self.broken || position == 0 }
     }
