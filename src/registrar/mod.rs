@@ -31,6 +31,7 @@ pub mod standing;
 pub mod subjects;
 pub mod tokens;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fleetmark_domain::{Refusal, RevocationReason, Timestamp, TrustDomain};
@@ -196,6 +197,6 @@ impl Registrar {
         reason: Option<RevocationReason>,
         note: Option<String>,
     ) -> Result<Details> {
-        Ok(Details { salt: self.random()?, actor, subject, reason, note })
+        Ok(Details { salt: self.random()?, actor, subject, reason, note, attributes: BTreeMap::new() })
     }
 }

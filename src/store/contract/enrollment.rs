@@ -29,7 +29,14 @@ impl HeadSigner for Heads {
 }
 
 fn details() -> Details {
-    Details { salt: [3; 16], actor: "fleetmark".to_owned(), subject: None, reason: None, note: None }
+    Details {
+        salt: [3; 16],
+        actor: "fleetmark".to_owned(),
+        subject: None,
+        reason: None,
+        note: None,
+        attributes: BTreeMap::new(),
+    }
 }
 
 /// Founds an installation in the empty `store`, enrolls a device, and repeats it. `heads` is the store's signer.
