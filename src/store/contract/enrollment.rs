@@ -15,7 +15,7 @@ use crate::store::acts::found::{AddAuthority, OpenSystemLedger};
 use crate::store::acts::lease::LeaseIndices;
 use crate::store::acts::record::{Holder, Proof, RecordCertificate, Recorded};
 use crate::store::acts::tokens::MintToken;
-use crate::store::model::{AuthorityRecord, Certificate, EpochRecord, TokenState};
+use crate::store::model::{AuthorityRecord, Certificate, EpochRecord, StoredEntry, TokenState};
 use crate::store::{HeadSigner, Store, commit, read};
 
 /// Keeps the newest head of each ledger.
@@ -23,7 +23,7 @@ use crate::store::{HeadSigner, Store, commit, read};
 pub struct Heads(Mutex<BTreeMap<LedgerName, Head>>);
 
 impl HeadSigner for Heads {
-    fn committed(&self, ledger: &LedgerName, head: &Head) {
+    fn committed(&self, ledger: &LedgerName, head: &Head, _: &[StoredEntry]) {
         self.0.lock().unwrap().insert(ledger.clone(), *head);
     }
 }
