@@ -12,3 +12,4 @@
 
 pub mod judge;
 pub mod knowledge;
+pub mod proxy;
