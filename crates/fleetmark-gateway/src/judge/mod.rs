@@ -144,10 +144,8 @@ impl Inner {
             Err((reason, None)) => return Verdict::refusal(reason, now),
             Err((reason, Some(known))) => return self.draft(reason, &known, now, None),
         };
-        let draft = |reason| Verdict {
-            identity: Some(identity.clone()),
-            ..self.draft(reason, &known, now, Some(presented.not_after))
-        };
+        let draft =
+            |reason| Verdict { identity: Some(identity.clone()), ..self.draft(reason, &known, now, Some(presented.not_after)) };
         let sight = match self.check_worth(&known) {
             Ok(sight) => sight,
             Err(reason) => return draft(reason),
@@ -233,11 +231,8 @@ impl Inner {
         }
         let system = self.knowledge.freshness(&LedgerName::System, now)?;
         let left = |freshness: &Freshness| freshness.max_age.saturating_sub(freshness.age);
-        let (age, max_age) = if system.is_stale() || left(&system) < left(&own) {
-            (system.age, system.max_age)
-        } else {
-            (own.age, own.max_age)
-        };
+        let (age, max_age) =
+            if system.is_stale() || left(&system) < left(&own) { (system.age, system.max_age) } else { (own.age, own.max_age) };
         Some(Freshness { age, max_age, broken: own.broken || system.broken, ..own })
     }
 
@@ -255,7 +250,14 @@ impl Inner {
         }
     }
 
-    fn ask(&self, presented: &Presented, known: &Known, identity: &Identity, wanted: &Wanted<'_>, now: Timestamp) -> Arc<Answer> {
+    fn ask(
+        &self,
+        presented: &Presented,
+        known: &Known,
+        identity: &Identity,
+        wanted: &Wanted<'_>,
+        now: Timestamp,
+    ) -> Arc<Answer> {
         // Read before the policies: an answer by newer ones than its number says is thrown away too early, never too late.
         let generation = self.knowledge.policy_generation();
         let question = Question { fingerprint: &presented.fingerprint, standing: known.standing, wanted };
@@ -277,12 +279,7 @@ impl Inner {
             principal: Principal { identity, standing: known.standing, attributes: &attributes, role: None },
             act: wanted.act,
             resource,
-            context: Context {
-                time: now,
-                source: wanted.source,
-                protocol: wanted.protocol,
-                firmware: wanted.firmware,
-            },
+            context: Context { time: now, source: wanted.source, protocol: wanted.protocol, firmware: wanted.firmware },
         });
         let answer = Arc::new(Answer::from(decision));
         if !answer.timed {
