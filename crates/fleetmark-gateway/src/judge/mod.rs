@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fleetmark_domain::standing::Choices;
-use fleetmark_domain::{Identity, LedgerName, Serial, Sight, Standing, Timestamp, View};
+use fleetmark_domain::{FleetName, Identity, LedgerName, Serial, Sight, Standing, Timestamp, View};
 use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
 use fleetmark_ledger::state::ShortFingerprint;
 use fleetmark_policy::{Act, Context, Decision, Principal, Request, Resource};
@@ -264,35 +264,73 @@ impl Inner {
         if let Some(answer) = self.answers.find(&question, generation) {
             return answer;
         }
-        let Some(policies) = self.knowledge.policies(identity.fleet()) else {
-            return Arc::new(Answer::bare(Reason::PolicyMissing));
-        };
-        let resource = match (wanted.act, wanted.topic, identity.fleet()) {
+        let answer = Arc::new(self.decide(known, identity, wanted, now));
+        if !answer.timed && answer.reason != Reason::PolicyMissing {
+            self.answers.keep(&question, generation, &answer);
+        }
+        answer
+    }
+
+    /// A device asks of its own fleet. Who belongs to no fleet asks of the fleet that a topic's first level names, or, without a
+    /// topic, of every fleet that is followed: one that permits it is enough.
+    fn decide(&self, known: &Known, identity: &Identity, wanted: &Wanted<'_>, now: Timestamp) -> Answer {
+        if let Some(fleet) = identity.fleet() {
+            return self.decide_for(Some(fleet), known, identity, wanted, now);
+        }
+        let fleets = self.knowledge.ledgers().into_iter().filter_map(|ledger| match ledger {
+            LedgerName::Fleet(fleet) => Some(fleet),
+            LedgerName::System => None,
+        });
+        if let Some(topic) = wanted.topic {
+            let first = topic.split('/').next();
+            let fleet = fleets.into_iter().find(|fleet| Some(fleet.as_str()) == first);
+            return self.decide_for(fleet.as_ref(), known, identity, wanted, now);
+        }
+        let mut refused = None;
+        for fleet in fleets {
+            let answer = self.decide_for(Some(&fleet), known, identity, wanted, now);
+            if answer.reason == Reason::Allowed {
+                return answer;
+            }
+            // Another minute may bring another answer by any of them.
+            let timed = answer.timed || refused.as_ref().is_some_and(|earlier: &Answer| earlier.timed);
+            refused = Some(Answer { timed, ..refused.unwrap_or(answer) });
+        }
+        refused.unwrap_or_else(|| Answer::bare(Reason::PolicyDenied))
+    }
+
+    fn decide_for(
+        &self,
+        fleet: Option<&FleetName>,
+        known: &Known,
+        identity: &Identity,
+        wanted: &Wanted<'_>,
+        now: Timestamp,
+    ) -> Answer {
+        let Some(policies) = self.knowledge.policies(fleet) else { return Answer::bare(Reason::PolicyMissing) };
+        let resource = match (wanted.act, wanted.topic, fleet) {
             (Act::Publish | Act::Subscribe | Act::Command, Some(topic), _) => Resource::Topic(topic),
             // Nothing can be permitted on a topic that is not named.
-            (Act::Publish | Act::Subscribe, None, _) => return Arc::new(Answer::bare(Reason::PolicyDenied)),
+            (Act::Publish | Act::Subscribe, None, _) => return Answer::bare(Reason::PolicyDenied),
             (_, _, Some(fleet)) => Resource::Fleet(fleet),
             (_, _, None) => Resource::Installation,
         };
         let attributes = self.knowledge.attributes(&known.ledger, known.subject);
+        let Wanted { source, protocol, firmware, .. } = *wanted;
         let decision = policies.decide(&Request {
             principal: Principal { identity, standing: known.standing, attributes: &attributes, role: None },
             act: wanted.act,
             resource,
-            context: Context { time: now, source: wanted.source, protocol: wanted.protocol, firmware: wanted.firmware },
+            context: Context { time: now, source, protocol, firmware },
         });
-        let answer = Arc::new(Answer::from(decision));
-        if !answer.timed {
-            self.answers.keep(&question, generation, &answer);
-        }
-        answer
+        Answer::from(decision)
     }
 
     /// A first use, which confirms the certificate at the server.
     fn report(&self, presented: &Presented) {
         let Some(serial) = presented.serial else { return };
         let fingerprint = *presented.fingerprint.octets();
-        self.knowledge.saw(Sighting { epoch: serial.epoch(), index: serial.index(), fingerprint });
+        self.knowledge.saw(Sighting { serial, fingerprint });
     }
 
     fn standing(&self, issuer: &[u8], serial: &Serial, now: Timestamp) -> Verdict {
