@@ -7,6 +7,7 @@ mod answers;
 mod keys;
 mod presented;
 mod reason;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,7 @@ use self::answers::{Answer, Answers, Question};
 use self::keys::AuthorityKeys;
 pub use self::presented::Presented;
 pub use self::reason::Reason;
+use self::tally::Tally;
 use crate::knowledge::{Freshness, Knowledge, Known, Sighting};
 
 /// How long a certificate that is not known yet is waited for, while what is new is fetched.
@@ -96,21 +98,28 @@ struct Inner {
     knowledge: Knowledge,
     answers: Answers,
     keys: AuthorityKeys,
+    tally: Tally,
 }
 
 /// A refusal, with what the ledger holds of the certificate if that is sure.
 type Refused = (Reason, Option<Known>);
 
 impl Judge {
-    /// A judge over this knowledge.
+    /// A judge over this knowledge. Its counters are those of the metrics recorder that is installed by then.
     pub fn new(knowledge: Knowledge) -> Self {
-        Self(Arc::new(Inner { knowledge, answers: Answers::default(), keys: AuthorityKeys::default() }))
+        let (answers, keys, tally) = (Answers::default(), AuthorityKeys::default(), Tally::default());
+        Self(Arc::new(Inner { knowledge, answers, keys, tally }))
     }
 
     /// Judges by what is known now. `now` is the wall clock's: for the certificate's dates, and for policies that speak of the
     /// time. The age of the knowledge is the monotonic clock's.
     pub fn judge(&self, presented: &Presented, wanted: &Wanted<'_>, now: Timestamp) -> Verdict {
-        self.0.judge(presented, wanted, now)
+        self.0.tally.count(self.0.judge(presented, wanted, now))
+    }
+
+    /// The verdict on what [`Presented::parse`] refused.
+    pub fn unreadable(&self, now: Timestamp) -> Verdict {
+        self.0.tally.count(Verdict::refusal(Reason::CertificateMalformed, now))
     }
 
     /// The same, and where the certificate or its authority is not known yet, has what is new fetched first, at most
@@ -128,7 +137,7 @@ impl Judge {
         if self.0.is_news(serial) {
             self.0.knowledge.refresh(PATIENCE).await;
         }
-        self.0.standing(issuer, serial, now)
+        self.0.tally.count(self.0.standing(issuer, serial, now))
     }
 }
 
