@@ -12,7 +12,10 @@
 //! - [`cli`]: the program `fleetmark-gateway`.
 
 pub mod clock;
+pub mod config;
+pub mod endpoint;
 pub mod judge;
 pub mod knowledge;
+pub mod proxy;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
