@@ -22,6 +22,8 @@ use crate::tls::certified_key;
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Followers are told of new checkpoints so often at most; of urgent entries at once.
 const ANNOUNCE: Duration = Duration::from_millis(200);
+/// How often it is looked whether a snapshot is due.
+const SNAPSHOTS: Duration = Duration::from_secs(5);
 /// How often it is looked for certificates that were not confirmed in time.
 const LAPSE: Duration = Duration::from_secs(1);
 /// A list is looked at so often, changes or not.
@@ -59,6 +61,7 @@ impl Jobs {
         jobs.spawn(self.clone().probe());
         jobs.spawn(self.clone().lapse());
         jobs.spawn(self.clone().lists());
+        jobs.spawn(self.clone().snapshots());
         jobs.spawn(self.clone().renewal());
         jobs
     }
@@ -114,6 +117,17 @@ impl Jobs {
                 sleep(LAPSE).await;
             }
             sleep(GATHER).await;
+        }
+    }
+
+    async fn snapshots(self) {
+        let mut ticks = every(SNAPSHOTS);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = self.registrar.make_snapshots(self.clock.now()).await {
+                failed("snapshots", &error);
+                sleep(LISTS).await;
+            }
         }
     }
 

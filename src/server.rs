@@ -27,6 +27,7 @@ use crate::pki::keys::KeyFiles;
 use crate::pki::profile::Profiles;
 use crate::registrar::authorities::AuthoritySet;
 use crate::registrar::install::Parts;
+use crate::registrar::snapshots::Snapshots;
 use crate::registrar::{Error, Registrar};
 use crate::store::{BoxError, HeadSigner, StoreError, location};
 use crate::telemetry::clock::SharedClock;
@@ -161,6 +162,7 @@ async fn open(begin: &Start) -> Result<Arc<Registrar>, ServerError> {
         keys: Arc::new(keys),
         profiles,
         publisher,
+        snapshots: Snapshots::new(config.data.snapshots(), config.snapshot_every.get().into()),
         trust_domain: config.trust_domain.clone(),
         public_url: config.public_url.clone(),
     };

@@ -34,6 +34,7 @@ pub(super) fn check(data: Layout, read: &Read) -> Result<Config, ConfigError> {
         default_fleet: parsed(read, "default_fleet", raw.default_fleet.as_deref(), "default")?,
         workers: workers(read)?,
         limits: limits(read)?,
+        snapshot_every: snapshot_every(read)?,
         log: log(read)?,
         profiles: raw.profiles.as_ref().map(path),
         passphrase_file: raw.passphrase_file.as_ref().map(path),
@@ -205,6 +206,14 @@ fn limits(read: &Read) -> Result<Limits, ConfigError> {
         }
     };
     Ok(Limits { connections, enroll })
+}
+
+/// Entries between two snapshots of a ledger, unless the configuration says otherwise.
+const SNAPSHOT_EVERY: u32 = 4_096;
+
+fn snapshot_every(read: &Read) -> Result<NonZeroU32, ConfigError> {
+    let every = read.raw.ledger.snapshot_every.unwrap_or(SNAPSHOT_EVERY);
+    NonZeroU32::new(every).ok_or_else(|| value(read, "ledger.snapshot_every", every, "at least 1"))
 }
 
 fn log(read: &Read) -> Result<Log, ConfigError> {

@@ -50,6 +50,8 @@ pub struct Config {
     pub workers: NonZeroUsize,
     /// Bounds on what callers may take.
     pub limits: Limits,
+    /// A ledger's snapshot is made anew after so many entries (or an eighth of the ledger, where that is more).
+    pub snapshot_every: NonZeroU32,
     /// How to log.
     pub log: Log,
     /// Certificate profiles that replace or add to the built-in ones.

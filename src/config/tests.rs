@@ -42,6 +42,7 @@ fn without_a_file_all_is_default() {
     assert_eq!(config.public_url, "http://localhost:8080");
     assert!(matches!(&config.store, StoreLocation::Sqlite(path) if path == &directory.path().join("fleetmark.db")));
     assert!(!config.danger_online_root && config.limits.enroll.is_some());
+    assert_eq!(config.snapshot_every.get(), 4_096);
 }
 
 #[test]

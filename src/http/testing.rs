@@ -86,6 +86,7 @@ impl Installation {
             keys: Arc::clone(&keys),
             profiles: Profiles::load(None).unwrap(),
             publisher,
+            snapshots: crate::registrar::snapshots::Snapshots::new(path.join("snapshots"), 1),
             trust_domain: "fleet.example".parse().unwrap(),
             public_url: "http://localhost".to_owned(),
         };

@@ -15,6 +15,7 @@ use ring::rand::SystemRandom;
 use super::authorities::Authorities;
 use super::enroll::{Enrollment, Ticket};
 use super::issue::Order;
+use super::snapshots::Snapshots;
 use super::subjects::new_subject;
 use super::{Error, Registrar, Result};
 use crate::ledger::Publisher;
@@ -55,6 +56,8 @@ pub struct Parts {
     pub profiles: Profiles,
     /// The ledgers' publisher, without ledgers yet.
     pub publisher: Arc<Publisher>,
+    /// Where the ledgers' snapshots lie, none looked at yet.
+    pub snapshots: Snapshots,
     /// The installation's trust domain.
     pub trust_domain: TrustDomain,
     /// The public door, as relying parties reach it: `http://HOST:PORT`.
@@ -65,7 +68,7 @@ impl Registrar {
     /// Opens the registrar over what is there: ledgers and authorities with their keys. On the first start it opens the
     /// system ledger.
     pub async fn open(parts: Parts, now: Timestamp) -> Result<Self> {
-        let Parts { store, keys, profiles, publisher, trust_domain, public_url } = parts;
+        let Parts { store, keys, profiles, publisher, snapshots, trust_domain, public_url } = parts;
         check_trust_domain(&*store, &trust_domain).await?;
         open_system_ledger(&*store, &keys, &publisher, &trust_domain, now).await?;
         for ledger in read(&*store, |rows| rows.ledgers()).await? {
@@ -82,6 +85,7 @@ impl Registrar {
             store,
             authorities,
             publisher,
+            snapshots,
             published: super::publish::Published::default(),
             trust_domain,
             random: SystemRandom::new(),

@@ -12,6 +12,7 @@
 //! - [`backup`]: a consistent copy of the store.
 //! - [`audit`]: the ledgers' checkpoints, entries and proofs, for operators.
 //! - [`feed`]: the same for gateways and services, and what they need beside it.
+//! - [`snapshots`]: the ledgers' snapshots, as files.
 //! - `issue`: one certificate, from a holder's record to a certificate's record.
 //! - [`own`]: the server's own certificates: doors, OCSP responders.
 //! - [`install`]: what the first start makes.
@@ -29,6 +30,7 @@ mod issue;
 pub mod overview;
 pub mod own;
 pub mod publish;
+pub mod snapshots;
 pub mod standing;
 pub mod subjects;
 pub mod tokens;
@@ -166,6 +168,7 @@ pub struct Registrar {
     store: Arc<dyn Store>,
     authorities: authorities::Authorities,
     publisher: Arc<Publisher>,
+    snapshots: snapshots::Snapshots,
     published: publish::Published,
     trust_domain: TrustDomain,
     random: SystemRandom,

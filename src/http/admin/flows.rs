@@ -41,6 +41,7 @@ async fn installation() -> (TempDir, State, Caller) {
         keys: Arc::new(KeyFiles::open(&directory.path().join("keys"), "passphrase".to_owned().into()).unwrap()),
         profiles: Profiles::load(None).unwrap(),
         publisher,
+        snapshots: crate::registrar::snapshots::Snapshots::new(directory.path().join("snapshots"), 1),
         trust_domain: "fleet.example".parse().unwrap(),
         public_url: "http://localhost".to_owned(),
     };
@@ -64,6 +65,7 @@ async fn installation() -> (TempDir, State, Caller) {
             data: crate::config::Layout::new(directory.path().to_owned()),
             passphrase: "passphrase".to_owned().into(),
         }),
+        followers: Arc::default(),
     };
     (directory, state, caller)
 }

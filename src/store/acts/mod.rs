@@ -8,6 +8,7 @@
 //! - [`confirm`]: the holder keeps the certificate; what it replaces is superseded.
 //! - [`standing`]: revoke, hold, release, put out; the lapse of what was never confirmed.
 //! - [`fleets`], [`subjects`], [`tokens`]: operators' records.
+//! - [`snapshots`]: a ledger names its snapshot.
 //! - [`lists`]: revocation lists and remembered requests.
 
 pub mod confirm;
@@ -16,6 +17,7 @@ pub mod found;
 pub mod lease;
 pub mod lists;
 pub mod record;
+pub mod snapshots;
 pub mod standing;
 pub mod subjects;
 pub mod tokens;

@@ -1,7 +1,7 @@
 //! The ledgers, for gateways and services (docs/feed.md): what they are, their checkpoints, tiles and entries, and the
 //! stream of news. One file an operation.
 //!
-//! - [`ledgers`], [`checkpoint`], [`tile`], [`entries`], [`details`]: what is fetched.
+//! - [`ledgers`], [`checkpoint`], [`tile`], [`entries`], [`details`], [`snapshot`]: what is fetched.
 //! - [`attributes`], [`authorities`]: what the ledgers name and do not hold.
 //! - [`sightings`]: what gateways report.
 //! - [`follow`]: the stream; [`follower`]: one that is open; [`followers`]: how many may be.
@@ -18,6 +18,7 @@ pub mod followers;
 pub mod ledgers;
 pub mod place;
 pub mod sightings;
+pub mod snapshot;
 pub mod tile;
 
 use actix_web::http::header::CACHE_CONTROL;
@@ -40,6 +41,7 @@ pub fn configure(config: &mut ServiceConfig) {
         .service(get("/v1/ledgers/{ledger}/tile/entries/{place:.*}", web::get().to(entries::entries)))
         .service(get("/v1/ledgers/{ledger}/tile/details/{place:.*}", web::get().to(details::details)))
         .service(get("/v1/ledgers/{ledger}/tile/{level}/{place:.*}", web::get().to(tile::tile)))
+        .service(get("/v1/ledgers/{ledger}/snapshot", web::get().to(snapshot::snapshot)))
         .service(get("/v1/ledgers/{ledger}/attributes", web::get().to(attributes::attributes)))
         .service(post("/v1/ledgers/{ledger}/sightings", web::post().to(sightings::sightings)))
         .service(get("/v1/authorities/{fingerprint}", web::get().to(authorities::authority)));
