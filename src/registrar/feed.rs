@@ -280,7 +280,10 @@ fn is_follower(caller: &Caller) -> Result<()> {
 }
 
 /// What the caller may not follow is not there.
-pub(super) fn may_follow(caller: &Caller, ledger: &LedgerName) -> Result<()> {
+///
+/// # Errors
+/// `WrongKind` for who is neither gateway nor service; `NotFound` for a fleet's ledger that the caller was not granted.
+pub fn may_follow(caller: &Caller, ledger: &LedgerName) -> Result<()> {
     is_follower(caller)?;
     match ledger {
         LedgerName::Fleet(fleet) if !caller.reaches(fleet) => Err(Refusal::NotFound.into()),

@@ -27,6 +27,7 @@ mod certificates;
 mod csr;
 mod enrollment;
 mod gateway;
+mod feed;
 mod harness;
 mod kill;
 mod layering;

@@ -8,8 +8,6 @@ use tokio::sync::watch;
 
 use crate::store::model::SubjectId;
 
-/// Streams in all, unless set.
-const MOST: usize = 1_000;
 /// Streams of one gateway or service.
 const MOST_OF_ONE: usize = 4;
 
@@ -21,13 +19,12 @@ pub struct Followers {
     stopping: watch::Sender<bool>,
 }
 
-impl Default for Followers {
-    fn default() -> Self {
-        Self { most: MOST, open: Mutex::default(), stopping: watch::Sender::new(false) }
-    }
-}
-
 impl Followers {
+    /// At most `most` streams in all.
+    pub fn new(most: usize) -> Self {
+        Self { most, open: Mutex::default(), stopping: watch::Sender::new(false) }
+    }
+
     /// Counts one stream more, for as long as what is returned lives.
     ///
     /// # Errors
@@ -89,7 +86,7 @@ mod tests {
 
     #[test]
     fn places_are_counted_in_all_and_by_identity_and_given_back() {
-        let followers = Arc::new(Followers { most: 6, ..Followers::default() });
+        let followers = Arc::new(Followers::new(6));
         let mut first: Vec<_> = (0..4).map(|_| followers.admit(1).unwrap()).collect();
         assert_eq!(followers.admit(1).err(), Some(Refusal::RateLimited));
         let second: Vec<_> = (0..2).map(|_| followers.admit(2).unwrap()).collect();
@@ -104,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_stopping_server_admits_nobody() {
-        let followers = Arc::new(Followers::default());
+        let followers = Arc::new(Followers::new(1));
         let stopping = followers.stopping();
         assert!(!*stopping.borrow());
         followers.stop();
