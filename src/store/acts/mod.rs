@@ -8,6 +8,7 @@
 //! - [`confirm`]: the holder keeps the certificate; what it replaces is superseded.
 //! - [`standing`]: revoke, hold, release, put out; the lapse of what was never confirmed.
 //! - [`fleets`], [`subjects`], [`tokens`]: operators' records.
+//! - [`policies`]: policy sets are put and activated.
 //! - [`lists`]: revocation lists and remembered requests.
 
 pub mod confirm;
@@ -15,6 +16,7 @@ pub mod fleets;
 pub mod found;
 pub mod lease;
 pub mod lists;
+pub mod policies;
 pub mod record;
 pub mod standing;
 pub mod subjects;
