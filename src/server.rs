@@ -15,6 +15,7 @@ use crate::config::profile::{self, NewProfile, Profile, ProfileSettings, pending
 use crate::config::{Config, StoreLocation};
 use crate::http::State;
 use crate::http::admin::backups::Backups;
+use crate::http::device::feed::followers::Followers;
 use crate::http::limits::AddressLimit;
 use crate::http::listeners::{Addresses, Listeners};
 use crate::http::public::health::Pulse;
@@ -274,6 +275,7 @@ async fn run(
         started_at: now,
         metrics: begin.metrics.clone(),
         backups: Arc::new(Backups { data: config.data.clone(), passphrase: begin.passphrase.clone() }),
+        followers: Arc::new(Followers::new(usize::try_from(config.limits.followers.get()).unwrap_or(usize::MAX))),
     };
     let connections = usize::try_from(config.limits.connections.get()).unwrap_or(usize::MAX);
     let options = Options { workers: config.workers.get(), max_connections: connections };

@@ -168,13 +168,7 @@ async fn show(session: &Session, scope: &str, version: Option<u64>) -> Result<()
 }
 
 /// Reads what counts first: what somebody else activated meanwhile is not overwritten.
-async fn activate(
-    session: &Session,
-    scope: &str,
-    file: Option<&Path>,
-    version: Option<u64>,
-    why: &Why,
-) -> Result<(), Failure> {
+async fn activate(session: &Session, scope: &str, file: Option<&Path>, version: Option<u64>, why: &Why) -> Result<(), Failure> {
     let active = session.client.get(Ask::path(&["v1", "policies", scope])).await?;
     let version = match (file, version) {
         (Some(file), _) => put(session, scope, &read(file)?, why).await?,
@@ -240,7 +234,10 @@ fn beside_built_in(scope: &LedgerName, text: &str) -> Result<Policies, Failure> 
     let compiled = |text: &str| {
         Set::compile(text).map(Arc::new).map_err(|findings| {
             let first = findings.first().map(ToString::to_string).unwrap_or_default();
-            Failure::Failed(format!("the policy set has errors: {first}"), Some("Ask `fleetmark policy check FILE` for all of them."))
+            Failure::Failed(
+                format!("the policy set has errors: {first}"),
+                Some("Ask `fleetmark policy check FILE` for all of them."),
+            )
         })
     };
     Ok(match scope {

@@ -189,6 +189,8 @@ fn limits(read: &Read) -> Result<Limits, ConfigError> {
     let connections = raw.connections.unwrap_or(25_000);
     let connections =
         NonZeroU32::new(connections).ok_or_else(|| value(read, "limits.connections", connections, "at least 1"))?;
+    let followers = raw.followers.unwrap_or(1_000);
+    let followers = NonZeroU32::new(followers).ok_or_else(|| value(read, "limits.followers", followers, "at least 1"))?;
     let given = (NonZeroU32::new(raw.enroll_per_second.unwrap_or(ENROLL_PER_SECOND)), raw.enroll_burst);
     let usual = raw.enroll_per_second.is_none().then_some(ENROLL_BURST);
     let enroll = match (given.0, given.1.or(usual)) {
@@ -204,7 +206,7 @@ fn limits(read: &Read) -> Result<Limits, ConfigError> {
             Some(EnrollRate { per_second, burst })
         }
     };
-    Ok(Limits { connections, enroll })
+    Ok(Limits { connections, followers, enroll })
 }
 
 fn log(read: &Read) -> Result<Log, ConfigError> {

@@ -100,6 +100,8 @@ pub enum StoreLocation {
 pub struct Limits {
     /// Connections that are open at a door at once.
     pub connections: NonZeroU32,
+    /// Streams of the ledger feed that are open at once.
+    pub followers: NonZeroU32,
     /// Enrollments of one address a second; None: no bound.
     pub enroll: Option<EnrollRate>,
 }

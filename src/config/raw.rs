@@ -69,6 +69,7 @@ impl RawDoors {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawLimits {
     pub connections: Option<u32>,
+    pub followers: Option<u32>,
     pub enroll_per_second: Option<u32>,
     pub enroll_burst: Option<u32>,
 }

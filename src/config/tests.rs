@@ -86,6 +86,7 @@ fn errors_name_file_key_and_what_was_expected() {
         ("store = \"mysql://u:secret@h/db\"", "`store`", "postgres://"),
         ("workers = 0", "`workers`", "1 to 256"),
         ("[limits]\nconnections = 0", "`limits.connections`", "at least 1"),
+        ("[limits]\nfollowers = 0", "`limits.followers`", "at least 1"),
         ("[limits]\nenroll_per_second = 0\nenroll_burst = 5", "`limits.enroll_burst`", "enroll_per_second"),
         ("[log]\nformat = \"xml\"", "`log.format`", "text or json"),
         ("[log]\nlevel = \"fleetmark=loud\"", "`log.level`", "error, warn"),

@@ -1,5 +1,6 @@
 //! From a verified peer certificate to a caller in good standing.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use fleetmark_domain::standing::Choices;
@@ -33,6 +34,8 @@ pub struct Caller {
     pub certificate: Certificate,
     /// When it asks.
     pub at: Timestamp,
+    /// The address that it asks from, where that is known; policies may look at it.
+    pub source: Option<IpAddr>,
     /// The policies that counted when it asked.
     pub policies: Arc<Table>,
 }
@@ -59,12 +62,12 @@ impl Registrar {
         check_standing(&certificate, &identity, now)?;
         let policies = self.policies();
         if certificate.standing != Standing::Unconfirmed {
-            return Ok(Caller { identity, subject, certificate, at: now, policies });
+            return Ok(Caller { identity, subject, certificate, at: now, source: None, policies });
         }
         let act = Confirm { serial: certificate.serial, ledger: certificate.ledger, at: now };
         let certificate = commit(&*self.store, act).await?;
         let subject = Subject { state: SubjectState::Active, confirmed_generation: certificate.generation, ..subject };
-        Ok(Caller { identity, subject, certificate, at: now, policies })
+        Ok(Caller { identity, subject, certificate, at: now, source: None, policies })
     }
 
     /// The certificate's record and its holder's. Any other certificate under a serial of ours is a forgery.

@@ -11,7 +11,8 @@
 //! - [`policies`]: the policies that count: operators' rights, who may enroll and renew; sets are put and activated.
 //! - [`overview`]: the authorities with what their certificates say, and the writer's queue.
 //! - [`backup`]: a consistent copy of the store.
-//! - [`audit`]: the ledgers' checkpoints, entries and proofs.
+//! - [`audit`]: the ledgers' checkpoints, entries and proofs, for operators.
+//! - [`feed`]: the same for gateways and services, and what they need beside it.
 //! - `issue`: one certificate, from a holder's record to a certificate's record.
 //! - [`own`]: the server's own certificates: doors, OCSP responders.
 //! - [`install`]: what the first start makes.
@@ -22,6 +23,7 @@ pub mod backup;
 pub mod caller;
 pub mod certificates;
 pub mod enroll;
+pub mod feed;
 pub mod fleets;
 pub mod install;
 mod issue;
@@ -33,6 +35,7 @@ pub mod standing;
 pub mod subjects;
 pub mod tokens;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fleetmark_domain::{Refusal, RevocationReason, Timestamp, TrustDomain};
@@ -199,6 +202,6 @@ impl Registrar {
         reason: Option<RevocationReason>,
         note: Option<String>,
     ) -> Result<Details> {
-        Ok(Details { salt: self.random()?, actor, subject, reason, note })
+        Ok(Details { salt: self.random()?, actor, subject, reason, note, attributes: BTreeMap::new() })
     }
 }

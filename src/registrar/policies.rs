@@ -13,7 +13,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use fleetmark_domain::{Action, FleetName, Kind, LedgerName, Refusal, Standing, Timestamp};
 use fleetmark_ledger::details::Details;
-use fleetmark_policy::{Act, Context, DEFAULT_FLEET, DEFAULT_INSTALLATION, Decision, Policies, Principal, Request, Resource, Set};
+use fleetmark_policy::{
+    Act, Context, DEFAULT_FLEET, DEFAULT_INSTALLATION, Decision, Policies, Principal, Request, Resource, Set,
+};
 
 use ring::rand::{SecureRandom as _, SystemRandom};
 
@@ -75,7 +77,7 @@ impl Table {
             },
             act: Act::Admin(action),
             resource: fleet.map_or(Resource::Installation, Resource::Fleet),
-            context: at(caller.at),
+            context: Context { source: caller.source, ..at(caller.at) },
         };
         let decision = decide(&policies, &request);
         decision.allow && decision.policies.iter().any(|id| id.starts_with(OF_INSTALLATION))
@@ -130,11 +132,8 @@ impl Table {
 
     /// The same, with another set for one scope.
     fn with(&self, scope: &LedgerName, slot: Slot) -> Self {
-        let mut next = Self {
-            installation: self.installation.clone(),
-            fleets: self.fleets.clone(),
-            built_in: Arc::clone(&self.built_in),
-        };
+        let mut next =
+            Self { installation: self.installation.clone(), fleets: self.fleets.clone(), built_in: Arc::clone(&self.built_in) };
         match scope {
             LedgerName::System => next.installation = slot,
             LedgerName::Fleet(fleet) => drop(next.fleets.insert(fleet.clone(), slot)),
@@ -154,11 +153,7 @@ impl Table {
 impl BuiltIn {
     fn compile() -> Result<Self> {
         let compiled = |text| Set::compile(text).map(Arc::new).map_err(|findings| unusable("the built-in policy", &findings));
-        Ok(Self {
-            installation: compiled(DEFAULT_INSTALLATION)?,
-            fleet: compiled(DEFAULT_FLEET)?,
-            certifies: Mutex::default(),
-        })
+        Ok(Self { installation: compiled(DEFAULT_INSTALLATION)?, fleet: compiled(DEFAULT_FLEET)?, certifies: Mutex::default() })
     }
 
     fn are(&self, policies: &Policies) -> bool {
@@ -274,7 +269,7 @@ pub(super) fn first_set(scope: &LedgerName, salt: [u8; 16], actor: String, now: 
         created_at: now,
         created_by: actor.clone(),
     };
-    let details = Details { salt, actor, subject: None, reason: None, note: Some(note) };
+    let details = Details { salt, actor, subject: None, reason: None, note: Some(note), attributes: BTreeMap::new() };
     FirstPolicySet { set, details }
 }
 

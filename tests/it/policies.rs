@@ -63,8 +63,7 @@ fn a_set_is_checked_put_activated_and_rolled_back() {
         assert_eq!((check["ok"].as_bool(), check["findings"][0]["line"].as_u64()), (Some(false), Some(1)), "{check}");
         owner.post(&format!("/v1/policies/{fleet}/versions"), &wrong).await.refused(422, "policy_invalid");
 
-        let cedar =
-            with(&server, &fleet, "@id(\"none\") forbid (principal, action == Action::\"Enroll\", resource);").await;
+        let cedar = with(&server, &fleet, "@id(\"none\") forbid (principal, action == Action::\"Enroll\", resource);").await;
         let check = owner.post("/v1/policies/check", &json!({"text": cedar})).await.is(200).json();
         assert_eq!(check, json!({"ok": true, "findings": []}));
         let version = put(owner, &fleet, &cedar).await;
@@ -97,7 +96,10 @@ fn a_set_is_checked_put_activated_and_rolled_back() {
         let listed: Vec<_> = versions["items"].as_array().unwrap().iter().map(|item| &item["active"]).collect();
         assert_eq!(listed, [true, false]);
         let set = owner.get(&format!("/v1/policies/{fleet}/versions/2")).await.is(200).json();
-        assert_eq!((text(&set, "text"), text(&set, "created_by")), (cedar.clone(), "spiffe://fleet.test/operator/admin".to_owned()));
+        assert_eq!(
+            (text(&set, "text"), text(&set, "created_by")),
+            (cedar.clone(), "spiffe://fleet.test/operator/admin".to_owned())
+        );
         owner.get(&format!("/v1/policies/{fleet}/versions/3")).await.refused(404, "not_found");
         owner.get("/v1/policies/no-such-fleet").await.refused(404, "fleet_unknown");
         activate(owner, &fleet, 3).await.refused(404, "not_found");
@@ -313,7 +315,8 @@ fn fleetmark(server: &Server, arguments: &[&str]) -> Output {
 fn the_command_line_checks_tries_activates_and_goes_back() {
     let server = shared();
     let fleet = run(server.fleet(json!({})));
-    let said = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let said =
+        |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     let file = |name: &str, text: &str| server.write_scratch(name, text.as_bytes()).display().to_string();
     let nowhere = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fleetmark"));
@@ -326,7 +329,8 @@ fn the_command_line_checks_tries_activates_and_goes_back() {
     assert!(said(&output).contains("wrong.cedar:1:"), "{}", said(&output));
     let shown = fleetmark(&server, &["policy", "show", "--scope", &fleet]);
     assert!(shown.status.success(), "{}", said(&shown));
-    let more = "@id(\"night\") forbid (principal, action == Action::\"Connect\", resource) when { context.minute_of_day < 360 };";
+    let more =
+        "@id(\"night\") forbid (principal, action == Action::\"Connect\", resource) when { context.minute_of_day < 360 };";
     let set = file("set.cedar", &format!("{}\n{more}\n", String::from_utf8(shown.stdout).unwrap()));
     let output = nowhere(&["policy", "check", &set]);
     assert!(output.status.success(), "{}", said(&output));

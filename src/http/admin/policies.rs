@@ -16,8 +16,7 @@ use super::openapi::{Act, Change, List, Look};
 use super::{Answer, created, ok, page_of, versioned, wire};
 use crate::http::State;
 use crate::http::problem::Problem;
-use crate::registrar::policies::sets::ActiveSet;
-use crate::store::acts::policies::Activated;
+use crate::registrar::policies::sets::{Activated, ActiveSet};
 use crate::store::model;
 
 /// The largest body that holds a policy set, in octets: 256 KiB of text, with what JSON adds to it.

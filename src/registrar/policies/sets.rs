@@ -7,10 +7,13 @@ use fleetmark_policy::{Finding, Policies, SCHEMA, Set, keeps_an_owner, keeps_an_
 
 use super::sha256;
 use crate::registrar::caller::Caller;
+use crate::registrar::feed::may_follow;
 use crate::registrar::{Error, Idempotency, Page, PageRequest, Registrar, Result};
-use crate::store::acts::policies::{ActivatePolicySet, Activated, PutPolicySet};
+use crate::store::acts::policies::{ActivatePolicySet, PutPolicySet};
 use crate::store::model::{PolicyActivation, PolicySet, PolicyVersion};
 use crate::store::{StoreError, commit, read};
+
+pub use crate::store::acts::policies::Activated;
 
 /// The longest note, in characters.
 const MAX_NOTE: usize = 256;
@@ -140,6 +143,16 @@ impl Registrar {
             Ok(activated)
         });
         task.await.map_err(|cause| Error::caused(Refusal::InternalError, cause))?
+    }
+
+    /// One set, for a gateway or service that follows the ledger which names it.
+    ///
+    /// # Errors
+    /// `WrongKind`, `NotFound`.
+    pub async fn followed_policy(&self, caller: &Caller, ledger: &LedgerName, version: u64) -> Result<PolicySet> {
+        may_follow(caller, ledger)?;
+        let name = ledger.clone();
+        read(&*self.store, move |rows| rows.policy_set(&name, version)).await?.ok_or_else(|| Refusal::NotFound.into())
     }
 
     /// The sets that would decide for something of `scope`, with `text` in the place of the scope's own where it is given.

@@ -136,13 +136,8 @@ pub(super) fn first_policy_set(transaction: &mut Transaction<'_>, first: &FirstP
     let ledger = &first.set.ledger;
     let version = transaction.rows.highest_policy(ledger)? + 1;
     let set = PolicySet { version, ..first.set.clone() };
-    let activation = PolicyActivation {
-        ledger: ledger.clone(),
-        number: 1,
-        version,
-        at: set.created_at,
-        by: set.created_by.clone(),
-    };
+    let activation =
+        PolicyActivation { ledger: ledger.clone(), number: 1, version, at: set.created_at, by: set.created_by.clone() };
     transaction.rows.insert_policy_set(&set)?;
     activate(transaction, &activation, &set, &first.details)?;
     Ok(())

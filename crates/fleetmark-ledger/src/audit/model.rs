@@ -35,6 +35,8 @@ impl Model {
             Event::Issued(issued) => self.issued(issued),
             Event::Confirmed { epoch, index } => self.confirmed(*epoch, *index),
             Event::StandingChanged { standing, certificates } => self.standing_changed(*standing, certificates),
+            Event::SnapshotMade { size, .. } if *size > position => Err(Rule::SnapshotAhead),
+            Event::SnapshotMade { .. } => Ok(()),
             Event::Registered { .. } | Event::Changed { .. } | Event::PolicyActivated { .. } | Event::FleetChanged { .. } => {
                 Ok(())
             }
