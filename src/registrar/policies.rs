@@ -279,3 +279,6 @@ impl Registrar {
         self.policies.table()
     }
 }
+
+#[cfg(test)]
+mod tests;
