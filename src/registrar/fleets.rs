@@ -7,10 +7,11 @@ use fleetmark_domain::{Action, FleetName, Kind, LedgerName, Refusal, Timestamp};
 use fleetmark_ledger::entry::AuthorityKind;
 
 use super::caller::Caller;
+use super::policies::first_set;
 use super::{Error, Idempotency, Page, PageRequest, Registrar, Result};
 use crate::store::acts::Repeatable;
 use crate::store::acts::fleets::{ChangeFleet, CreateFleet};
-use crate::store::model::Fleet;
+use crate::store::model::{Fleet, PolicySet};
 use crate::store::{commit, read};
 
 /// What to create.
@@ -101,10 +102,14 @@ impl Registrar {
         // Asked first: without the root nothing is begun, and no key file is left behind.
         self.authorities.issuing_root()?;
         let (ledger, key) = self.new_ledger(&LedgerName::Fleet(name.clone()))?;
+        let policy = first_set(&LedgerName::Fleet(name.clone()), self.random()?, actor.clone(), now);
+        let first = PolicySet { version: 1, ..policy.set.clone() };
         let authority = self.new_authority(AuthorityKind::Of(Kind::Device), Some(name), actor, now).await?;
         let record = authority.authority.clone();
-        let created = commit(&*self.store, CreateFleet { fleet: fleet.clone(), authority, ledger, repeatable }).await?;
+        let create = CreateFleet { fleet: fleet.clone(), authority, ledger, policy, repeatable };
+        let created = commit(&*self.store, create).await?;
         if created.is_some() {
+            self.policies.take_on(&first);
             self.take_on_ledger(&LedgerName::Fleet(fleet.name.clone()), key).await?;
             self.authorities.add(record)?;
             self.renew_responders(now).await?;

@@ -15,6 +15,7 @@ use ring::rand::SystemRandom;
 use super::authorities::Authorities;
 use super::enroll::{Enrollment, Ticket};
 use super::issue::Order;
+use super::policies::InForce;
 use super::snapshots::Snapshots;
 use super::subjects::new_subject;
 use super::{Error, Registrar, Result};
@@ -81,14 +82,17 @@ impl Registrar {
         for record in read(&*store, |rows| rows.authorities()).await? {
             authorities.add(record)?;
         }
+        let random = SystemRandom::new();
+        let policies = InForce::open(&*store, &random, now).await?;
         Ok(Self {
+            policies: Arc::new(policies),
             store,
             authorities,
             publisher,
             snapshots,
             published: super::publish::Published::default(),
             trust_domain,
-            random: SystemRandom::new(),
+            random,
             token_key: hmac::Key::new(hmac::HMAC_SHA256, token_key.as_ref()),
             founding: tokio::sync::Mutex::default(),
         })

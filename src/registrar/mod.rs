@@ -8,6 +8,7 @@
 //! - [`certificates`]: search and look-up.
 //! - [`authorities`]: the issuing authorities in memory: keys, certificates, index leases.
 //! - [`publish`]: CRLs and OCSP answers as views of the ledger.
+//! - [`policies`]: the policies that count: operators' rights, who may enroll and renew; sets are put and activated.
 //! - [`overview`]: the authorities with what their certificates say, and the writer's queue.
 //! - [`backup`]: a consistent copy of the store.
 //! - [`audit`]: the ledgers' checkpoints, entries and proofs, for operators.
@@ -29,6 +30,7 @@ pub mod install;
 mod issue;
 pub mod overview;
 pub mod own;
+pub mod policies;
 pub mod publish;
 pub mod snapshots;
 pub mod standing;
@@ -170,6 +172,7 @@ pub struct Registrar {
     publisher: Arc<Publisher>,
     snapshots: snapshots::Snapshots,
     published: publish::Published,
+    policies: Arc<policies::InForce>,
     trust_domain: TrustDomain,
     random: SystemRandom,
     /// Derives the secrets of tokens minted with an Idempotency-Key.

@@ -1,6 +1,7 @@
 //! What every backend must do, asked of each with the same code.
 
 pub mod enrollment;
+pub mod policies;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,8 +21,17 @@ use super::rows::{Rows, StandingUpdate, certificate_id};
 /// Runs every check on `backend`, which must be empty.
 pub fn holds(backend: &impl Backend) {
     let mut connection = backend.connect_writer().unwrap();
-    let checks: [fn(&mut dyn Rows); 8] =
-        [values_and_fleets, authorities_and_epochs, leases, subjects, certificates, tokens, ledgers, lists_and_requests];
+    let checks: [fn(&mut dyn Rows); 9] = [
+        values_and_fleets,
+        authorities_and_epochs,
+        leases,
+        subjects,
+        certificates,
+        tokens,
+        ledgers,
+        lists_and_requests,
+        policies::rows,
+    ];
     for check in checks {
         connection.begin_write().unwrap();
         check(&mut connection);
@@ -427,7 +437,7 @@ fn lists_and_requests(rows: &mut dyn Rows) {
 /// What is unique is unique. Each in a transaction of its own: PostgreSQL ends one with its first error.
 fn collisions(connection: &mut impl Connection) {
     type Try = fn(&mut dyn Rows) -> Result<(), StoreError>;
-    let tries: [(&str, Try); 9] = [
+    let tries: [(&str, Try); 11] = [
         ("fleet", |rows| rows.insert_fleet(&fleet("alpha"))),
         ("epoch", |rows| {
             let opened_at = Timestamp(0);
@@ -447,6 +457,11 @@ fn collisions(connection: &mut impl Connection) {
         }),
         ("request", |rows| {
             rows.remember(2, "key", &Remembered { request_hash: [0; 32], resource: String::new(), at: Timestamp(0) })
+        }),
+        ("policy set", |rows| rows.insert_policy_set(&policies::policy_set(&LedgerName::System, 7))),
+        ("activation", |rows| {
+            let active = rows.active_policy(&LedgerName::System).unwrap().unwrap();
+            rows.insert_policy_activation(&active)
         }),
     ];
     for (what, attempt) in tries {

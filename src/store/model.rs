@@ -297,6 +297,55 @@ pub struct StoredCrl {
     pub der: Vec<u8>,
 }
 
+/// A policy set as it was put. It never changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicySet {
+    /// The ledger of its scope: a fleet's, or `system` for the installation's.
+    pub ledger: LedgerName,
+    /// From 1 in each ledger.
+    pub version: u64,
+    /// Cedar.
+    pub text: String,
+    /// SHA-256 over the text.
+    pub hash: [u8; 32],
+    /// What the operator wrote.
+    pub note: String,
+    /// When it was put.
+    pub created_at: Timestamp,
+    /// By whom: a SPIFFE ID, or `fleetmark` for the server itself.
+    pub created_by: String,
+}
+
+/// A policy set without its text, for a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyVersion {
+    /// From 1 in each ledger.
+    pub version: u64,
+    /// SHA-256 over the text.
+    pub hash: [u8; 32],
+    /// What the operator wrote.
+    pub note: String,
+    /// When it was put.
+    pub created_at: Timestamp,
+    /// By whom.
+    pub created_by: String,
+}
+
+/// A policy set was made the one that counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyActivation {
+    /// The ledger of the scope.
+    pub ledger: LedgerName,
+    /// Which activation in this ledger, from 1; the entity tag (RFC 9110 8.8.3).
+    pub number: u64,
+    /// Of which version.
+    pub version: u64,
+    /// When.
+    pub at: Timestamp,
+    /// By whom: a SPIFFE ID, or `fleetmark` for the server itself.
+    pub by: String,
+}
+
 /// What an Idempotency-Key was used for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remembered {

@@ -6,8 +6,9 @@ use fleetmark_ledger::merkle::{Hash, Node};
 
 use super::StoreError;
 use super::model::{
-    AuthorityId, AuthorityRecord, Certificate, CertificateFilter, EpochRecord, Fleet, LeaseRecord, LedgerRecord, Remembered,
-    StoredCrl, StoredEntry, Subject, SubjectFilter, SubjectId, Token, TokenId,
+    AuthorityId, AuthorityRecord, Certificate, CertificateFilter, EpochRecord, Fleet, LeaseRecord, LedgerRecord,
+    PolicyActivation, PolicySet, PolicyVersion, Remembered, StoredCrl, StoredEntry, Subject, SubjectFilter, SubjectId, Token,
+    TokenId,
 };
 
 /// A certificate's place as one number, ascending by epoch and index: `epoch << 32 | index`. Cursors of lists too.
@@ -111,6 +112,15 @@ pub trait Rows {
 
     fn crl(&mut self, authority: AuthorityId) -> Result<Option<StoredCrl>, StoreError>;
     fn put_crl(&mut self, crl: &StoredCrl) -> Result<(), StoreError>;
+
+    fn policy_set(&mut self, ledger: &LedgerName, version: u64) -> Result<Option<PolicySet>, StoreError>;
+    fn policy_versions(&mut self, ledger: &LedgerName, after: u64, limit: u32) -> Result<Vec<PolicyVersion>, StoreError>;
+    /// The highest version ever put for this ledger; 0 before the first.
+    fn highest_policy(&mut self, ledger: &LedgerName) -> Result<u64, StoreError>;
+    fn insert_policy_set(&mut self, set: &PolicySet) -> Result<(), StoreError>;
+    /// The newest activation.
+    fn active_policy(&mut self, ledger: &LedgerName) -> Result<Option<PolicyActivation>, StoreError>;
+    fn insert_policy_activation(&mut self, activation: &PolicyActivation) -> Result<(), StoreError>;
 
     fn remembered(&mut self, subject: SubjectId, key: &str) -> Result<Option<Remembered>, StoreError>;
     fn remember(&mut self, subject: SubjectId, key: &str, value: &Remembered) -> Result<(), StoreError>;

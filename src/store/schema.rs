@@ -163,5 +163,27 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    policy_sets (ledger, version) {
+        ledger -> Text,
+        version -> BigInt,
+        text -> Text,
+        hash -> Binary,
+        note -> Text,
+        created_at -> BigInt,
+        created_by -> Text,
+    }
+}
+
+diesel::table! {
+    policy_activations (ledger, number) {
+        ledger -> Text,
+        number -> BigInt,
+        version -> BigInt,
+        activated_at -> BigInt,
+        activated_by -> Text,
+    }
+}
+
 // Certificates are looked for by their subject's kind.
 diesel::allow_tables_to_appear_in_same_query!(certificates, subjects);

@@ -35,6 +35,7 @@ mod ledger;
 mod machine;
 mod matrix;
 mod operators;
+mod policies;
 mod production;
 mod renewal;
 mod rest;

@@ -197,9 +197,27 @@ impl Subjects {
                 };
                 (format!("{}{query}", [&["/v1/ledgers", fleet], rest].concat().join("/")), None, true)
             }
+            ("GET", ["v1", "policies", "schema"]) => (pattern.to_owned(), None, false),
+            ("POST", ["v1", "policies", "check"]) => (pattern.to_owned(), Some(json!({"text": ""})), false),
+            ("GET", ["v1", "policies", "{scope}", ..]) => (of_first_set(pattern, fleet), None, true),
+            ("POST", ["v1", "policies", "{scope}", "versions"]) => {
+                (of_first_set(pattern, fleet), Some(json!({"text": "", "note": self.next()})), true)
+            }
+            ("POST", ["v1", "policies", "{scope}", "versions", "{version}", "activate"]) => {
+                (of_first_set(pattern, fleet), Some(none), true)
+            }
+            ("POST", ["v1", "policies", "{scope}", "test"]) => {
+                let question = json!({"principal": format!("spiffe://fleet.test/device/{fleet}/a"), "action": "Connect"});
+                (of_first_set(pattern, fleet), Some(question), true)
+            }
             _ => panic!("the route {method} {pattern} is missing from the table of this test"),
         }
     }
+}
+
+/// The path of a fleet's first policy set.
+fn of_first_set(pattern: &str, fleet: &str) -> String {
+    pattern.replace("{scope}", fleet).replace("{version}", "1")
 }
 
 /// What the domain says: allowed, not permitted, or not there.

@@ -28,24 +28,31 @@ use crate::store::SharedHeadSigner;
 use crate::store::location::open;
 use crate::telemetry::clock::{SharedClock, SystemClock};
 
-/// A fresh installation with its first operator, an owner.
-async fn installation() -> (TempDir, State, Caller) {
-    let directory = tempfile::tempdir().unwrap();
+/// The registrar of the installation in a directory.
+async fn registrar(directory: &std::path::Path) -> Registrar {
     let clock: SharedClock = Arc::new(SystemClock);
     let now = clock.now();
     let publisher = Arc::new(Publisher::new(Arc::clone(&clock)));
-    let place = format!("sqlite:{}", directory.path().join("store").display()).parse().unwrap();
+    let place = format!("sqlite:{}", directory.join("store").display()).parse().unwrap();
     let signer: SharedHeadSigner = publisher.clone();
     let parts = Parts {
         store: open(place, signer).await.unwrap(),
-        keys: Arc::new(KeyFiles::open(&directory.path().join("keys"), "passphrase".to_owned().into()).unwrap()),
+        keys: Arc::new(KeyFiles::open(&directory.join("keys"), "passphrase".to_owned().into()).unwrap()),
         profiles: Profiles::load(None).unwrap(),
         publisher,
         snapshots: crate::registrar::snapshots::Snapshots::new(directory.path().join("snapshots"), 1),
         trust_domain: "fleet.example".parse().unwrap(),
         public_url: "http://localhost".to_owned(),
     };
-    let registrar = Registrar::open(parts, now).await.unwrap();
+    Registrar::open(parts, now).await.unwrap()
+}
+
+/// A fresh installation with its first operator, an owner.
+async fn installation() -> (TempDir, State, Caller) {
+    let directory = tempfile::tempdir().unwrap();
+    let clock: SharedClock = Arc::new(SystemClock);
+    let now = clock.now();
+    let registrar = registrar(directory.path()).await;
     registrar.install(&"default".parse().unwrap(), now).await.unwrap();
     registrar.renew_responders(now).await.unwrap();
     registrar.refresh_crls(now).await.unwrap();
@@ -277,4 +284,24 @@ async fn the_installation_is_looked_at() {
     let document = call!(&door, "GET", "/v1/openapi.json", None, &[]);
     assert_eq!(document.2["openapi"], "3.1.0");
     assert_eq!(call!(&door, "GET", "/metrics", None, &[]).0, 200);
+}
+
+/// What version 0.1.0 left behind: fleets without policy sets, and no tables for them.
+#[actix_web::test]
+async fn an_installation_of_before_policies_gets_the_built_in_sets() {
+    let (directory, state, caller) = installation().await;
+    state.registrar.stop().await;
+    drop(state);
+    crate::store::sqlite::forget_policies(&directory.path().join("store"));
+
+    for start in 1..=2 {
+        let again = registrar(directory.path()).await;
+        let caller = Caller { policies: again.policies(), ..caller.clone() };
+        for scope in ["system", "default"] {
+            let active = again.active_policy(&caller, &scope.parse().unwrap()).await.unwrap();
+            let told = (active.activation.number, active.set.version, active.activation.by.as_str(), active.is_usable);
+            assert_eq!(told, (1, 1, "fleetmark", true), "{scope}, start {start}");
+        }
+        again.stop().await;
+    }
 }

@@ -16,6 +16,7 @@ pub mod fleets;
 pub mod ledgers;
 pub mod members;
 pub mod openapi;
+pub mod policies;
 pub mod routes;
 pub mod schema;
 pub mod status;
@@ -83,6 +84,14 @@ fn documented(config: &mut ServiceConfig<'_>) {
         .service(ledgers::list_entries)
         .service(ledgers::prove_inclusion)
         .service(ledgers::prove_consistency)
+        .service(policies::show_policy_schema)
+        .service(policies::check_policy)
+        .service(policies::show_active_policy)
+        .service(policies::list_policy_versions)
+        .service(policies::show_policy_set)
+        .service(policies::put_policy_set)
+        .service(policies::activate_policy_set)
+        .service(policies::test_policy)
         .service(status::show_whoami)
         .service(status::show_status)
         .service(status::show_metrics)

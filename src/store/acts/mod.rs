@@ -9,6 +9,7 @@
 //! - [`standing`]: revoke, hold, release, put out; the lapse of what was never confirmed.
 //! - [`fleets`], [`subjects`], [`tokens`]: operators' records.
 //! - [`snapshots`]: a ledger names its snapshot.
+//! - [`policies`]: policy sets are put and activated.
 //! - [`lists`]: revocation lists and remembered requests.
 
 pub mod confirm;
@@ -16,6 +17,7 @@ pub mod fleets;
 pub mod found;
 pub mod lease;
 pub mod lists;
+pub mod policies;
 pub mod record;
 pub mod snapshots;
 pub mod standing;

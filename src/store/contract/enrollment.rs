@@ -28,7 +28,7 @@ impl HeadSigner for Heads {
     }
 }
 
-fn details() -> Details {
+pub fn details() -> Details {
     Details {
         salt: [3; 16],
         actor: "fleetmark".to_owned(),
@@ -98,6 +98,7 @@ async fn found(store: &dyn Store, alpha: &LedgerName, at: Timestamp) {
         ..authority(2)
     };
     let authority = AddAuthority { authority: device, certificate: of_authority(1), epoch: None, details: details(), at };
-    let create = CreateFleet { fleet: fleet("alpha"), authority, ledger: ledger(alpha.clone()), repeatable: None };
+    let policy = super::policies::first(alpha, at);
+    let create = CreateFleet { fleet: fleet("alpha"), authority, ledger: ledger(alpha.clone()), policy, repeatable: None };
     commit(store, create).await.unwrap();
 }

@@ -168,5 +168,6 @@ async fn a_device_enrolls() {
     let signer: crate::store::SharedHeadSigner = heads.clone();
     let store = crate::store::location::open(place, signer).await.unwrap();
     crate::store::contract::enrollment::works(&*store, &heads).await;
+    crate::store::contract::policies::works(&*store).await;
     store.stop().await;
 }

@@ -2,7 +2,7 @@
 //! stream of news. One file an operation.
 //!
 //! - [`ledgers`], [`checkpoint`], [`tile`], [`entries`], [`details`], [`snapshot`]: what is fetched.
-//! - [`attributes`], [`authorities`]: what the ledgers name and do not hold.
+//! - [`attributes`], [`authorities`], [`policies`]: what the ledgers name and do not hold.
 //! - [`sightings`]: what gateways report.
 //! - [`follow`]: the stream; [`follower`]: one that is open; [`followers`]: how many may be.
 //! - [`place`]: tiles in paths.
@@ -17,6 +17,7 @@ pub mod follower;
 pub mod followers;
 pub mod ledgers;
 pub mod place;
+pub mod policies;
 pub mod sightings;
 pub mod snapshot;
 pub mod tile;
@@ -43,6 +44,7 @@ pub fn configure(config: &mut ServiceConfig) {
         .service(get("/v1/ledgers/{ledger}/tile/{level}/{place:.*}", web::get().to(tile::tile)))
         .service(get("/v1/ledgers/{ledger}/snapshot", web::get().to(snapshot::snapshot)))
         .service(get("/v1/ledgers/{ledger}/attributes", web::get().to(attributes::attributes)))
+        .service(get("/v1/ledgers/{ledger}/policies/{version}", web::get().to(policies::policy)))
         .service(post("/v1/ledgers/{ledger}/sightings", web::post().to(sightings::sightings)))
         .service(get("/v1/authorities/{fingerprint}", web::get().to(authorities::authority)));
 }
