@@ -12,6 +12,8 @@
 //! - [`cli`]: the program `fleetmark-gateway`.
 
 pub mod clock;
+pub mod disk;
+pub mod follow;
 pub mod judge;
 pub mod knowledge;
 #[cfg(any(test, feature = "testing"))]
