@@ -7,7 +7,7 @@ use std::path::Path;
 
 use ring::digest::{Context, SHA256};
 
-use super::files::{DiskError, create, sync_parent};
+use super::files::{DiskError, create, step, sync_parent};
 
 /// The longest payload, in octets.
 const MAX_PAYLOAD: usize = 1024 * 1024;
@@ -73,7 +73,9 @@ impl Log {
             write(&mut octets, record, length)?;
             length += u64::try_from(octets.len() - before).unwrap_or(u64::MAX);
         }
+        step()?;
         self.file.write_all(&octets)?;
+        step()?;
         self.file.sync_data()?;
         self.length = length;
         Ok(())
@@ -87,7 +89,8 @@ impl Log {
 
 fn write(to: &mut Vec<u8>, record: &Record, offset: u64) -> Result<(), DiskError> {
     let (kind, payload) = record.parts();
-    let length = u32::try_from(payload.len()).ok().filter(|_| payload.len() <= MAX_PAYLOAD).ok_or(DiskError::Form("a record"))?;
+    let length =
+        u32::try_from(payload.len()).ok().filter(|_| payload.len() <= MAX_PAYLOAD).ok_or(DiskError::Form("a record"))?;
     to.extend(length.to_be_bytes());
     to.push(kind);
     to.extend_from_slice(payload);

@@ -11,4 +11,5 @@ mod log;
 
 pub use evidence::Evidence;
 pub use files::{DiskError, read, replace};
-pub(crate) use ledger::{LedgerDisk, Restored};
+pub(crate) use ledger::{Attributes, LedgerDisk, Restored, attributes_record, sha256};
+pub(crate) use log::Record;

@@ -15,7 +15,9 @@ use crate::disk::{self, DiskError};
 /// The longest `pins.json`, in octets.
 const MAX_PINS: u64 = 1024 * 1024;
 /// Whatever the server says, knowledge older than this counts for nothing.
-const LONGEST_MAX_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
+const LONGEST_MAX_AGE: u64 = 30 * 24 * 3600;
+/// Where the server has not said.
+const USUAL_MAX_AGE: u64 = 900;
 
 /// What is pinned.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +29,9 @@ pub struct Pins {
     /// Verifier keys (C2SP signed-note) by ledger.
     #[serde(default)]
     pub ledgers: BTreeMap<String, String>,
+    /// Seconds, by ledger: how old knowledge may be, as the server said last.
+    #[serde(default)]
+    pub max_age: BTreeMap<String, u64>,
 }
 
 /// A ledger to follow.
@@ -66,16 +71,12 @@ impl Pins {
     /// The ledgers of the server's list that are to be followed; new keys are pinned, changed ones refused. `fleets` empty: all.
     pub(crate) fn admit(&mut self, list: &Ledgers, fleets: &[FleetName]) -> Vec<Followed> {
         let domain = self.trust_domain.get_or_insert_with(|| list.trust_domain.clone()).clone();
-        let wanted = |ledger: &LedgerName| match ledger {
-            LedgerName::System => true,
-            LedgerName::Fleet(fleet) => fleets.is_empty() || fleets.contains(fleet),
-        };
         let mut followed = Vec::new();
         for offered in &list.ledgers {
             let Ok(ledger) = offered.ledger.parse::<LedgerName>() else {
                 continue;
             };
-            if wanted(&ledger) {
+            if is_wanted(&ledger, fleets) {
                 followed.extend(self.admit_one(&domain, ledger, offered));
             }
         }
@@ -95,8 +96,27 @@ impl Pins {
         self.pinned(ledger, offered)
     }
 
-    fn pinned(&self, ledger: LedgerName, offered: &Offered) -> Option<Followed> {
+    fn pinned(&mut self, ledger: LedgerName, offered: &Offered) -> Option<Followed> {
+        self.max_age.insert(ledger.to_string(), offered.max_age.min(LONGEST_MAX_AGE));
+        self.followed(ledger)
+    }
+
+    fn followed(&self, ledger: LedgerName) -> Option<Followed> {
         let key = self.key(&ledger)?;
-        Some(Followed { ledger, key, max_age: Duration::from_secs(offered.max_age).min(LONGEST_MAX_AGE) })
+        let max_age = self.max_age.get(ledger.as_str()).copied().unwrap_or(USUAL_MAX_AGE);
+        Some(Followed { ledger, key, max_age: Duration::from_secs(max_age) })
+    }
+
+    /// What is pinned and wanted, as far as it is known without the server.
+    pub(crate) fn known(&self, fleets: &[FleetName]) -> Vec<Followed> {
+        let ledgers = self.ledgers.keys().filter_map(|name| name.parse::<LedgerName>().ok());
+        ledgers.filter(|ledger| is_wanted(ledger, fleets)).filter_map(|ledger| self.followed(ledger)).collect()
+    }
+}
+
+fn is_wanted(ledger: &LedgerName, fleets: &[FleetName]) -> bool {
+    match ledger {
+        LedgerName::System => true,
+        LedgerName::Fleet(fleet) => fleets.is_empty() || fleets.contains(fleet),
     }
 }

@@ -77,7 +77,11 @@ impl Parser {
 
     fn end_of_line(&mut self) -> Result<Option<Event>, SseError> {
         let line = std::mem::take(&mut self.line);
-        let line = if std::mem::replace(&mut self.begun, true) { &line[..] } else { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line) };
+        let line = if std::mem::replace(&mut self.begun, true) {
+            &line[..]
+        } else {
+            line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line)
+        };
         if line.is_empty() {
             return Ok(self.dispatch());
         }
@@ -99,7 +103,9 @@ impl Parser {
                 self.data.push_str(value);
             }
             "id" if !value.contains('\0') && value.len() <= MAX_ID => value.clone_into(&mut self.id),
-            "retry" if !value.is_empty() && value.bytes().all(|octet| octet.is_ascii_digit()) => self.retry_ms = value.parse().ok(),
+            "retry" if !value.is_empty() && value.bytes().all(|octet| octet.is_ascii_digit()) => {
+                self.retry_ms = value.parse().ok()
+            }
             _ => {}
         }
         Ok(())

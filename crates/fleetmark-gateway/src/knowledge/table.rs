@@ -5,13 +5,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use fleetmark_domain::{Epoch, Index, LedgerName};
+pub(crate) use fleetmark_ledger::state::State;
 use fleetmark_ledger::state::{ActivePolicy, Authority, Holding};
 use fleetmark_policy::Set;
 
 use super::Freshness;
-pub(crate) use super::interim::State;
 use super::pushed::Pushed;
 use crate::clock::{Clock, Received};
+use crate::disk::Attributes;
 
 /// A followed ledger.
 #[derive(Debug)]
@@ -34,7 +35,7 @@ pub(crate) struct Table {
     pub(crate) set: Option<Arc<Set>>,
     /// The set that `set` was compiled from, or was tried to be.
     pub(crate) compiled: Option<ActivePolicy>,
-    pub(crate) attributes: HashMap<u64, Arc<BTreeMap<String, String>>>,
+    pub(crate) attributes: Attributes,
 }
 
 impl Ledger {
