@@ -10,6 +10,7 @@
 //! - [`config`]: `gateway.toml`.
 //! - [`cli`]: the program `fleetmark-gateway`.
 
+pub mod config;
 pub mod judge;
 pub mod knowledge;
 pub mod proxy;
