@@ -1,6 +1,7 @@
 //! A gateway: the standing of whole fleets in memory, verdicts without asking the server, and an mTLS proxy that cuts.
 //!
 //! - [`knowledge`]: what the gateway knows, how old it is, and who is told when it changes.
+//! - [`clock`]: the clocks, and the rule by which knowledge grows old.
 //! - [`follow`]: the ledgers' feed: bad news on arrival, entries and snapshots verified.
 //! - [`disk`]: the same on disk, crash-safe and verified when read.
 //! - [`judge`]: verdicts.
@@ -10,7 +11,10 @@
 //! - [`config`]: `gateway.toml`.
 //! - [`cli`]: the program `fleetmark-gateway`.
 
+pub mod clock;
 pub mod config;
 pub mod judge;
 pub mod knowledge;
 pub mod proxy;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

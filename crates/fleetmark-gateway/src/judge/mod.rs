@@ -292,7 +292,7 @@ impl Inner {
     fn report(&self, presented: &Presented) {
         let Some(serial) = presented.serial else { return };
         let fingerprint = *presented.fingerprint.octets();
-        self.knowledge.saw(Sighting { epoch: serial.epoch(), index: serial.index(), fingerprint });
+        self.knowledge.saw(Sighting { serial, fingerprint });
     }
 
     fn standing(&self, issuer: &[u8], serial: &Serial, now: Timestamp) -> Verdict {

@@ -84,11 +84,9 @@ where
 }
 
 fn failed(seen: &Seen, error: &io::Error) -> Failed {
-    let refused = seen.refused.get().unwrap_or_else(|| {
-        match error.get_ref().and_then(|error| error.downcast_ref::<Error>()) {
-            Some(Error::NoCertificatesPresented) => Refused::CertificateRequired,
-            _ => Refused::HandshakeFailed,
-        }
+    let refused = seen.refused.get().unwrap_or_else(|| match error.get_ref().and_then(|error| error.downcast_ref::<Error>()) {
+        Some(Error::NoCertificatesPresented) => Refused::CertificateRequired,
+        _ => Refused::HandshakeFailed,
     });
     Failed { refused, fingerprint: seen.fingerprint.get() }
 }
@@ -131,7 +129,11 @@ impl Verifier {
     /// Once the client has shown that it holds the key, a revocation is told by the alert that TLS has for it: a device can
     /// read that. Everything else is the judge's, after the handshake.
     fn told(&self, certificate: &CertificateDer<'_>, valid: HandshakeSignatureValid) -> Result<HandshakeSignatureValid, Error> {
-        if is_revoked(&self.knowledge, certificate).unwrap_or(false) { Err(refuse(Refused::Denied(Reason::Revoked))) } else { Ok(valid) }
+        if is_revoked(&self.knowledge, certificate).unwrap_or(false) {
+            Err(refuse(Refused::Denied(Reason::Revoked)))
+        } else {
+            Ok(valid)
+        }
     }
 }
 
@@ -183,10 +185,7 @@ impl ClientCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let _ = SEEN.try_with(|seen| seen.fingerprint.set(Some(fingerprint(end_entity))));
-        self.trust
-            .verify(end_entity, self.algorithms.all, now)
-            .map(|()| ClientCertVerified::assertion())
-            .map_err(refuse)
+        self.trust.verify(end_entity, self.algorithms.all, now).map(|()| ClientCertVerified::assertion()).map_err(refuse)
     }
 
     fn verify_tls12_signature(

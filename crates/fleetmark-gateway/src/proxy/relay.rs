@@ -20,6 +20,16 @@ pub(super) struct Relay<D, S> {
     up: Way,
     down: Way,
     active: Instant,
+    told: bool,
+}
+
+/// What became of the two streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Event {
+    /// One direction has ended; told once.
+    HalfClosed,
+    /// Both have.
+    Ended,
 }
 
 /// One direction.
@@ -53,12 +63,12 @@ where
 {
     /// `up` counts the octets from the device to the service, `down` those back.
     pub(super) fn new(device: D, service: S, up: Counter, down: Counter) -> Self {
-        Self { device, service, up: Way::new(up), down: Way::new(down), active: Instant::now() }
+        Self { device, service, up: Way::new(up), down: Way::new(down), active: Instant::now(), told: false }
     }
 
-    /// The device's stream.
-    pub(super) fn device(&self) -> &D {
-        &self.device
+    /// The device's stream; the service's is closed.
+    pub(super) fn into_device(self) -> D {
+        self.device
     }
 
     /// When an octet was last read or written.
@@ -71,9 +81,9 @@ where
         self.up.phase != Phase::Open || self.down.phase != Phase::Open
     }
 
-    /// Moves what can be moved. Ready when both directions have ended, or with the failure that ended them: a device that
-    /// closes TCP without TLS's `close_notify`, too, since what it sent may have been cut short by somebody.
-    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Moves what can be moved. Ready when one direction or both have ended, or with the failure that ended them: a device
+    /// that closes TCP without TLS's `close_notify`, too, since what it sent may have been cut short by somebody.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Event>> {
         let up = self.up.poll(&mut self.device, &mut self.service, &mut self.active, context);
         let down = self.down.poll(&mut self.service, &mut self.device, &mut self.active, context);
         match up {
@@ -82,9 +92,15 @@ where
             Poll::Ready(Err(Failure::Reading(error))) => return Poll::Ready(Err(error)),
             _ => {}
         }
-        match down {
-            Poll::Ready(Err(Failure::Writing(error) | Failure::Reading(error))) => Poll::Ready(Err(error)),
-            Poll::Ready(Ok(())) if self.up.phase == Phase::Done => Poll::Ready(Ok(())),
+        if let Poll::Ready(Err(Failure::Writing(error) | Failure::Reading(error))) = down {
+            return Poll::Ready(Err(error));
+        }
+        match (self.up.phase, self.down.phase) {
+            (Phase::Done, Phase::Done) => Poll::Ready(Ok(Event::Ended)),
+            _ if self.is_half_closed() && !self.told => {
+                self.told = true;
+                Poll::Ready(Ok(Event::HalfClosed))
+            }
             _ => Poll::Pending,
         }
     }

@@ -62,10 +62,7 @@ impl Refused {
 
     /// Whether it was refused for a limit's sake: then there may be very many of them.
     const fn is_limit(self) -> bool {
-        matches!(
-            self,
-            Self::TooManyConnections | Self::TooManyHandshakes | Self::RateLimited | Self::AddressRateLimited
-        )
+        matches!(self, Self::TooManyConnections | Self::TooManyHandshakes | Self::RateLimited | Self::AddressRateLimited)
     }
 }
 

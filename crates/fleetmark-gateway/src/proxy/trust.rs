@@ -13,7 +13,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::Refused;
 use crate::judge::Reason;
-use crate::knowledge::{KnownAuthority, Knowledge};
+use crate::knowledge::{Knowledge, KnownAuthority};
 
 /// The longest certificate that is looked at, in octets.
 const MAX_CERTIFICATE: usize = 16 * 1024;
