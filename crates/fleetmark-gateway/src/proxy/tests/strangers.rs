@@ -1,0 +1,1 @@
+//! openssl, curl and nginx.
