@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -71,7 +70,6 @@ type Places = HashMap<Option<(Epoch, Index)>, Vec<Arc<Live>>>;
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     places: Mutex<Places>,
-    count: AtomicUsize,
 }
 
 /// A connection that is in the registry until this is dropped.
@@ -86,7 +84,6 @@ impl Registry {
     pub(super) fn register(self: &Arc<Self>, live: Live) -> Registered {
         let live = Arc::new(live);
         self.places().entry(live.place()).or_default().push(Arc::clone(&live));
-        self.count.fetch_add(1, Ordering::Relaxed);
         Registered { registry: Arc::clone(self), live }
     }
 
@@ -103,11 +100,6 @@ impl Registry {
     /// All.
     pub(super) fn all(&self) -> Vec<Arc<Live>> {
         self.places().values().flatten().cloned().collect()
-    }
-
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
     }
 
     fn places(&self) -> MutexGuard<'_, Places> {
@@ -133,7 +125,6 @@ impl Drop for Registered {
                 places.remove(&place);
             }
         }
-        self.registry.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -143,4 +134,67 @@ fn contains(certificates: &IndexSet, (epoch, index): (Epoch, Index)) -> bool {
     let after = ranges.partition_point(|range| (range.epoch, range.first) <= (epoch, index));
     let before = after.checked_sub(1).and_then(|at| ranges.get(at));
     before.is_some_and(|range| range.epoch == epoch && index.0.wrapping_sub(range.first.0) < range.count)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use fleetmark_domain::{Fingerprint, Serial, Timestamp};
+
+    use super::*;
+
+    fn live(epoch: u32, index: u32) -> Live {
+        let presented = Presented {
+            serial: Some(Serial::new(Epoch(epoch), Index(index), [0; 8])),
+            fingerprint: Fingerprint([0; 32]),
+            identity: None,
+            trust_domain: None,
+            authority_key: Vec::new(),
+            not_before: Timestamp(0),
+            not_after: Timestamp(0),
+        };
+        Live::new(presented, Ipv4Addr::LOCALHOST.into(), None, &CancellationToken::new())
+    }
+
+    fn found(registry: &Registry, certificates: &IndexSet) -> Vec<(Epoch, Index)> {
+        let mut found: Vec<_> = registry.of(certificates).iter().filter_map(|live| live.place()).collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// Both ways of looking, against a plain search.
+    #[test]
+    fn exactly_the_named_ones_are_found() {
+        let registry = Arc::new(Registry::default());
+        let kept: Vec<_> = (0..10_000).map(|number| registry.register(live(1 + number % 3, number / 3 * 2))).collect();
+        let sets: [Vec<(u32, u32)>; 5] = [
+            vec![],
+            vec![(1, 4)],
+            vec![(1, 5), (2, 0), (3, 6_664), (4, 0)],
+            (0..20_000).map(|index| (2, index)).collect(),
+            (0..12_000).filter(|index| index % 5 != 0).map(|index| (3, index)).collect(),
+        ];
+        for set in sets {
+            let set = IndexSet::from_certificates(set.into_iter().map(|(epoch, index)| (Epoch(epoch), Index(index))));
+            let named: std::collections::BTreeSet<_> = set.certificates().collect();
+            let mut expected: Vec<_> =
+                kept.iter().filter_map(|kept| kept.place()).filter(|place| named.contains(place)).collect();
+            expected.sort_unstable();
+            assert_eq!(found(&registry, &set), expected);
+        }
+        drop(kept);
+        assert!(registry.places().is_empty());
+    }
+
+    #[test]
+    fn one_certificate_may_have_several_connections() {
+        let registry = Arc::new(Registry::default());
+        let (first, second) = (registry.register(live(1, 7)), registry.register(live(1, 7)));
+        let set = IndexSet::from_certificates([(Epoch(1), Index(7))]);
+        assert_eq!(registry.of(&set).len(), 2);
+        drop(first);
+        assert!(Arc::ptr_eq(&registry.of(&set)[0], &second.live));
+        assert_eq!(registry.all().len(), 1);
+    }
 }
