@@ -13,6 +13,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod endpoint;
 pub mod judge;
 pub mod knowledge;
 pub mod proxy;

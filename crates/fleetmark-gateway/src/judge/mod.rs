@@ -7,6 +7,7 @@ mod answers;
 mod keys;
 mod presented;
 mod reason;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fleetmark_domain::standing::Choices;
-use fleetmark_domain::{Identity, LedgerName, Serial, Sight, Standing, Timestamp, View};
+use fleetmark_domain::{FleetName, Identity, LedgerName, Serial, Sight, Standing, Timestamp, View};
 use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
 use fleetmark_ledger::state::ShortFingerprint;
 use fleetmark_policy::{Act, Context, Decision, Principal, Request, Resource};
@@ -24,6 +25,7 @@ use self::answers::{Answer, Answers, Question};
 use self::keys::AuthorityKeys;
 pub use self::presented::Presented;
 pub use self::reason::Reason;
+use self::tally::Tally;
 use crate::knowledge::{Freshness, Knowledge, Known, Sighting};
 
 /// How long a certificate that is not known yet is waited for, while what is new is fetched.
@@ -96,21 +98,28 @@ struct Inner {
     knowledge: Knowledge,
     answers: Answers,
     keys: AuthorityKeys,
+    tally: Tally,
 }
 
 /// A refusal, with what the ledger holds of the certificate if that is sure.
 type Refused = (Reason, Option<Known>);
 
 impl Judge {
-    /// A judge over this knowledge.
+    /// A judge over this knowledge. Its counters are those of the metrics recorder that is installed by then.
     pub fn new(knowledge: Knowledge) -> Self {
-        Self(Arc::new(Inner { knowledge, answers: Answers::default(), keys: AuthorityKeys::default() }))
+        let (answers, keys, tally) = (Answers::default(), AuthorityKeys::default(), Tally::default());
+        Self(Arc::new(Inner { knowledge, answers, keys, tally }))
     }
 
     /// Judges by what is known now. `now` is the wall clock's: for the certificate's dates, and for policies that speak of the
     /// time. The age of the knowledge is the monotonic clock's.
     pub fn judge(&self, presented: &Presented, wanted: &Wanted<'_>, now: Timestamp) -> Verdict {
-        self.0.judge(presented, wanted, now)
+        self.0.tally.count(self.0.judge(presented, wanted, now))
+    }
+
+    /// The verdict on what [`Presented::parse`] refused.
+    pub fn unreadable(&self, now: Timestamp) -> Verdict {
+        self.0.tally.count(Verdict::refusal(Reason::CertificateMalformed, now))
     }
 
     /// The same, and where the certificate or its authority is not known yet, has what is new fetched first, at most
@@ -128,7 +137,7 @@ impl Judge {
         if self.0.is_news(serial) {
             self.0.knowledge.refresh(PATIENCE).await;
         }
-        self.0.standing(issuer, serial, now)
+        self.0.tally.count(self.0.standing(issuer, serial, now))
     }
 }
 
@@ -264,28 +273,66 @@ impl Inner {
         if let Some(answer) = self.answers.find(&question, generation) {
             return answer;
         }
-        let Some(policies) = self.knowledge.policies(identity.fleet()) else {
-            return Arc::new(Answer::bare(Reason::PolicyMissing));
-        };
-        let resource = match (wanted.act, wanted.topic, identity.fleet()) {
+        let answer = Arc::new(self.decide(known, identity, wanted, now));
+        if !answer.timed && answer.reason != Reason::PolicyMissing {
+            self.answers.keep(&question, generation, &answer);
+        }
+        answer
+    }
+
+    /// A device asks of its own fleet. Who belongs to no fleet asks of the fleet that a topic's first level names, or, without a
+    /// topic, of every fleet that is followed: one that permits it is enough.
+    fn decide(&self, known: &Known, identity: &Identity, wanted: &Wanted<'_>, now: Timestamp) -> Answer {
+        if let Some(fleet) = identity.fleet() {
+            return self.decide_for(Some(fleet), known, identity, wanted, now);
+        }
+        let fleets = self.knowledge.ledgers().into_iter().filter_map(|ledger| match ledger {
+            LedgerName::Fleet(fleet) => Some(fleet),
+            LedgerName::System => None,
+        });
+        if let Some(topic) = wanted.topic {
+            let first = topic.split('/').next();
+            let fleet = fleets.into_iter().find(|fleet| Some(fleet.as_str()) == first);
+            return self.decide_for(fleet.as_ref(), known, identity, wanted, now);
+        }
+        let mut refused = None;
+        for fleet in fleets {
+            let answer = self.decide_for(Some(&fleet), known, identity, wanted, now);
+            if answer.reason == Reason::Allowed {
+                return answer;
+            }
+            // Another minute may bring another answer by any of them.
+            let timed = answer.timed || refused.as_ref().is_some_and(|earlier: &Answer| earlier.timed);
+            refused = Some(Answer { timed, ..refused.unwrap_or(answer) });
+        }
+        refused.unwrap_or_else(|| Answer::bare(Reason::PolicyDenied))
+    }
+
+    fn decide_for(
+        &self,
+        fleet: Option<&FleetName>,
+        known: &Known,
+        identity: &Identity,
+        wanted: &Wanted<'_>,
+        now: Timestamp,
+    ) -> Answer {
+        let Some(policies) = self.knowledge.policies(fleet) else { return Answer::bare(Reason::PolicyMissing) };
+        let resource = match (wanted.act, wanted.topic, fleet) {
             (Act::Publish | Act::Subscribe | Act::Command, Some(topic), _) => Resource::Topic(topic),
             // Nothing can be permitted on a topic that is not named.
-            (Act::Publish | Act::Subscribe, None, _) => return Arc::new(Answer::bare(Reason::PolicyDenied)),
+            (Act::Publish | Act::Subscribe, None, _) => return Answer::bare(Reason::PolicyDenied),
             (_, _, Some(fleet)) => Resource::Fleet(fleet),
             (_, _, None) => Resource::Installation,
         };
         let attributes = self.knowledge.attributes(&known.ledger, known.subject);
+        let Wanted { source, protocol, firmware, .. } = *wanted;
         let decision = policies.decide(&Request {
             principal: Principal { identity, standing: known.standing, attributes: &attributes, role: None },
             act: wanted.act,
             resource,
-            context: Context { time: now, source: wanted.source, protocol: wanted.protocol, firmware: wanted.firmware },
+            context: Context { time: now, source, protocol, firmware },
         });
-        let answer = Arc::new(Answer::from(decision));
-        if !answer.timed {
-            self.answers.keep(&question, generation, &answer);
-        }
-        answer
+        Answer::from(decision)
     }
 
     /// A first use, which confirms the certificate at the server.
