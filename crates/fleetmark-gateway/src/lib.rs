@@ -13,7 +13,9 @@
 
 pub mod clock;
 pub mod config;
+pub mod disk;
 pub mod endpoint;
+pub mod follow;
 pub mod judge;
 pub mod knowledge;
 pub mod proxy;
