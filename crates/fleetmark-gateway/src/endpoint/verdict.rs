@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::problem::Problem;
 use super::{InProgress, State};
-use crate::judge::{Presented, Reason, Verdict, Wanted};
+use crate::judge::{Presented, Verdict, Wanted};
 
 /// The largest body, in octets.
 pub const MAX_BODY: usize = 32 * 1024;
