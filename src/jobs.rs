@@ -20,6 +20,8 @@ use crate::tls::certified_key;
 
 /// DESIGN §7: a follower can tell a quiet ledger from a dead server.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Followers are told of new checkpoints so often at most; of urgent entries at once.
+const ANNOUNCE: Duration = Duration::from_millis(200);
 /// How often it is looked for certificates that were not confirmed in time.
 const LAPSE: Duration = Duration::from_secs(1);
 /// A list is looked at so often, changes or not.
@@ -53,6 +55,7 @@ impl Jobs {
     pub fn start(&self) -> JoinSet<()> {
         let mut jobs = JoinSet::new();
         jobs.spawn(self.clone().heartbeat());
+        jobs.spawn(self.clone().announce());
         jobs.spawn(self.clone().probe());
         jobs.spawn(self.clone().lapse());
         jobs.spawn(self.clone().lists());
@@ -65,6 +68,16 @@ impl Jobs {
         loop {
             ticks.tick().await;
             self.registrar.publisher().heartbeat(self.clock.now());
+        }
+    }
+
+    async fn announce(self) {
+        let publisher = self.registrar.publisher();
+        let mut commits = publisher.commits();
+        // The publisher is this job's own: its channel does not close before the job ends.
+        while commits.changed().await.is_ok() {
+            publisher.announce();
+            sleep(ANNOUNCE).await;
         }
     }
 

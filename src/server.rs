@@ -274,6 +274,7 @@ async fn run(
         started_at: now,
         metrics: begin.metrics.clone(),
         backups: Arc::new(Backups { data: config.data.clone(), passphrase: begin.passphrase.clone() }),
+        followers: Arc::default(),
     };
     let connections = usize::try_from(config.limits.connections.get()).unwrap_or(usize::MAX);
     let options = Options { workers: config.workers.get(), max_connections: connections };

@@ -112,6 +112,7 @@ impl Installation {
                 data: crate::config::Layout::new(path.to_owned()),
                 passphrase: "passphrase".to_owned().into(),
             }),
+            followers: Arc::default(),
         };
         state.pulse.written(now);
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();

@@ -10,7 +10,8 @@
 //! - [`publish`]: CRLs and OCSP answers as views of the ledger.
 //! - [`overview`]: the authorities with what their certificates say, and the writer's queue.
 //! - [`backup`]: a consistent copy of the store.
-//! - [`audit`]: the ledgers' checkpoints, entries and proofs.
+//! - [`audit`]: the ledgers' checkpoints, entries and proofs, for operators.
+//! - [`feed`]: the same for gateways and services, and what they need beside it.
 //! - `issue`: one certificate, from a holder's record to a certificate's record.
 //! - [`own`]: the server's own certificates: doors, OCSP responders.
 //! - [`install`]: what the first start makes.
@@ -21,6 +22,7 @@ pub mod backup;
 pub mod caller;
 pub mod certificates;
 pub mod enroll;
+pub mod feed;
 pub mod fleets;
 pub mod install;
 mod issue;
@@ -31,6 +33,7 @@ pub mod standing;
 pub mod subjects;
 pub mod tokens;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fleetmark_domain::{Refusal, RevocationReason, Timestamp, TrustDomain};
@@ -196,6 +199,6 @@ impl Registrar {
         reason: Option<RevocationReason>,
         note: Option<String>,
     ) -> Result<Details> {
-        Ok(Details { salt: self.random()?, actor, subject, reason, note })
+        Ok(Details { salt: self.random()?, actor, subject, reason, note, attributes: BTreeMap::new() })
     }
 }

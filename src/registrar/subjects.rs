@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use fleetmark_domain::{Action, FleetName, Identity, Kind, Name, Refusal, RevocationReason, Role, Timestamp};
+use fleetmark_ledger::details::attributes_fit;
 
 use super::caller::Caller;
 use super::tokens::{Draft, MintedToken, checked_lifetime};
@@ -339,6 +340,9 @@ fn check(subject: &Subject) -> Result<()> {
         || attributes.iter().any(|(key, value)| key.is_empty() || too_long(key) || too_long(value))
     {
         return no("There are at most 32 attributes, of at most 256 characters without control characters.");
+    }
+    if !attributes_fit(attributes) {
+        return no("Attributes have at most 12,288 octets in all, each counting six beside key and value.");
     }
     if (subject.kind == Kind::Operator) != subject.role.is_some() {
         return no("An operator has a role, and nobody else has one.");

@@ -13,7 +13,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("http", &["tls", "registrar", "store::model", "store::BoxError", "pki", "backup", "config::Layout", "telemetry"]),
     ("tls", &["registrar::caller", "store::model", "pki"]),
     ("registrar", &["store", "pki", "ledger", "backup", "telemetry::clock"]),
-    ("ledger", &["store::HeadSigner", "telemetry::clock"]),
+    ("ledger", &["store::HeadSigner", "store::model", "telemetry::clock"]),
     ("store", &[]),
     ("pki", &[]),
     ("backup", &[]),

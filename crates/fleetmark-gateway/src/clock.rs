@@ -153,6 +153,11 @@ impl Mark {
         }
     }
 
+    /// Whether this mark is hardly newer than one that is saved: less than `every`, by the boot clock.
+    pub fn is_within(&self, saved: &Self, every: Duration) -> bool {
+        self.boot_id == saved.boot_id && u128::from(self.boot_ms.saturating_sub(saved.boot_ms)) < every.as_millis()
+    }
+
     /// What is known after a restart; None while no clock can say how old it is: it is stale then.
     pub fn restore(&self, clock: &dyn Clock) -> Option<Received> {
         let (wall, boot) = (clock.wall(), millis(clock.boot()));

@@ -1,7 +1,6 @@
 //! What the gateway knows, how old it is, and who is told when it changes. Shared by every thread.
 
 pub(crate) mod fetching;
-pub(crate) mod interim;
 pub(crate) mod pushed;
 pub(crate) mod sightings;
 pub(crate) mod table;

@@ -16,12 +16,13 @@ use std::time::Duration;
 
 use fleetmark_device::fingerprint;
 use fleetmark_domain::{Epoch, Index, LedgerName, Standing, Timestamp};
-use fleetmark_ledger::entry::{AuthorityKind, AuthorityState, Event, IndexSet, Issued};
+use fleetmark_ledger::entry::{AuthorityKind, AuthorityState, Entry, Event, IndexSet, Issued};
+use fleetmark_ledger::note::VerifierKey;
 use fleetmark_policy::{Policies, Set};
 use rustls_pki_types::CertificateDer;
 
 use crate::clock::{Moment, Received};
-use crate::knowledge::table::{Ledger, Table};
+use crate::knowledge::table::{Ledger, State, Table};
 use crate::knowledge::{Change, Knowledge};
 
 /// The greatest age that a new double allows.
@@ -41,11 +42,13 @@ impl Double {
         let names = ["system"].into_iter().chain(fleets.iter().copied());
         let ledgers = names.map(|name| {
             let name: LedgerName = name.parse().expect("a ledger's name");
-            Arc::new(Ledger::new(name, Table::new(crate::knowledge::interim::State::default(), MAX_AGE)))
+            let key = VerifierKey { name: format!("fleet.test/ledger/{name}"), key: [7; 32] };
+            Arc::new(Ledger::new(name, Table::new(State::new(key), MAX_AGE)))
         });
         double.knowledge.inner.follow(ledgers.collect());
         for ledger in double.knowledge.inner.ledgers().iter() {
-            double.append(ledger, &Event::FleetChanged { version: 1 });
+            let (origin, key) = ledger.read(|table| (table.state.key().name.clone(), table.state.key().key));
+            double.append(ledger, &Event::Opened { origin, key });
             double.age(ledger.name.as_str(), Duration::ZERO);
         }
         double
@@ -187,6 +190,7 @@ impl Double {
 
     #[expect(clippy::unused_self, reason = "the ledger is this double's")]
     fn append(&self, ledger: &Ledger, event: &Event) {
-        ledger.write(|table| table.state.append_event(event));
+        let entry = Entry { at: Timestamp(1_800_000_000), event: event.clone(), details: None }.encode().expect("an entry");
+        ledger.write(|table| table.state.append(&entry).expect("an entry that keeps the ledger's rules"));
     }
 }

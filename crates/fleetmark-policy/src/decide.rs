@@ -102,3 +102,6 @@ impl Votes {
         Decision { allow, policies, errors, timed }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,15 +1,18 @@
 //! What a text may not exceed before a recursive parser sees it.
 //!
-//! Cedar's parser, its conversions and the freeing of an expression call themselves once a level; a long text with enough
-//! brackets, or with enough operators in one policy, would use up the stack of the thread that reads it.
+//! Cedar's parser and its conversions call themselves once a level, in up to 50 KiB of stack each in an unoptimised build; a
+//! long text with enough brackets, or with enough operators in one policy, would use up any stack. What these limits let
+//! through is compiled on a thread with [`STACK`]. Evaluation watches its stack itself and ends in an error, which is a no.
 
 use crate::finding::Finding;
 
 /// Brackets and `if`s inside one another.
 pub(crate) const MAX_DEPTH: usize = 20;
 /// Operators of one policy; a chain of them is as deep as it is long.
-pub(crate) const MAX_OPERATORS: usize = 400;
+pub(crate) const MAX_OPERATORS: usize = 200;
 
+/// The stack, in octets, of the thread that compiles; the deepest text of the limits takes half of it unoptimised.
+pub(crate) const STACK: usize = 16 << 20;
 /// Operators of two characters, which count once.
 const PAIRS: [&str; 6] = ["&&", "||", "==", "!=", "<=", ">="];
 

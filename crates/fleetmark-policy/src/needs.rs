@@ -25,8 +25,6 @@ impl Needs {
     /// All of the context, and with it the time.
     const CONTEXT: Self = Self(0b11_1111);
     const CLOCK: Self = Self(0b111);
-    #[cfg(test)]
-    pub(crate) const ALL: Self = Self(u16::MAX);
 
     pub(crate) const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -105,5 +103,44 @@ impl Needs {
             // Not a form that is known here: then nothing is left out.
             None => Self(u16::MAX),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn needs(condition: &str) -> Needs {
+        let text = format!("permit (principal, action, resource) when {{ {condition} }};");
+        Needs::of(&Policy::parse(None, text).expect(condition)).expect("a policy that was parsed")
+    }
+
+    #[test]
+    fn what_is_read_is_named() {
+        let table = [
+            ("true", Needs::NONE),
+            ("context.time > 5", Needs::TIME),
+            ("context[\"weekday\"] == 1", Needs::WEEKDAY),
+            ("context has minute_of_day", Needs::MINUTE),
+            ("context has source && context.source.isLoopback()", Needs::SOURCE),
+            ("context has protocol", Needs::PROTOCOL),
+            ("context has firmware", Needs::FIRMWARE),
+            ("context == {time: 5}", Needs::CONTEXT),
+            ("[context].contains({time: 5})", Needs::CONTEXT),
+            ("{a: context}.a.time == 5", Needs::CONTEXT),
+            ("(if true then context else context).time == 5", Needs::CONTEXT),
+            ("principal.name == resource.first", Needs::NAME.with(Needs::TOPIC)),
+            ("principal.fleet like \"a*\"", Needs::FLEET),
+            ("principal.standing == Standing::\"good\"", Needs::STANDING),
+            ("principal.hasTag(\"group\")", Needs::TAGS),
+            ("principal.getTag(\"group\") == \"time\"", Needs::TAGS),
+            ("action in Action::\"Admin\"", Needs::ACTION),
+            ("principal == Device::\"time\"", Needs::NONE),
+        ];
+        for (condition, expected) in table {
+            assert_eq!(needs(condition), expected, "{condition}");
+        }
+        assert!(needs("context == {}").is_timed());
+        assert!(!needs("context has source").is_timed());
     }
 }

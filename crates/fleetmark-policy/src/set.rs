@@ -1,6 +1,6 @@
 //! A text that was parsed, checked against the schema and sliced.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -50,6 +50,15 @@ impl Set {
             return Err(vec![Finding::whole(message)]);
         }
         limits::check(text).map_err(|finding| vec![finding])?;
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("policy".to_owned()).stack_size(limits::STACK);
+            let started = thread.spawn_scoped(scope, || Self::compile_here(text));
+            let started = started.map_err(|error| vec![Finding::whole(format!("no thread to compile on: {error}"))])?;
+            started.join().unwrap_or_else(|_| Err(vec![Finding::whole("the Cedar compiler failed on this text")]))
+        })
+    }
+
+    fn compile_here(text: &str) -> Result<Self, Vec<Finding>> {
         let parsed = PolicySet::from_str(text).map_err(|errors| parse_findings(text, &errors))?;
         refuse_templates_and_excess(&parsed)?;
         let policies = in_order(&parsed);
@@ -117,7 +126,7 @@ fn refuse_templates_and_excess(parsed: &PolicySet) -> Result<(), Vec<Finding>> {
     }
     let mut templates = parsed.templates().map(|template| {
         Finding::whole("templates (?principal, ?resource) are not supported; write the entity itself")
-            .of(&template.id().to_string())
+            .of(template.id().as_ref())
     });
     templates.next().map_or(Ok(()), |first| Err(std::iter::once(first).chain(templates).collect()))
 }
@@ -134,14 +143,14 @@ fn in_order(parsed: &PolicySet) -> Vec<Policy> {
 
 /// Gives each policy the id that its annotation says.
 fn name(text: &str, policies: &[Policy]) -> Result<Vec<Policy>, Vec<Finding>> {
-    let mut taken: HashMap<String, ()> = HashMap::new();
+    let mut taken = HashSet::new();
     let mut named = Vec::with_capacity(policies.len());
     let mut findings = Vec::new();
     for policy in policies {
         let id = policy.annotation("id").map_or_else(|| policy.id().to_string(), str::to_owned);
         let wrong = if id.is_empty() || id.len() > MAX_ID || id.chars().any(char::is_control) {
             Some(format!("an id has 1 to {MAX_ID} octets and no control characters"))
-        } else if taken.insert(id.clone(), ()).is_some() {
+        } else if !taken.insert(id.clone()) {
             Some("another policy has this id".to_owned())
         } else {
             None

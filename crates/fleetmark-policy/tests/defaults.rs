@@ -1,5 +1,7 @@
 //! The default sets, as tables: who × standing × act × resource.
 
+#![expect(clippy::expect_used, reason = "a test that cannot go on ends")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

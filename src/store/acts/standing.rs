@@ -5,6 +5,7 @@ use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::{Event, IndexSet};
 
 use super::confirm::settle;
+use super::subjects::with_attributes;
 use crate::store::model::{Certificate, Subject, SubjectId, SubjectState};
 use crate::store::rows::{StandingUpdate, certificate_id};
 use crate::store::transaction::Transaction;
@@ -201,7 +202,8 @@ impl Act for PutOut {
         live.retain(|certificate| certificate.standing.may_become(revoked));
         let out = Subject { state: SubjectState::Out, version: subject.version + 1, ..subject };
         transaction.rows.update_subject(&out)?;
-        transaction.append(&self.ledger, self.at, Event::Changed { subject: out.id }, Some(&self.details))?;
+        let details = with_attributes(&self.details, &out);
+        transaction.append(&self.ledger, self.at, Event::Changed { subject: out.id }, Some(&details))?;
         set_standing(transaction, &live, revoked, self.at, Some(&self.details))?;
         Ok(out)
     }

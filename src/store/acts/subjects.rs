@@ -1,6 +1,8 @@
 //! Devices, gateways, services and operators are registered and change.
 
-use fleetmark_domain::{LedgerName, Refusal, Timestamp};
+use std::collections::BTreeMap;
+
+use fleetmark_domain::{Kind, LedgerName, Refusal, Timestamp};
 use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::Event;
 
@@ -23,6 +25,12 @@ pub struct Register {
     pub details: Details,
     /// Now.
     pub at: Timestamp,
+}
+
+/// The details of a `registered` or `changed` entry: of a device, with the attributes that it has from here on.
+pub(super) fn with_attributes(details: &Details, subject: &Subject) -> Details {
+    let attributes = if subject.kind == Kind::Device { subject.attributes.clone() } else { BTreeMap::new() };
+    Details { attributes, ..details.clone() }
 }
 
 /// The ledger that a subject's entries stand in.
@@ -56,7 +64,7 @@ impl Act for Register {
             &ledger_of(&self.subject),
             self.at,
             Event::Registered { subject: id, kind: *kind },
-            Some(&self.details),
+            Some(&with_attributes(&self.details, &self.subject)),
         )?;
         if let Some(invitation) = &self.invitation {
             transaction.rows.insert_token(&Token { subject: Some(id), ..invitation.clone() })?;
@@ -101,7 +109,8 @@ impl Act for ChangeSubject {
             ..self.subject.clone()
         };
         transaction.rows.update_subject(&changed)?;
-        transaction.append(&ledger_of(&changed), self.at, Event::Changed { subject: changed.id }, Some(&self.details))?;
+        let details = with_attributes(&self.details, &changed);
+        transaction.append(&ledger_of(&changed), self.at, Event::Changed { subject: changed.id }, Some(&details))?;
         Ok(changed)
     }
 }

@@ -137,7 +137,13 @@ async fn a_lost_connection_is_replaced() {
 struct NoSigner;
 
 impl crate::store::HeadSigner for NoSigner {
-    fn committed(&self, _: &fleetmark_domain::LedgerName, _: &fleetmark_ledger::merkle::Head) {}
+    fn committed(
+        &self,
+        _: &fleetmark_domain::LedgerName,
+        _: &fleetmark_ledger::merkle::Head,
+        _: &[crate::store::model::StoredEntry],
+    ) {
+    }
 }
 
 struct SetValue;

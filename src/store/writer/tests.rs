@@ -8,6 +8,7 @@ use fleetmark_ledger::merkle::Head;
 
 use super::*;
 use crate::store::engine::Engine;
+use crate::store::model::StoredEntry;
 use crate::store::sqlite::Sqlite;
 use crate::store::transaction::Transaction;
 use crate::store::{Act, HeadSigner, Lane, Store, commit, contract, read};
@@ -17,7 +18,7 @@ use crate::store::{Act, HeadSigner, Lane, Store, commit, contract, read};
 struct Signed(Mutex<Vec<Head>>);
 
 impl HeadSigner for Signed {
-    fn committed(&self, _: &LedgerName, head: &Head) {
+    fn committed(&self, _: &LedgerName, head: &Head, _: &[StoredEntry]) {
         self.0.lock().unwrap().push(*head);
     }
 }

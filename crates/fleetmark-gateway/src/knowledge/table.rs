@@ -5,13 +5,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use fleetmark_domain::{Epoch, Index, LedgerName};
-use fleetmark_ledger::state::{Authority, Holding};
+pub(crate) use fleetmark_ledger::state::State;
+use fleetmark_ledger::state::{ActivePolicy, Authority, Holding};
 use fleetmark_policy::Set;
 
 use super::Freshness;
-use super::interim::State;
 use super::pushed::Pushed;
 use crate::clock::{Clock, Received};
+use crate::disk::Attributes;
 
 /// A followed ledger.
 #[derive(Debug)]
@@ -32,7 +33,9 @@ pub(crate) struct Table {
     pub(crate) broken: bool,
     /// The active policy set, compiled; None while its text is not here or does not compile.
     pub(crate) set: Option<Arc<Set>>,
-    pub(crate) attributes: HashMap<u64, Arc<BTreeMap<String, String>>>,
+    /// The set that `set` was compiled from, or was tried to be.
+    pub(crate) compiled: Option<ActivePolicy>,
+    pub(crate) attributes: Attributes,
 }
 
 impl Ledger {
@@ -52,7 +55,7 @@ impl Ledger {
 impl Table {
     pub(crate) fn new(state: State, max_age: Duration) -> Self {
         let (pushed, attributes) = (Pushed::default(), HashMap::new());
-        Self { state, pushed, received: None, max_age, broken: false, set: None, attributes }
+        Self { state, pushed, received: None, max_age, broken: false, set: None, compiled: None, attributes }
     }
 
     /// The certificate at a place with its pushed standing, and the authority of its epoch.
@@ -74,7 +77,7 @@ impl Table {
     }
 
     pub(crate) fn freshness(&self, now: Instant, clock: &dyn Clock) -> Freshness {
-        let position = self.state.size();
+        let position = self.state.frontier().size();
         let age = self.received.map_or(Duration::MAX, |received| received.age(now, clock));
         Freshness { position, age, max_age: self.max_age, broken: self.broken || position == 0 }
     }
