@@ -230,7 +230,9 @@ fn a_snapshot_and_the_entries_after_it_lead_to_the_signed_checkpoint() {
         assert_eq!(state.frontier().head(), newest.head);
 
         let mut whole = State::new(pinned);
-        all.iter().for_each(|(entry, _)| drop(whole.append(entry).unwrap()));
+        for (entry, _) in &all {
+            whole.append(entry).unwrap();
+        }
         let mut standings = BTreeMap::new();
         for (epoch, _) in whole.epochs() {
             for index in (0..20).map(fleetmark_domain::Index) {

@@ -220,7 +220,9 @@ fn the_documents_example_is_true() {
     let signed = key().sign(&frontier.head(), Timestamp(1_795_305_602));
     assert!(document.contains(&signed), "{signed}");
     let mut state = crate::state::State::new(key().verifier());
-    entries.iter().for_each(|(entry, _)| drop(state.append(&entry.encode().unwrap()).unwrap()));
+    for (entry, _) in &entries {
+        state.append(&entry.encode().unwrap()).unwrap();
+    }
     let mut snapshot = Vec::new();
     let hash = hex::encode(crate::snapshot::write(&state, &mut snapshot).unwrap());
     let snapshot = hex::encode(snapshot);
