@@ -7,7 +7,6 @@
 //!
 //! The ledger is `fleet.example/ledger/default`, its key 32 octets 0x07; epochs of 2^24 certificates, of authority 2.
 #![allow(clippy::print_stdout, reason = "a program for people")]
-#![expect(clippy::disallowed_methods, reason = "measures with the system's clock")]
 
 use std::error::Error;
 use std::fs::File;

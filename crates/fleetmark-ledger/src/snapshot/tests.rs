@@ -21,7 +21,9 @@ fn read_all(mut octets: &[u8], limit: u64) -> Result<(State, [u8; 32]), Snapshot
 
 fn state(events: impl IntoIterator<Item = Event>) -> State {
     let mut state = State::new(key());
-    events.into_iter().for_each(|event| drop(state.append(&octets(event)).unwrap()));
+    for event in events {
+        state.append(&octets(event)).unwrap();
+    }
     state
 }
 
@@ -132,7 +134,9 @@ proptest! {
         };
         let (before, after) = events.split_at(place.index(events.len() + 1));
         let mut whole = State::new(key());
-        before.iter().for_each(|event| accepted(&mut whole, event.clone()));
+        for event in before {
+            accepted(&mut whole, event.clone());
+        }
         let (first, hash) = written(&whole);
         let (mut resumed, read_hash) = read_all(&first, LIMIT).unwrap();
         prop_assert_eq!(hash, read_hash);

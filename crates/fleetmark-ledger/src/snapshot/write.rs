@@ -82,9 +82,9 @@ fn runs(state: &State, epoch: Epoch) -> Vec<(u32, u32)> {
 /// A block: fingerprints, then standings, then holders.
 fn octets(block: &[Holding]) -> Vec<u8> {
     let mut octets = Vec::with_capacity(block.len() * 21);
-    block.iter().for_each(|holding| octets.extend(holding.fingerprint.0));
+    octets.extend(block.iter().flat_map(|holding| holding.fingerprint.0));
     octets.extend(block.iter().map(|holding| holding.standing.code()));
-    block.iter().for_each(|holding| octets.extend(holding.subject.to_be_bytes()));
+    octets.extend(block.iter().flat_map(|holding| holding.subject.to_be_bytes()));
     octets
 }
 

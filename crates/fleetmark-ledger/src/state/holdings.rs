@@ -207,9 +207,15 @@ impl<'a> Form<'a> {
 }
 
 impl Chunk {
+    #[expect(
+        clippy::large_stack_arrays,
+        reason = "84 KiB for a moment; a thread has 2 MiB, and no Vec is between look-up and array"
+    )]
     fn of(places: &[Place]) -> Box<Self> {
         let mut chunk = Box::new(Self { fingerprints: [[0; 12]; 4_096], subjects: [0; 4_096], standings: [NONE; 4_096] });
-        places.iter().for_each(|place| chunk.put(place));
+        for place in places {
+            chunk.put(place);
+        }
         chunk
     }
 

@@ -131,7 +131,9 @@ fn the_state_tells_what_counts_now() {
         Event::PolicyActivated { version: 2, hash: [3; 32] },
     ];
     assert_eq!((state.policy(), state.snapshot()), (None, None));
-    events.into_iter().for_each(|event| drop(state.append(&octets(event)).unwrap()));
+    for event in events {
+        state.append(&octets(event)).unwrap();
+    }
     assert_eq!(state.key(), &key());
     assert_eq!(state.policy(), Some(ActivePolicy { version: 2, hash: [3; 32] }));
     assert_eq!(state.snapshot(), Some((5, [2; 32])));
