@@ -146,7 +146,9 @@ impl Registrar {
         let entries = read(&*self.store, move |rows| rows.entries(&name, first, place.width.into())).await?;
         let mut entries = whole(entries, place, "ledger entry")?;
         if *ledger == LedgerName::System {
-            entries.iter_mut().for_each(|entry| entry.details = None);
+            for entry in &mut entries {
+                entry.details = None;
+            }
         }
         Ok(entries)
     }

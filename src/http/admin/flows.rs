@@ -72,7 +72,7 @@ async fn installation() -> (TempDir, State, Caller) {
             data: crate::config::Layout::new(directory.path().to_owned()),
             passphrase: "passphrase".to_owned().into(),
         }),
-        followers: Arc::default(),
+        followers: Arc::new(crate::http::device::feed::followers::Followers::new(1)),
     };
     (directory, state, caller)
 }

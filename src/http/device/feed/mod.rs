@@ -71,3 +71,6 @@ fn bundle<'a>(items: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<u8>, Refu
     }
     Ok(octets)
 }
+
+#[cfg(test)]
+mod tests;
