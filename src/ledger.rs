@@ -178,3 +178,6 @@ impl HeadSigner for Publisher {
         self.commits.send_modify(|count| *count += 1);
     }
 }
+
+#[cfg(test)]
+mod tests;

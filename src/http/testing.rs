@@ -39,6 +39,7 @@ pub(crate) struct Installation {
     pub(crate) addresses: Addresses,
     pub(crate) registrar: Arc<Registrar>,
     pub(crate) operator: Caller,
+    pub(crate) state: State,
     pub(crate) running: Running,
 }
 
@@ -121,10 +122,10 @@ impl Installation {
         let listeners = Listeners::bind(&addresses).unwrap();
         let addresses = listeners.addresses();
         let options = Options { workers: 1, max_connections: 100 };
-        let running = start(listeners, &TlsDoors { device: doors.clone(), admin: doors }, state, options).unwrap();
+        let running = start(listeners, &TlsDoors { device: doors.clone(), admin: doors }, state.clone(), options).unwrap();
         let operator = first_operator(&registrar, path).await;
         std::fs::write(path.join("root.pem"), pem(&[&registrar.authorities().root().unwrap().record.certificate])).unwrap();
-        Self { directory, addresses, registrar, operator, running }
+        Self { directory, addresses, registrar, operator, state, running }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

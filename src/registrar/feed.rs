@@ -146,7 +146,9 @@ impl Registrar {
         let entries = read(&*self.store, move |rows| rows.entries(&name, first, place.width.into())).await?;
         let mut entries = whole(entries, place, "ledger entry")?;
         if *ledger == LedgerName::System {
-            entries.iter_mut().for_each(|entry| entry.details = None);
+            for entry in &mut entries {
+                entry.details = None;
+            }
         }
         Ok(entries)
     }
@@ -280,7 +282,10 @@ fn is_follower(caller: &Caller) -> Result<()> {
 }
 
 /// What the caller may not follow is not there.
-pub(super) fn may_follow(caller: &Caller, ledger: &LedgerName) -> Result<()> {
+///
+/// # Errors
+/// `WrongKind` for who is neither gateway nor service; `NotFound` for a fleet's ledger that the caller was not granted.
+pub fn may_follow(caller: &Caller, ledger: &LedgerName) -> Result<()> {
     is_follower(caller)?;
     match ledger {
         LedgerName::Fleet(fleet) if !caller.reaches(fleet) => Err(Refusal::NotFound.into()),

@@ -26,6 +26,7 @@
 mod certificates;
 mod csr;
 mod enrollment;
+mod feed;
 mod harness;
 mod kill;
 mod layering;

@@ -366,6 +366,8 @@ fn every_route_of_the_device_door_answers_every_credential_by_name() {
         let by_fleet =
             |granted: &'static str| [&["certificate_required", granted, "wrong_fleet", "wrong_kind"][..], &ended].concat();
         let by_anybody = |granted: &'static str| [&["certificate_required", granted, granted, granted][..], &ended].concat();
+        let by_gateways =
+            |granted: &'static str| [&["certificate_required", "wrong_kind", "wrong_kind", granted][..], &ended].concat();
         let same = |code: &'static str| vec![code; 7];
         let est = |label: &str, act: &str| format!("/.well-known/est/{label}/{act}");
         // Method, path, token, what each caller is told. A granted request has a body that is wrong in a known way, so that it
@@ -386,6 +388,15 @@ fn every_route_of_the_device_door_answers_every_credential_by_name() {
             ("POST", est(&fleet, "simplereenroll"), None, by_fleet("csr_malformed")),
             ("POST", format!("/v1/fleets/{fleet}/confirm"), None, by_fleet("200")),
             ("POST", "/v1/confirm".into(), None, by_anybody("200")),
+            ("GET", "/v1/ledgers".into(), None, by_gateways("200")),
+            ("GET", format!("/v1/ledgers/{fleet}/checkpoint"), None, by_gateways("200")),
+            ("GET", format!("/v1/ledgers/{fleet}/tile/0/000.p/1"), None, by_gateways("200")),
+            ("GET", format!("/v1/ledgers/{fleet}/tile/entries/000.p/1"), None, by_gateways("200")),
+            ("GET", format!("/v1/ledgers/{fleet}/tile/details/000.p/1"), None, by_gateways("200")),
+            ("GET", format!("/v1/ledgers/{fleet}/attributes"), None, by_gateways("200")),
+            ("POST", format!("/v1/ledgers/{fleet}/sightings"), None, by_gateways("malformed_request")),
+            ("GET", format!("/v1/authorities/{}", "ab".repeat(32)), None, by_gateways("not_found")),
+            ("GET", "/v1/feed?ledger=no-such-fleet".into(), None, by_gateways("not_found")),
         ];
         let mut wrong = Vec::new();
         for (method, path, token, wanted) in &rows {

@@ -71,6 +71,7 @@ async fn installation() -> (TempDir, State, Caller) {
             data: crate::config::Layout::new(directory.path().to_owned()),
             passphrase: "passphrase".to_owned().into(),
         }),
+        followers: Arc::new(crate::http::device::feed::followers::Followers::new(1)),
     };
     (directory, state, caller)
 }

@@ -13,6 +13,7 @@ use crate::http::caller::Identified;
 use crate::http::device::answer::private_json;
 use crate::http::problem::Problem;
 use crate::registrar::Error;
+use crate::registrar::feed::may_follow;
 use crate::store::model::SubjectId;
 
 /// The most devices that one page looks at.
@@ -55,10 +56,12 @@ pub async fn attributes(
     ledger: Path<String>,
     page: Query<Page>,
 ) -> Result<HttpResponse, Problem> {
+    let ledger = ledger_name(&ledger)?;
+    may_follow(&caller.0, &ledger)?;
     if !(1..=MOST).contains(&page.limit) {
         return Err(Error::with_detail(Refusal::InvalidValue, "A page has 1 to 1,000 devices.").into());
     }
-    let (subjects, next) = state.registrar.attributes(&caller.0, &ledger_name(&ledger)?, page.after, page.limit).await?;
+    let (subjects, next) = state.registrar.attributes(&caller.0, &ledger, page.after, page.limit).await?;
     let subjects = subjects.into_iter().map(|(subject, attributes)| Of { subject, attributes }).collect();
     Ok(private_json(&Attributes { subjects, next }))
 }

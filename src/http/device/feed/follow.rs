@@ -25,8 +25,8 @@ pub async fn follow(
     state: Data<State>,
     query: Query<Vec<(String, String)>>,
 ) -> Result<HttpResponse, Problem> {
-    let followed = state.registrar.followed(&caller.0).await?;
-    let permitted: BTreeSet<_> = followed.into_iter().map(|followed| followed.ledger).collect();
+    let permitted = state.registrar.followed(&caller.0).await?;
+    let permitted: BTreeSet<_> = permitted.into_iter().map(|followed| followed.ledger).collect();
     let named = named(&query)?;
     let follows_all = named.is_empty();
     let ledgers = if follows_all { permitted.clone() } else { named };

@@ -12,18 +12,18 @@ use crate::http::problem::Problem;
 
 /// The answer.
 #[derive(Debug, Serialize)]
-struct Ledgers {
+struct Answer {
     /// The server's clock.
     server_time: Timestamp,
     /// The installation's.
     trust_domain: String,
     /// `system` first.
-    ledgers: Vec<Ledger>,
+    ledgers: Vec<One>,
 }
 
 /// One ledger.
 #[derive(Debug, Serialize)]
-struct Ledger {
+struct One {
     /// Its name.
     ledger: String,
     /// C2SP signed-note verifier key.
@@ -35,12 +35,12 @@ struct Ledger {
 /// The ledgers.
 pub async fn ledgers(caller: Identified, state: Data<State>) -> Result<HttpResponse, Problem> {
     let followed = state.registrar.followed(&caller.0).await?;
-    let ledgers = followed.iter().map(|followed| Ledger {
+    let ledgers = followed.iter().map(|followed| One {
         ledger: followed.ledger.to_string(),
         key: followed.key.to_vkey(),
         max_age: followed.max_age.as_secs(),
     });
-    Ok(private_json(&Ledgers {
+    Ok(private_json(&Answer {
         server_time: state.clock.now(),
         trust_domain: state.registrar.trust_domain().to_string(),
         ledgers: ledgers.collect(),

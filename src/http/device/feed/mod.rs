@@ -31,7 +31,7 @@ use crate::registrar::feed::{Place, TILE_WIDTH};
 
 /// The resources.
 pub fn configure(config: &mut ServiceConfig) {
-    let get = |path: &str, route: Route| web::resource(path).route(route).default_service(not_allowed("GET, HEAD"));
+    let get = |path: &str, route: Route| web::resource(path).route(route).default_service(not_allowed("GET"));
     let post = |path: &str, route: Route| web::resource(path).route(route).default_service(not_allowed("POST"));
     config
         .service(get("/v1/feed", web::get().to(follow::follow)))
@@ -69,3 +69,6 @@ fn bundle<'a>(items: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<u8>, Refu
     }
     Ok(octets)
 }
+
+#[cfg(test)]
+mod tests;

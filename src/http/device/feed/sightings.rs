@@ -11,7 +11,7 @@ use crate::http::caller::Identified;
 use crate::http::device::answer::private_json;
 use crate::http::limits::read_json_within;
 use crate::http::problem::Problem;
-use crate::registrar::feed::Sighting;
+use crate::registrar::feed::{Sighting, may_follow};
 
 /// The largest report, in octets: 1,000 sightings and some space between.
 const MAX_REPORT: usize = 256 * 1024;
@@ -57,9 +57,12 @@ pub async fn sightings(
     ledger: Path<String>,
     payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
+    let ledger = ledger_name(&ledger)?;
+    // Who may not report is told so before the body is read.
+    may_follow(&caller.0, &ledger)?;
     let report: Report = read_json_within(&request, payload, MAX_REPORT).await?;
     let sightings = report.sightings.iter().map(Seen::read).collect::<Result<_, _>>()?;
-    let sighted = state.registrar.sighted(&caller.0, &ledger_name(&ledger)?, sightings, state.clock.now()).await?;
+    let sighted = state.registrar.sighted(&caller.0, &ledger, sightings, state.clock.now()).await?;
     let refused = sighted.refused.iter().map(|(serial, refusal)| Refused { serial: serial.to_string(), code: refusal.code() });
     Ok(private_json(&Sighted { confirmed: sighted.confirmed, known: sighted.known, refused: refused.collect() }))
 }
