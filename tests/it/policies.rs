@@ -8,6 +8,7 @@ use fleetmark_domain::Role;
 use fleetmark_ledger::entry::{Entry, Event};
 use serde_json::{Value, json};
 
+use crate::certificates::member;
 use crate::harness::client::{Answer, Client};
 use crate::harness::device::{enroll, sha256};
 use crate::harness::server::text;
@@ -103,6 +104,18 @@ fn a_set_is_checked_put_activated_and_rolled_back() {
         owner.get(&format!("/v1/policies/{fleet}/versions/3")).await.refused(404, "not_found");
         owner.get("/v1/policies/no-such-fleet").await.refused(404, "fleet_unknown");
         activate(owner, &fleet, 3).await.refused(404, "not_found");
+
+        // Gateways fetch what the ledger names.
+        let gateway = server.device_client(Some(&member(&server, "gateways", "policy-gateway").await));
+        let path = format!("/v1/ledgers/{fleet}/policies");
+        assert_eq!(gateway.get(&format!("{path}/2")).await.is(200).text(), cedar);
+        for nothing in ["3", "0", "x", "18446744073709551616"] {
+            gateway.get(&format!("{path}/{nothing}")).await.refused(404, "not_found");
+        }
+        gateway.get("/v1/ledgers/no-such-fleet/policies/1").await.refused(404, "not_found");
+        let device = Device::good(&server, &fleet, "curious").await;
+        let device = server.device_client(Some(&device.identity));
+        device.get(&format!("{path}/2")).await.refused(403, "wrong_kind");
 
         let (one, two) = (text(&first, "hash"), sha256(cedar.as_bytes()));
         assert_eq!(activations(&server, &fleet).await, [(1, one.clone()), (2, two), (1, one)]);
@@ -245,7 +258,7 @@ fn questions_are_tried_before_anything_counts() {
 #[test]
 fn the_installations_policy_cannot_lock_its_owners_out_and_survives_kill_9() {
     let mut server = Server::start(&[]);
-    let (fleet_version, fleet_size) = run(async {
+    let (token, fleet_version, fleet_size) = run(async {
         let owner = server.owner();
         let active = owner.get("/v1/policies/system").await.is(200).json();
         assert_eq!((active["version"].as_u64(), active["by"].as_str()), (Some(1), Some("fleetmark")));
@@ -273,9 +286,9 @@ fn the_installations_policy_cannot_lock_its_owners_out_and_survives_kill_9() {
         let cedar = with(&server, "default", "forbid (principal, action == Action::\"Enroll\", resource);").await;
         let version = put(owner, "default", &cedar).await;
         activate(owner, "default", version).await.is(200);
-        (version, size(&server, "default").await)
+        let token = server.token("default", "a").await;
+        (token, version, size(&server, "default").await)
     });
-    let token = run(server.token("default", "a"));
     for restart in ["kill", "stop"] {
         if restart == "stop" {
             server.restart();

@@ -25,7 +25,7 @@ use crate::registrar::enroll::EnrollRequest;
 use crate::registrar::install::Parts;
 use crate::registrar::tokens::PresentedToken;
 use crate::store::SharedHeadSigner;
-use crate::store::location::open;
+use crate::store::location::{StoreLocation, open};
 use crate::telemetry::clock::{SharedClock, SystemClock};
 
 /// The registrar of the installation in a directory.
@@ -33,10 +33,19 @@ async fn registrar(directory: &std::path::Path) -> Registrar {
     let clock: SharedClock = Arc::new(SystemClock);
     let now = clock.now();
     let publisher = Arc::new(Publisher::new(Arc::clone(&clock)));
-    let place = format!("sqlite:{}", directory.join("store").display()).parse().unwrap();
+    let place: StoreLocation = format!("sqlite:{}", directory.join("store").display()).parse().unwrap();
     let signer: SharedHeadSigner = publisher.clone();
+    // The threads of a store that was stopped a moment ago may hold its lock still.
+    let mut opened = open(place.clone(), signer.clone()).await;
+    for _ in 0..500 {
+        if !matches!(opened, Err(crate::store::StoreError::Locked(_))) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        opened = open(place.clone(), signer.clone()).await;
+    }
     let parts = Parts {
-        store: open(place, signer).await.unwrap(),
+        store: opened.unwrap(),
         keys: Arc::new(KeyFiles::open(&directory.join("keys"), "passphrase".to_owned().into()).unwrap()),
         profiles: Profiles::load(None).unwrap(),
         publisher,
