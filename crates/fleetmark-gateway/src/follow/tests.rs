@@ -207,7 +207,8 @@ async fn tampered_answers_change_nothing_and_are_overcome() {
         fake.furnish();
         fake.tell_all();
         fake.tamper(path, |mut octets| {
-            if let Some(last) = octets.last_mut() {
+            // The last octet that is not the length of an empty one.
+            if let Some(last) = octets.iter_mut().rev().find(|octet| **octet != 0) {
                 *last ^= 1;
             }
             Reply::Ok(octets)
