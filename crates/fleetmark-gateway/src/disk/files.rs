@@ -52,6 +52,7 @@ pub fn replace(path: &Path, octets: &[u8]) -> Result<(), DiskError> {
 }
 
 /// Before each act on the file system: in tests, where it may fail.
+#[cfg_attr(not(test), expect(clippy::unnecessary_wraps, reason = "it fails in tests alone"))]
 pub(super) fn step() -> io::Result<()> {
     #[cfg(test)]
     faults::step()?;

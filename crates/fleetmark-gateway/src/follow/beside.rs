@@ -156,7 +156,9 @@ impl Worker {
     async fn get_details(&self, shared: &Shared) -> Result<(), Trouble> {
         let wanted = std::mem::take(&mut *self.details.lock().unwrap_or_else(PoisonError::into_inner));
         let mut by_tile: BTreeMap<u64, Vec<Wanted>> = BTreeMap::new();
-        wanted.into_iter().for_each(|one| by_tile.entry(one.position / TILE).or_default().push(one));
+        for one in wanted {
+            by_tile.entry(one.position / TILE).or_default().push(one);
+        }
         let mut outcome = Ok(());
         for (number, wanted) in by_tile {
             let got = if outcome.is_ok() { self.details_of(shared, number, &wanted).await } else { Err(Trouble::NotSigned) };

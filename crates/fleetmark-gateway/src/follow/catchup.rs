@@ -57,31 +57,19 @@ impl Worker {
     /// The root of all entries must be the signed one, and on the way every other head that was signed.
     fn verify(&self, shared: &Shared, entries: &[Vec<u8>], target: &Target) -> Result<(), Trouble> {
         let mut frontier = self.ledger.read(|table| table.state.frontier().clone());
+        let mut other = None;
         for entry in entries {
             frontier.append(leaf_hash(entry), |_, _| {});
-            if let Err(with) = self.heads().check(&frontier) {
-                // Which of the two is the lie is not known yet: the end decides.
-                tracing::warn!(
-                    ledger = self.name.as_str(),
-                    size = with.head.size,
-                    "entries do not give a head that was signed"
-                );
-                if frontier.size() < target.signed.head.size && self.gives(entries, target) {
-                    self.break_off(shared, Alarm::Fork, &target.signed.note, &with.note);
-                    return Err(Trouble::NotSigned);
-                }
-            }
+            other = other.or(self.heads().check(&frontier).err());
         }
-        if frontier.head() == target.signed.head {
+        if frontier.head() != target.signed.head {
+            return Err(self.root_mismatch(shared, target, &entries.concat()));
+        }
+        let Some(other) = other else {
             return Ok(());
-        }
-        Err(self.root_mismatch(shared, target, &entries.concat()))
-    }
-
-    fn gives(&self, entries: &[Vec<u8>], target: &Target) -> bool {
-        let mut frontier = self.ledger.read(|table| table.state.frontier().clone());
-        entries.iter().for_each(|entry| frontier.append(leaf_hash(entry), |_, _| {}));
-        frontier.head() == target.signed.head
+        };
+        self.break_off(shared, Alarm::Fork, &target.signed.note, &other.note);
+        Err(Trouble::NotSigned)
     }
 
     fn root_mismatch(&self, shared: &Shared, target: &Target, entries: &[u8]) -> Trouble {
@@ -150,7 +138,9 @@ impl Worker {
             let what = format!("what was pushed for position {} is not what the ledger holds", one.position);
             self.alarm(shared, Alarm::PushedEntryDiffers, &what, &files);
         }
-        changes.into_iter().for_each(|change| shared.knowledge.inner.tell(change));
+        for change in changes {
+            shared.knowledge.inner.tell(change);
+        }
     }
 
     /// On a copy of the state, which is shown when its root is the signed one.

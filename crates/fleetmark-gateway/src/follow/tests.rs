@@ -380,3 +380,45 @@ async fn the_feed_is_resumed_where_it_was_cut() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_restored_server_is_believed_on_an_operators_word_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::start().await;
+    fake.furnish();
+    let operator = fake.enroll_operator();
+    fake.tell_all();
+    let running = follow(dir.path(), &fake);
+    let knowledge = running.knowledge.clone();
+    until("all is here", || standing(&knowledge, 1).is_some() && knowledge.authorities().len() == 2).await;
+    let honest = fake.note("default", 0);
+    fake.truncate("default", fake.entries("default").len() - 1);
+    fake.pass(30);
+    fake.tell("default");
+    until("it is broken", || is_broken(&knowledge)).await;
+    let note = fake.note("default", 0);
+    let word = operator.word(&note, 1_800_000_100);
+    let forged = String::from_utf8(word.clone()).unwrap().replace("1800000100", "1800000101").into_bytes();
+    let stranger = Fake::start().await.enroll_nobody().word(&note, 1_800_000_100);
+    let refused = |what: &str| format!("{what} is refused");
+    for (what, word) in [
+        ("a changed statement", forged),
+        ("a stranger's word", stranger),
+        ("an old word", operator.word(&note, 1_800_000_000)),
+        ("a word about another ledger", operator.word(&fake.note("system", 0), 1_800_000_100)),
+    ] {
+        restore::accept_restored(dir.path(), &fleet(), &word).unwrap();
+        let path = dir.path().join("accept-restore/default.json");
+        until(&refused(what), || !path.exists()).await;
+        assert!(is_broken(&knowledge) && position(&knowledge) > 0, "{what}");
+    }
+    assert!(evidence(dir.path(), "restore_refused"));
+    restore::accept_restored(dir.path(), &fleet(), &word).unwrap();
+    until("it is followed anew", || {
+        fake.tell("default");
+        standing(&knowledge, 0) == Some(Standing::Good) && !is_broken(&knowledge)
+    })
+    .await;
+    assert_eq!(standing(&knowledge, 1), None, "issued after the backup");
+    assert!(evidence(dir.path(), "before_restore") && honest != note);
+}

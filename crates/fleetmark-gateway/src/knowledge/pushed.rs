@@ -111,7 +111,9 @@ impl Pushed {
         (self.single, self.wide, self.authorities) = Default::default();
         self.octets = self.entries.iter().map(|entry| entry.octets.len()).sum();
         let entries = std::mem::take(&mut self.entries);
-        entries.iter().for_each(|entry| self.count(&entry.event));
+        for entry in &entries {
+            self.count(&entry.event);
+        }
         self.entries = entries;
     }
 

@@ -67,6 +67,7 @@ pub(super) struct Fake {
     /// None ends the feeds.
     feed: broadcast::Sender<Option<String>>,
     root: CertificateDer<'static>,
+    operator: Operator,
     address: std::net::SocketAddr,
     stop: broadcast::Sender<()>,
 }
@@ -79,7 +80,49 @@ fn ledger_key(name: &str) -> LedgerKey {
     LedgerKey::from_pkcs8(&format!("fleet.test/ledger/{name}"), pkcs8.as_ref()).unwrap()
 }
 
-fn tls() -> (TlsAcceptor, CertificateDer<'static>) {
+/// An operator with a certificate.
+#[derive(Clone)]
+pub(super) struct Operator {
+    pub(super) certificates: [CertificateDer<'static>; 2],
+    key: Vec<u8>,
+}
+
+impl Operator {
+    fn new(issuer: &rcgen::Issuer<'_, rcgen::KeyPair>) -> Self {
+        let ca_key = rcgen::KeyPair::generate().unwrap();
+        let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        ca.distinguished_name.push(rcgen::DnType::CommonName, "operators");
+        ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+        let authority = ca.signed_by(&ca_key, issuer).unwrap().der().clone();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::ExplicitNoCa;
+        let serial = fleetmark_domain::Serial::new(Epoch(9), Index(0), [9; 8]);
+        params.serial_number = Some(rcgen::SerialNumber::from_slice(serial.octets()));
+        params.subject_alt_names = vec![rcgen::SanType::URI("spiffe://fleet.test/operator/ada".try_into().unwrap())];
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        let leaf = params.signed_by(&key, &rcgen::Issuer::new(ca, ca_key)).unwrap().der().clone();
+        Self { certificates: [leaf, authority], key: key.serialize_der() }
+    }
+
+    /// The word about this checkpoint, as `DIR/accept-restore/LEDGER.json` has it.
+    pub(super) fn word(&self, note: &str, at: i64) -> Vec<u8> {
+        let head: Vec<_> = note.lines().take(3).collect();
+        let statement = format!("fleetmark-accept-restore/v1\n{}\n{at}\n", head.join("\n"));
+        let random = ring::rand::SystemRandom::new();
+        let algorithm = &ring::signature::ECDSA_P256_SHA256_ASN1_SIGNING;
+        let key = ring::signature::EcdsaKeyPair::from_pkcs8(algorithm, &self.key, &random).unwrap();
+        let signature = BASE64_STANDARD.encode(key.sign(&random, statement.as_bytes()).unwrap());
+        let pem = |der: &CertificateDer<'_>| {
+            format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", BASE64_STANDARD.encode(der))
+        };
+        let certificates: String = self.certificates.iter().map(pem).collect();
+        let word = serde_json::json!({ "statement": statement, "signature": signature, "certificates": certificates });
+        serde_json::to_vec(&word).unwrap()
+    }
+}
+
+fn tls() -> (TlsAcceptor, CertificateDer<'static>, Operator) {
     let ca_key = rcgen::KeyPair::generate().unwrap();
     let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
     ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -96,12 +139,12 @@ fn tls() -> (TlsAcceptor, CertificateDer<'static>) {
         .with_no_client_auth()
         .with_single_cert(vec![leaf.der().clone()], private)
         .unwrap();
-    (TlsAcceptor::from(Arc::new(config)), root.der().clone())
+    (TlsAcceptor::from(Arc::new(config)), root.der().clone(), Operator::new(&issuer))
 }
 
 impl Fake {
     pub(super) async fn start() -> Self {
-        let (acceptor, root) = tls();
+        let (acceptor, root, operator) = tls();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let world = World {
             now: 1_800_000_000,
@@ -116,6 +159,7 @@ impl Fake {
             world: Arc::new(Mutex::new(world)),
             feed: broadcast::Sender::new(1_000),
             root,
+            operator,
             address: listener.local_addr().unwrap(),
             stop: broadcast::Sender::new(1),
         };
@@ -168,6 +212,32 @@ impl Fake {
         self.add("default", Event::Registered { subject: 8, kind: Kind::Device }, Some(&details));
         self.issue(0, 7, Standing::Good);
         self.issue(1, 8, Standing::Good);
+    }
+
+    /// An operator whom no ledger knows.
+    pub(super) fn enroll_nobody(&self) -> Operator {
+        self.operator.clone()
+    }
+
+    /// `system` holds an operator's certificate.
+    pub(super) fn enroll_operator(&self) -> Operator {
+        let operator = self.operator.clone();
+        let [leaf, authority] = &operator.certificates;
+        let (kind, state) = (AuthorityKind::Of(Kind::Operator), AuthorityState::Active);
+        self.add("system", Event::AuthorityChanged { authority: 3, kind, state, fingerprint: sha256(authority) }, None);
+        self.add("system", Event::EpochOpened { authority: 3, epoch: Epoch(9) }, None);
+        let issued = Issued {
+            authority: 3,
+            epoch: Epoch(9),
+            index: Index(0),
+            fingerprint: sha256(leaf),
+            subject: 1,
+            generation: 1,
+            standing: Standing::Good,
+            not_after: Timestamp(2_000_000_000),
+        };
+        self.add("system", Event::Issued(issued), None);
+        operator
     }
 
     pub(super) fn issue(&self, index: u32, subject: u64, standing: Standing) {
@@ -385,7 +455,8 @@ impl Fake {
                 let list = serde_json::json!({ "server_time": Timestamp(world.now), "trust_domain": "fleet.test", "ledgers": ledgers });
                 Some(serde_json::to_vec(&list).unwrap())
             }
-            ["authorities", _] => Some(ISSUING.to_vec()),
+            ["authorities", fingerprint] if fingerprint == sha256(ISSUING).to_string() => Some(ISSUING.to_vec()),
+            ["authorities", _] => Some(self.operator.certificates[1].to_vec()),
             ["ledgers", ledger, "checkpoint"] => Some(self.note(ledger, 0).into_bytes()),
             ["ledgers", _, "policies", "1"] => Some(POLICY.as_bytes().to_vec()),
             ["ledgers", _, "sightings"] => Some(b"{}".to_vec()),
