@@ -154,6 +154,7 @@ impl Worker {
         let vouched = snapshot.as_ref().map(|(state, hash)| (state.frontier().size(), *hash));
         let mut state = snapshot.map_or_else(|| self.ledger.read(|table| table.state.clone()), |(state, _)| state);
         let mut found = vouched.is_none();
+        let mut wanted = Vec::new();
         let from = state.frontier().size();
         for number in tiles(from, target.signed.head.size) {
             for octets in self.entries(shared, number, from, target).await? {
@@ -164,7 +165,7 @@ impl Worker {
                 }
                 match entry.event {
                     Event::Registered { subject, .. } | Event::Changed { subject } => {
-                        self.want_details(Wanted { position, subject, commitment: entry.details });
+                        wanted.push(Wanted { position, subject, commitment: entry.details });
                     }
                     Event::SnapshotMade { size, hash } => found |= vouched == Some((size, hash)),
                     _ => {}
@@ -176,6 +177,9 @@ impl Worker {
         }
         if !found {
             return Err(self.alarm(shared, Alarm::SnapshotRefused, "the ledger does not vouch for the snapshot", &[]));
+        }
+        for one in wanted {
+            self.want_details(one);
         }
         self.show(shared, target, state, attributes).await;
         Ok(())

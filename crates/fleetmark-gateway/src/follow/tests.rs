@@ -362,6 +362,61 @@ async fn a_cold_start_takes_a_snapshot_that_the_ledger_vouches_for() {
 }
 
 #[tokio::test]
+async fn a_long_way_without_a_snapshot_is_shown_when_it_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::start().await;
+    fake.furnish();
+    (2..800).for_each(|index| fake.issue(index, u64::from(index), Standing::Good));
+    fake.tamper("tile/entries/003", |octets| Reply::Ok([octets, vec![0]].concat()));
+    fake.tell_all();
+    let running = follow(dir.path(), &fake);
+    until("the last tile is refused", || evidence(dir.path(), "bundle_refused")).await;
+    assert_eq!(position(&running.knowledge), 0);
+    fake.honest();
+    until("the fleet is here", || standing(&running.knowledge, 799).is_some()).await;
+    until("attributes are here", || !running.knowledge.attributes(&fleet(), 8).is_empty()).await;
+    drop(running);
+    let again = Follower::open(setup(dir.path(), &fake)).unwrap();
+    assert_eq!(standing(&again.knowledge(), 799), Some(Standing::Good), "from the snapshot on disk");
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_nothing_does_not_stop_the_gateway() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("ledgers"), b"no directory").unwrap();
+    std::fs::write(dir.path().join("evidence"), b"no directory").unwrap();
+    let fake = Fake::start().await;
+    fake.furnish();
+    fake.tell_all();
+    let running = follow(dir.path(), &fake);
+    until("the fleet is here", || standing(&running.knowledge, 1) == Some(Standing::Good)).await;
+    fake.add("default", revoked(1), None);
+    fake.tell("default");
+    until("it is revoked", || standing(&running.knowledge, 1) == Some(REVOKED)).await;
+    fake.truncate("default", 4);
+    fake.pass(30);
+    fake.tell("default");
+    until("it is broken all the same", || is_broken(&running.knowledge)).await;
+}
+
+#[tokio::test]
+async fn files_that_differ_are_set_aside_and_all_is_fetched_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::start().await;
+    fake.furnish();
+    fake.tell_all();
+    let running = follow(dir.path(), &fake);
+    let head = dir.path().join("ledgers/default/head");
+    until("it is on disk", || head.exists()).await;
+    drop(running);
+    std::fs::write(&head, b"{}").unwrap();
+    let running = follow(dir.path(), &fake);
+    assert!(evidence(dir.path(), "disk_differs"));
+    assert_eq!(position(&running.knowledge), 0);
+    until("the fleet is here", || standing(&running.knowledge, 1) == Some(Standing::Good)).await;
+}
+
+#[tokio::test]
 async fn the_feed_is_resumed_where_it_was_cut() {
     let dir = tempfile::tempdir().unwrap();
     let fake = Fake::start().await;

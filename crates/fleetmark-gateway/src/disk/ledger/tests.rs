@@ -3,7 +3,7 @@ use fleetmark_ledger::entry::{AuthorityKind, AuthorityState, Entry, Event, Issue
 use fleetmark_ledger::note::LedgerKey;
 
 use super::*;
-use crate::disk::files::faults::{fail_after, has_failed};
+use crate::disk::faults::{fail_after, has_failed};
 
 /// A ledger that grows, and its key.
 struct Growing {

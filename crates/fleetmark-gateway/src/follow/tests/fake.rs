@@ -290,7 +290,9 @@ impl Fake {
             (world.ledgers["default"].key.verifier(), world.ledgers["default"].entries.clone())
         };
         let mut state = State::new(key);
-        entries.iter().for_each(|entry| drop(state.append(entry).unwrap()));
+        for entry in &entries {
+            state.append(entry).unwrap();
+        }
         let mut octets = Vec::new();
         let hash = snapshot::write(&state, &mut octets).unwrap();
         self.world().ledgers.get_mut("default").unwrap().snapshot = Some(octets);
