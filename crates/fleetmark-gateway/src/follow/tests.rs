@@ -375,6 +375,7 @@ async fn a_long_way_without_a_snapshot_is_shown_when_it_is_whole() {
     fake.honest();
     until("the fleet is here", || standing(&running.knowledge, 799).is_some()).await;
     until("attributes are here", || !running.knowledge.attributes(&fleet(), 8).is_empty()).await;
+    until("it is on disk", || dir.path().join("ledgers/default/head").exists()).await;
     drop(running);
     let again = Follower::open(setup(dir.path(), &fake)).unwrap();
     assert_eq!(standing(&again.knowledge(), 799), Some(Standing::Good), "from the snapshot on disk");
