@@ -37,6 +37,9 @@ pub struct Double {
 #[expect(clippy::expect_used, reason = "a test fails by panicking")]
 impl Double {
     /// Follows `system` and these fleets.
+    ///
+    /// # Panics
+    /// As all that this double does, for names that are none and for what breaks a ledger's rules.
     pub fn new(fleets: &[&str]) -> Self {
         let double = Self { knowledge: Knowledge::default() };
         let names = ["system"].into_iter().chain(fleets.iter().copied());

@@ -52,42 +52,11 @@ pub fn replace(path: &Path, octets: &[u8]) -> Result<(), DiskError> {
 }
 
 /// Before each act on the file system: in tests, where it may fail.
+#[cfg_attr(not(test), expect(clippy::unnecessary_wraps, reason = "it fails in tests alone"))]
 pub(super) fn step() -> io::Result<()> {
     #[cfg(test)]
-    faults::step()?;
+    super::faults::step()?;
     Ok(())
-}
-
-/// A disk that fails from some act on.
-#[cfg(test)]
-pub(crate) mod faults {
-    use std::cell::Cell;
-    use std::io;
-
-    thread_local! {
-        static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
-    }
-
-    /// After so many acts every act of this thread fails, as on a full disk; None: none fails.
-    pub(crate) fn fail_after(acts: Option<u32>) {
-        LEFT.set(acts);
-    }
-
-    /// Whether it has come to that.
-    pub(crate) fn has_failed() -> bool {
-        LEFT.get() == Some(0)
-    }
-
-    pub(super) fn step() -> io::Result<()> {
-        match LEFT.get() {
-            Some(0) => Err(io::Error::from(io::ErrorKind::StorageFull)),
-            Some(left) => {
-                LEFT.set(Some(left - 1));
-                Ok(())
-            }
-            None => Ok(()),
-        }
-    }
 }
 
 /// A new, empty file that only this user reads.

@@ -5,6 +5,8 @@
 //! clocks' high-water mark. What does not give the checkpoint's root is set aside as evidence and fetched anew.
 
 mod evidence;
+#[cfg(test)]
+mod faults;
 mod files;
 mod ledger;
 mod log;

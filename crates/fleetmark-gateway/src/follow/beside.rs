@@ -67,7 +67,7 @@ impl Worker {
             Err(_) => None,
         };
         if let Some(text) = &text
-            && let Err(error) = disk::replace(&self.dir.join("policy"), text.as_bytes())
+            && let Err(error) = keep(&self.dir, "policy", text.as_bytes())
         {
             tracing::warn!(ledger = self.name.as_str(), %error, "the policy's text is not on disk");
         }
@@ -156,7 +156,9 @@ impl Worker {
     async fn get_details(&self, shared: &Shared) -> Result<(), Trouble> {
         let wanted = std::mem::take(&mut *self.details.lock().unwrap_or_else(PoisonError::into_inner));
         let mut by_tile: BTreeMap<u64, Vec<Wanted>> = BTreeMap::new();
-        wanted.into_iter().for_each(|one| by_tile.entry(one.position / TILE).or_default().push(one));
+        for one in wanted {
+            by_tile.entry(one.position / TILE).or_default().push(one);
+        }
         let mut outcome = Ok(());
         for (number, wanted) in by_tile {
             let got = if outcome.is_ok() { self.details_of(shared, number, &wanted).await } else { Err(Trouble::NotSigned) };
@@ -292,6 +294,10 @@ fn authority_path(dir: &Path, fingerprint: &Fingerprint) -> PathBuf {
 }
 
 fn keep_authority(dir: &Path, fingerprint: &Fingerprint, der: &[u8]) -> Result<(), DiskError> {
-    std::fs::create_dir_all(dir.join("authorities"))?;
-    disk::replace(&authority_path(dir, fingerprint), der)
+    keep(&dir.join("authorities"), &format!("{fingerprint}.der"), der)
+}
+
+fn keep(dir: &Path, name: &str, octets: &[u8]) -> Result<(), DiskError> {
+    std::fs::create_dir_all(dir)?;
+    disk::replace(&dir.join(name), octets)
 }

@@ -72,7 +72,7 @@ impl Pins {
     pub(crate) fn admit(&mut self, list: &Ledgers, fleets: &[FleetName]) -> Vec<Followed> {
         let domain = self.trust_domain.get_or_insert_with(|| list.trust_domain.clone()).clone();
         let mut followed = Vec::new();
-        for offered in &list.ledgers {
+        for offered in &list.offered {
             let Ok(ledger) = offered.ledger.parse::<LedgerName>() else {
                 continue;
             };

@@ -23,7 +23,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Operators' words are looked for.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(5) };
 /// A fetch that callers wait for is given up.
 const FETCH: Duration = Duration::from_secs(10);
 

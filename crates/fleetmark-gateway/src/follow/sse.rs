@@ -104,7 +104,7 @@ impl Parser {
             }
             "id" if !value.contains('\0') && value.len() <= MAX_ID => value.clone_into(&mut self.id),
             "retry" if !value.is_empty() && value.bytes().all(|octet| octet.is_ascii_digit()) => {
-                self.retry_ms = value.parse().ok()
+                self.retry_ms = value.parse().ok();
             }
             _ => {}
         }

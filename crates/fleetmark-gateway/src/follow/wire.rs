@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Ledgers {
     pub(crate) server_time: Timestamp,
     pub(crate) trust_domain: TrustDomain,
-    pub(crate) ledgers: Vec<Offered>,
+    #[serde(rename = "ledgers")]
+    pub(crate) offered: Vec<Offered>,
 }
 
 /// One ledger that this gateway may follow.
