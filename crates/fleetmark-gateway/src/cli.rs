@@ -129,6 +129,8 @@ impl Report {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    // Refused where this process has one already, which then counts.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     // clap ends the process itself with 2 for bad arguments, and 0 for --help.
     ExitCode::from(program(&Arguments::parse()))
 }
