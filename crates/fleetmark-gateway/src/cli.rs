@@ -52,7 +52,7 @@ enum Command {
         #[command(flatten)]
         config: File,
         #[command(flatten)]
-        question: ask::Check,
+        question: ask::Asked,
     },
     /// Ask the running gateway how far it has followed, and whom it serves.
     Status {
@@ -271,4 +271,22 @@ fn accept_restored(config: &Config, ledger: &str, word: &Path) -> Result<Report,
     follow::restore::accept_restored(&config.dir, &ledger, &octets).map_err(|error| Error::damaged(word, &error))?;
     let text = format!("laid before the gateway, which verifies it: see its log, or fleetmark-gateway status ({ledger})");
     Ok(Report::done(text, json!({ "ok": true, "outcome": "handed_over", "ledger": ledger.as_str() })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_token_is_silent() {
+        let arguments = "fleetmark-gateway enroll --server https://ca:1 --ca-fingerprint 00 --token topsecret --dir d";
+        let parsed = Arguments::parse_from(arguments.split(' '));
+        assert!(!format!("{parsed:?}").contains("topsecret"));
+    }
 }

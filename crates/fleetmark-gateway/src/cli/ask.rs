@@ -26,7 +26,7 @@ const MAX_CERTIFICATE: u64 = 24 * 1024;
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
 
 #[derive(Debug, Args)]
-pub(super) struct Check {
+pub(super) struct Asked {
     /// The certificate, PEM or DER; `-` reads standard input.
     certificate: PathBuf,
     /// What it is to do.
@@ -55,7 +55,7 @@ enum Action {
 }
 
 /// Exit code 0 when it is allowed, 3 when it is denied.
-pub(super) async fn check(config: &Config, check: &Check) -> Result<Report, Failure> {
+pub(super) async fn check(config: &Config, check: &Asked) -> Result<Report, Failure> {
     let octets = if check.certificate.as_os_str() == "-" {
         let mut octets = Vec::new();
         let read = std::io::stdin().take(MAX_CERTIFICATE).read_to_end(&mut octets);
