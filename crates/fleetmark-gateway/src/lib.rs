@@ -9,13 +9,17 @@
 //! - [`proxy`]: mTLS in front of a TCP service.
 //! - [`identity`]: the gateway's own certificate, and its renewal.
 //! - [`config`]: `gateway.toml`.
+//! - [`daemon`]: puts all of it together.
 //! - [`cli`]: the program `fleetmark-gateway`.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod daemon;
 pub mod disk;
 pub mod endpoint;
 pub mod follow;
+pub mod identity;
 pub mod judge;
 pub mod knowledge;
 pub mod proxy;
