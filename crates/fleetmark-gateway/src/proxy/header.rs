@@ -32,7 +32,7 @@ pub(super) struct Client<'a> {
     pub spiffe_id: Option<&'a str>,
 }
 
-/// The header's octets, with a CRC32c over them.
+/// The header's octets, with a CRC-32C over them.
 pub(super) fn encode(client: &Client<'_>) -> Vec<u8> {
     let (family, mut body) = addresses(client.source, client.destination);
     let mut ssl = vec![CLIENT];

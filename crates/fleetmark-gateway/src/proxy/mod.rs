@@ -41,7 +41,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::connection::{Places, serve};
 use self::limits::Limits;
-use self::registry::Registry;
 use self::report::Report;
 use self::trust::Trust;
 use self::watch::Watcher;
@@ -96,6 +95,17 @@ pub async fn start(
     knowledge: Knowledge,
     clock: WallClock,
 ) -> io::Result<Running> {
+    begin(settings, certified, judge, knowledge, clock, watch::EVERY).await
+}
+
+async fn begin(
+    settings: Settings,
+    certified: Arc<ArcSwap<CertifiedKey>>,
+    judge: Judge,
+    knowledge: Knowledge,
+    clock: WallClock,
+    every: Duration,
+) -> io::Result<Running> {
     // Before anything is asked, so that no news is missed.
     let changes = knowledge.changes();
     let trust = Arc::new(Trust::new(knowledge.clone()));
@@ -104,7 +114,7 @@ pub async fn start(
     let listener = TcpListener::bind(settings.listen).await?;
     let local_addr = listener.local_addr()?;
     let protocol = settings.protocol.clone();
-    let watcher = Watcher { judge, knowledge, clock, protocol, registry: Arc::new(Registry::default()), trust };
+    let watcher = Watcher { judge, knowledge, clock, protocol, registry: Arc::default(), trust, every };
     let shared = Arc::new(Shared {
         acceptor: TlsAcceptor::from(Arc::new(config)),
         limits: Limits::new(&settings),
@@ -181,7 +191,7 @@ async fn listen(listener: TcpListener, shared: Arc<Shared>) {
             Ok((tcp, peer)) => receive(&shared, tcp, peer),
             Err(error) => {
                 tracing::warn!(%error, "the system gives no connection");
-                metrics::counter!("fleetmark_proxy_accept_failures_total").increment(1);
+                shared.report.no_connection();
                 sleep(REST).await;
             }
         }

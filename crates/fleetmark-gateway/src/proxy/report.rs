@@ -127,6 +127,11 @@ impl Report {
         self.handshakes.increment(1);
     }
 
+    /// The system gave no connection.
+    pub(super) fn no_connection(&self) {
+        counter!("fleetmark_proxy_accept_failures_total", "listener" => self.listener.clone()).increment(1);
+    }
+
     /// A device was let through to the service.
     pub(super) fn accepted(&self) {
         self.accepted.increment(1);

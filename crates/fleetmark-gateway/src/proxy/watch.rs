@@ -15,10 +15,10 @@ use super::registry::{Live, Registry};
 use super::trust::Trust;
 use super::{CutReason, WallClock};
 use crate::judge::{Judge, Reason, Verdict, Wanted};
-use crate::knowledge::{Change, Knowledge};
+use crate::knowledge::{Change, Freshness, Knowledge};
 
 /// All are looked at again after so long without news.
-const EVERY: Duration = Duration::from_secs(60);
+pub(super) const EVERY: Duration = Duration::from_secs(60);
 /// So many are judged before others get their turn on the thread.
 const SLICE: usize = 64;
 /// How often it is asked at most, and at least, whether a ledger has become stale.
@@ -34,6 +34,8 @@ pub(super) struct Watcher {
     pub(super) protocol: Option<String>,
     pub(super) registry: Arc<Registry>,
     pub(super) trust: Arc<Trust>,
+    /// [`EVERY`], but in tests.
+    pub(super) every: Duration,
 }
 
 impl Watcher {
@@ -70,10 +72,10 @@ impl Watcher {
 
     async fn sweep(&self, mut news: watch::Receiver<Option<Instant>>) {
         loop {
-            let since = match timeout(EVERY, news.changed()).await {
+            let since = match timeout(self.every, news.changed()).await {
                 Ok(Ok(())) => *news.borrow_and_update(),
                 Ok(Err(_)) => {
-                    sleep(EVERY).await;
+                    sleep(self.every).await;
                     None
                 }
                 Err(_) => None,
@@ -85,7 +87,9 @@ impl Watcher {
 
     async fn judge_again(&self, connections: Vec<Arc<Live>>, since: Option<Instant>) {
         for slice in connections.chunks(SLICE) {
-            slice.iter().for_each(|live| self.look_at(live, since));
+            for live in slice {
+                self.look_at(live, since);
+            }
             yield_now().await;
         }
     }
@@ -108,7 +112,7 @@ impl Watcher {
 
     /// How much of the time over which its connections are cut is over, of a stale ledger; 1 is all of it.
     fn overdue(&self, ledger: &LedgerName, now: Instant) -> Option<f64> {
-        let freshness = self.knowledge.freshness(ledger, now).filter(|freshness| freshness.is_stale())?;
+        let freshness = self.knowledge.freshness(ledger, now).filter(Freshness::is_stale)?;
         let over = freshness.age.saturating_sub(freshness.max_age).as_secs_f64();
         Some(over / (freshness.max_age.as_secs_f64() * STALE_PART))
     }

@@ -29,7 +29,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{Running, Settings, WallClock, start};
+use super::watch::EVERY;
+use super::{Running, Settings, WallClock, begin};
 use crate::clock::{Clock, SystemClock};
 use crate::judge::Judge;
 use crate::testing::Double;
@@ -143,6 +144,10 @@ impl World {
     }
 
     async fn with(upstream: impl Into<String>, change: impl FnOnce(&mut Settings)) -> Self {
+        Self::watched(upstream, change, EVERY).await
+    }
+
+    async fn watched(upstream: impl Into<String>, change: impl FnOnce(&mut Settings), every: Duration) -> Self {
         recorder();
         let double = Double::new(&[FLEET]);
         let authority = Authority::new("devices of default");
@@ -156,7 +161,7 @@ impl World {
         change(&mut settings);
         let judge = Judge::new(double.knowledge());
         let clock: WallClock = Arc::new(|| SystemClock.wall());
-        let proxy = start(settings, Arc::clone(&certified), judge, double.knowledge(), clock).await.unwrap();
+        let proxy = begin(settings, Arc::clone(&certified), judge, double.knowledge(), clock, every).await.unwrap();
         Self { double, authority, servers, certified, proxy }
     }
 
@@ -213,7 +218,7 @@ impl World {
         let labels = [format!("listener=\"{}\"", self.address()), format!("\"{reason}\"")];
         let text = recorder().render();
         let mut lines = text.lines().filter(|line| line.starts_with(&start) && labels.iter().all(|label| line.contains(label)));
-        lines.next().map_or(0, |line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64)
+        lines.next().map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
     }
 
     async fn refused(&self, reason: &str, count: u64) {

@@ -16,7 +16,6 @@ async fn octets_pass_both_ways_over_both_versions() {
         echo(&mut stream, b"telemetry").await.unwrap();
         assert_eq!(stream.get_ref().1.protocol_version(), Some(version.version));
     }
-    assert_eq!(world.count("handshakes_total", ""), 0);
     until(|| world.count("octets_total", "up") == 18 && world.count("octets_total", "down") == 18).await;
     until(|| world.proxy.connections() == 0).await;
 }
@@ -52,14 +51,13 @@ async fn a_device_that_has_said_all_still_gets_its_answer() {
         tcp.read_to_end(&mut question).await.unwrap();
         tcp.write_all(&question.repeat(1_000)).await.unwrap();
     });
-    for version in [&TLS13] {
-        let mut stream = connect(world.address(), world.client(&device, &[version])).await.unwrap();
-        stream.write_all(b"all that I had to say").await.unwrap();
-        stream.shutdown().await.unwrap();
-        let mut answer = Vec::new();
-        within(stream.read_to_end(&mut answer)).await.unwrap();
-        assert_eq!(answer.len(), 21_000);
-    }
+    // RFC 8446 6.1: the end of one direction says nothing of the other; TLS 1.2 closes both.
+    let mut stream = connect(world.address(), world.client(&device, &[&TLS13])).await.unwrap();
+    stream.write_all(b"all that I had to say").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    within(stream.read_to_end(&mut answer)).await.unwrap();
+    assert_eq!(answer.len(), 21_000);
     within(service).await.unwrap();
     until(|| world.proxy.connections() == 0).await;
 }
@@ -71,7 +69,7 @@ async fn a_service_that_ends_first_has_its_last_words_delivered() {
     let device = world.device(0, "s0");
     tokio::spawn(async move {
         let (mut tcp, _) = listener.accept().await.unwrap();
-        tcp.write_all(&[b'x'; 100_000]).await.unwrap();
+        tcp.write_all(&vec![b'x'; 100_000]).await.unwrap();
     });
     let mut stream = world.connect(&device).await.unwrap();
     let mut answer = Vec::new();
