@@ -176,3 +176,123 @@ impl Mark {
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Clocks that a test sets.
+    #[derive(Debug)]
+    pub(crate) struct FakeClock {
+        start: Instant,
+        set: Mutex<(Timestamp, Duration, Duration, String)>,
+    }
+
+    impl FakeClock {
+        pub(crate) fn new(wall: i64) -> Self {
+            let set = (Timestamp(wall), Duration::ZERO, Duration::from_secs(1_000), "boot-1".to_owned());
+            Self { start: Instant::now(), set: Mutex::new(set) }
+        }
+
+        /// Time passes: by the wall clock, the monotonic clock, and the boot clock.
+        pub(crate) fn pass(&self, wall: i64, monotonic: u64, boot: u64) {
+            let mut set = self.set.lock().unwrap();
+            set.0 = Timestamp(set.0.0 + wall);
+            set.1 += Duration::from_secs(monotonic);
+            set.2 += Duration::from_secs(boot);
+        }
+
+        pub(crate) fn reboot(&self) {
+            let mut set = self.set.lock().unwrap();
+            (set.2, set.3) = (Duration::ZERO, "boot-2".to_owned());
+        }
+    }
+
+    impl Clock for FakeClock {
+        fn wall(&self) -> Timestamp {
+            self.set.lock().unwrap().0
+        }
+
+        fn now(&self) -> Instant {
+            self.start + self.set.lock().unwrap().1
+        }
+
+        fn boot(&self) -> Duration {
+            self.set.lock().unwrap().2
+        }
+
+        fn boot_id(&self) -> String {
+            self.set.lock().unwrap().3.clone()
+        }
+    }
+
+    const SIGNED: Timestamp = Timestamp(1_800_000_000);
+
+    fn seconds(received: &Received, clock: &FakeClock) -> u64 {
+        received.age(clock.now(), clock).as_secs()
+    }
+
+    #[test]
+    fn the_wall_clock_changes_nothing_while_the_gateway_runs_and_sleep_counts() {
+        let clock = FakeClock::new(0);
+        let server = ServerTime::new(SIGNED + Duration::from_secs(7), Moment::of(&clock));
+        let age = server.age(SIGNED, Moment::of(&clock)).unwrap();
+        let received = Received::new(SIGNED, age, Moment::of(&clock));
+        assert_eq!(seconds(&received, &clock), 7);
+        for wall in [3_600, -7_200] {
+            clock.pass(wall, 0, 0);
+            assert_eq!(seconds(&received, &clock), 7);
+        }
+        clock.pass(0, 10, 10);
+        assert_eq!(seconds(&received, &clock), 17);
+        clock.pass(0, 0, 3_600);
+        assert_eq!(seconds(&received, &clock), 3_617, "the machine slept for an hour");
+    }
+
+    #[test]
+    fn what_somebody_delayed_is_old_when_it_comes() {
+        let clock = FakeClock::new(0);
+        let server = ServerTime::new(SIGNED, Moment::of(&clock));
+        clock.pass(0, 3_600, 3_600);
+        assert_eq!(server.age(SIGNED + Duration::from_secs(5), Moment::of(&clock)), Some(Duration::from_secs(3_595)));
+        let now = SIGNED + Duration::from_secs(3_600);
+        assert_eq!(server.age(now + MOST_AHEAD, Moment::of(&clock)), Some(Duration::ZERO));
+        assert_eq!(server.age(now + MOST_AHEAD + Duration::from_secs(1), Moment::of(&clock)), None);
+    }
+
+    #[test]
+    fn a_restart_makes_nothing_younger() {
+        let saved =
+            |clock: &FakeClock| Mark::take(&Received::new(SIGNED, Duration::from_secs(20), Moment::of(clock)), clock, None);
+        // On the same boot the wall clock has no say.
+        for wall in [-3_600, 0, 3_600] {
+            let clock = FakeClock::new(SIGNED.0);
+            let mark = saved(&clock);
+            clock.pass(wall, 0, 30);
+            assert_eq!(seconds(&mark.restore(&clock).unwrap(), &clock), 50, "{wall}");
+        }
+        // After a reboot it is believed forwards, and not backwards.
+        for (wall, age) in [(-3_600, None), (-1, None), (0, Some(20)), (3_600, Some(3_620))] {
+            let clock = FakeClock::new(SIGNED.0);
+            let mark = saved(&clock);
+            clock.reboot();
+            clock.pass(wall, 0, 5);
+            let restored = mark.restore(&clock);
+            assert_eq!(restored.map(|received| seconds(&received, &clock)), age, "{wall}");
+        }
+    }
+
+    #[test]
+    fn the_high_water_mark_does_not_go_back() {
+        let clock = FakeClock::new(SIGNED.0);
+        let received = Received::new(SIGNED, Duration::ZERO, Moment::of(&clock));
+        let first = Mark::take(&received, &clock, None);
+        clock.pass(-3_600, 1, 1);
+        let second = Mark::take(&received, &clock, Some(&first));
+        assert_eq!(second.wall, first.wall);
+        clock.reboot();
+        assert!(second.restore(&clock).is_none());
+    }
+}

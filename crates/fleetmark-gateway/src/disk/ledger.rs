@@ -266,3 +266,6 @@ pub(crate) fn sha256(octets: &[u8]) -> Fingerprint {
     out.iter_mut().zip(digest(&SHA256, octets).as_ref()).for_each(|(to, from)| *to = *from);
     Fingerprint(out)
 }
+
+#[cfg(test)]
+mod tests;

@@ -67,7 +67,7 @@ impl Worker {
             Err(_) => None,
         };
         if let Some(text) = &text
-            && let Err(error) = disk::replace(&self.dir.join("policy"), text.as_bytes())
+            && let Err(error) = keep(&self.dir, "policy", text.as_bytes())
         {
             tracing::warn!(ledger = self.name.as_str(), %error, "the policy's text is not on disk");
         }
@@ -292,6 +292,10 @@ fn authority_path(dir: &Path, fingerprint: &Fingerprint) -> PathBuf {
 }
 
 fn keep_authority(dir: &Path, fingerprint: &Fingerprint, der: &[u8]) -> Result<(), DiskError> {
-    std::fs::create_dir_all(dir.join("authorities"))?;
-    disk::replace(&authority_path(dir, fingerprint), der)
+    keep(&dir.join("authorities"), &format!("{fingerprint}.der"), der)
+}
+
+fn keep(dir: &Path, name: &str, octets: &[u8]) -> Result<(), DiskError> {
+    std::fs::create_dir_all(dir)?;
+    disk::replace(&dir.join(name), octets)
 }

@@ -127,7 +127,7 @@ pub(super) async fn look(shared: &Shared, worker: &Worker) {
 fn judge(shared: &Shared, worker: &Worker, octets: &[u8]) -> Result<Statement, Refused> {
     let word: Word = serde_json::from_slice(octets).map_err(|_| Refused::Form)?;
     let statement = Statement::parse(&word.statement, &worker.key.name)?;
-    let newest = worker.ledger.read(|table| table.received.map(|received| received.signed));
+    let newest = worker.heads().verified().map(|newest| newest.at);
     if newest.is_some_and(|newest| statement.at <= newest) {
         return Err(Refused::Old);
     }

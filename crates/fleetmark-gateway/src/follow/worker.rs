@@ -183,12 +183,20 @@ impl Worker {
     pub(crate) async fn run(self: Arc<Self>, shared: Arc<Shared>) {
         loop {
             self.notify.notified().await;
-            while let Err(trouble) = self.round(&shared).await {
+            loop {
+                // Whoever asks from here on waits for the next round.
+                let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+                let outcome = self.round(&shared, !waiting.is_empty()).await;
+                for one in waiting {
+                    // Whoever asked may have gone.
+                    let _ = one.send(());
+                }
+                let Err(trouble) = outcome else {
+                    break;
+                };
                 tracing::warn!(ledger = self.name.as_str(), %trouble, "the ledger could not be fetched; tried again");
-                self.answer();
                 tokio::time::sleep(PAUSE.mul_f64(0.5 + fleetmark_device::backoff::roll())).await;
             }
-            self.answer();
         }
     }
 
@@ -204,18 +212,10 @@ impl Worker {
         Some(receiver)
     }
 
-    fn answer(&self) {
-        for waiting in self.waiting.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            // Whoever asked may have gone.
-            let _ = waiting.send(());
-        }
-    }
-
-    async fn round(&self, shared: &Shared) -> Result<(), Trouble> {
+    async fn round(&self, shared: &Shared, asked: bool) -> Result<(), Trouble> {
         if self.ledger.read(|table| table.broken) {
             return Ok(());
         }
-        let asked = !self.waiting.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
         if asked {
             let note = shared.client.get(&format!("/v1/ledgers/{}/checkpoint", self.name), &[], 16 * 1024).await?;
             self.checkpoint(shared, &String::from_utf8_lossy(&note), shared.moment())?;

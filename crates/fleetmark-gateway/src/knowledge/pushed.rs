@@ -75,11 +75,6 @@ impl Pushed {
         self.entries.iter().any(|entry| entry.position == position && entry.octets == octets)
     }
 
-    /// Whether anything is kept.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     /// Entries below `size` are verified now: drops what was pushed for them. `verified` gives the verified octets of a
     /// position, where they are at hand. Returns the pushed entries that differ.
     pub(crate) fn settle<'a>(&mut self, size: u64, verified: impl Fn(u64) -> Option<&'a [u8]>) -> Vec<Different> {
@@ -184,5 +179,64 @@ const fn state_rank(state: AuthorityState) -> u8 {
         AuthorityState::Active => 1,
         AuthorityState::Tainted => 2,
         AuthorityState::Revoked => 3,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetmark_domain::RevocationReason;
+
+    use super::*;
+
+    const REVOKED: Standing = Standing::Revoked(RevocationReason::Unspecified);
+
+    fn change(standing: Standing, indexes: std::ops::Range<u32>) -> Event {
+        let certificates = IndexSet::from_certificates(indexes.map(|index| (Epoch(1), Index(index))));
+        Event::StandingChanged { standing, certificates }
+    }
+
+    #[test]
+    fn the_worse_counts_until_the_ledger_has_the_position() {
+        let mut pushed = Pushed::default();
+        assert_eq!(pushed.take(5, b"a", &change(Standing::Held, 0..2)), Taken::New);
+        assert_eq!(pushed.take(5, b"a", &change(Standing::Held, 0..2)), Taken::Known);
+        assert_eq!(pushed.take(7, b"b", &change(REVOKED, 1..1000)), Taken::New);
+        assert_eq!(pushed.take(9, b"c", &change(Standing::Quarantined, 1..2)), Taken::New);
+        let seen = |pushed: &Pushed, index| pushed.standing(Epoch(1), Index(index), Standing::Good);
+        assert_eq!([seen(&pushed, 0), seen(&pushed, 1), seen(&pushed, 999)], [Standing::Held, REVOKED, REVOKED]);
+        assert_eq!([seen(&pushed, 1000), pushed.standing(Epoch(2), Index(1), Standing::Good)], [Standing::Good; 2]);
+        assert_eq!(pushed.standing(Epoch(1), Index(0), Standing::Superseded), Standing::Superseded, "never better");
+        assert_eq!(pushed.settle(8, |position| (position == 7).then_some(&b"b"[..])), []);
+        assert_eq!(
+            [seen(&pushed, 0), seen(&pushed, 1), seen(&pushed, 2)],
+            [Standing::Good, Standing::Quarantined, Standing::Good]
+        );
+    }
+
+    #[test]
+    fn another_entry_for_one_position_counts_too_and_is_told() {
+        let mut pushed = Pushed::default();
+        pushed.take(5, b"a", &change(Standing::Held, 0..1));
+        assert_eq!(pushed.take(5, b"b", &change(REVOKED, 3..4)), Taken::Differs);
+        assert_eq!(pushed.standing(Epoch(1), Index(3), Standing::Good), REVOKED);
+        let different = pushed.settle(6, |_| Some(b"a"));
+        assert_eq!(different, [Different { position: 5, pushed: b"b".to_vec(), verified: b"a".to_vec() }]);
+        assert_eq!(pushed.standing(Epoch(1), Index(3), Standing::Good), Standing::Good);
+    }
+
+    #[test]
+    fn there_is_an_end_to_what_is_kept() {
+        let mut pushed = Pushed::default();
+        let wide = |position: u64| pushed_range(position);
+        let taken: Vec<_> =
+            (0..=1_024).map(|position| pushed.take(position, &position.to_be_bytes(), &wide(position))).collect();
+        assert!(taken[..1_024].iter().all(|taken| *taken == Taken::New));
+        assert_eq!(taken[1_024], Taken::Full);
+    }
+
+    fn pushed_range(position: u64) -> Event {
+        let epoch = u32::try_from(position).unwrap();
+        let certificates = IndexSet::from_certificates((0..100).map(|index| (Epoch(epoch), Index(index))));
+        Event::StandingChanged { standing: REVOKED, certificates }
     }
 }
