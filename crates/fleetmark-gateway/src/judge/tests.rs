@@ -397,13 +397,13 @@ async fn what_is_not_known_yet_is_fetched_first() {
     let world = Arc::new(World::new());
     let certificate = world.devices.issue(&serial(1, 0), URI);
     let (asker, presented) = (Arc::clone(&world), Presented::parse(&certificate).unwrap());
-    let asked = tokio::spawn(async move { asker.judge.judge_patiently(&presented, &CONNECT, NOW).await });
+    let verdict = tokio::spawn(async move { asker.judge.judge_patiently(&presented, &CONNECT, NOW).await });
     while !world.double.is_fetch_wanted() {
         tokio::task::yield_now().await;
     }
     world.double.certificate("default", Epoch(1), Index(0), 1, &certificate, Standing::Unconfirmed, 7);
     world.double.answer_fetch();
-    assert_eq!(asked.await.unwrap().reason, Reason::Allowed);
+    assert_eq!(verdict.await.unwrap().reason, Reason::Allowed);
     // Who is known, or out of time, or none of ours, makes nobody fetch.
     let presented = Presented::parse(&certificate).unwrap();
     assert_eq!(world.judge.judge_patiently(&presented, &CONNECT, NOW).await.reason, Reason::Allowed);
