@@ -22,6 +22,10 @@ use crate::proxy::{ProxyProtocol, Settings};
 const MAX_FILE: u64 = 256 * 1024;
 /// Server addresses, fleets and proxies: no more of each.
 const MAX_LIST: usize = 1024;
+/// Connections, handshakes and rates: no more.
+const MOST: u32 = 1_000_000;
+/// A week, in seconds.
+const LONGEST_IDLE: u64 = 604_800;
 /// `sun_path` of unix(7) has 108 octets, the last of them zero; temporary names in the same directory are longer than the
 /// socket's own by this much at most.
 const MAX_SOCKET_PATH: usize = 107 - 12;
@@ -180,7 +184,7 @@ fn check(raw: Raw, base: &Path) -> Result<Config, Refused> {
         fleets,
         log_format: raw.log.format,
         log_level: level,
-        verdicts: checked_verdicts(raw.verdict, base)?,
+        verdicts: checked_verdicts(&raw.verdict, base)?,
         metrics: checked_metrics(&raw.metrics.listen, raw.metrics.danger_any_address)?,
         proxies,
     })
@@ -210,7 +214,7 @@ fn checked_fleets(fleets: &[String]) -> Result<Vec<FleetName>, Refused> {
     Ok(checked)
 }
 
-fn checked_verdicts(raw: RawVerdict, base: &Path) -> Result<Verdicts, Refused> {
+fn checked_verdicts(raw: &RawVerdict, base: &Path) -> Result<Verdicts, Refused> {
     const PLACES: &str = "\"unix:/path/to/socket\", or a loopback address such as \"127.0.0.1:9180\"; whoever reaches it can ask \
                           for verdicts, so any other address needs danger_any_address = true";
     let refused = || refuse("verdict.listen", &raw.listen, PLACES);
@@ -248,58 +252,79 @@ fn is_loopback(address: IpAddr) -> bool {
 }
 
 fn checked_proxy(at: usize, raw: &RawProxy) -> Result<Settings, Refused> {
-    let refused = |key: &str, found: &dyn std::fmt::Display, expected| {
-        refuse(&format!("proxy[{at}].{key}"), &found.to_string(), expected)
-    };
-    let listen = raw.listen.parse().map_err(|_| refused("listen", &raw.listen, "an address such as \"0.0.0.0:8883\""))?;
+    let table = Table(at);
+    let listen = raw.listen.parse();
+    let listen = listen.map_err(|_| table.refuse("listen", &raw.listen, "an address such as \"0.0.0.0:8883\""))?;
     if !is_host_and_port(&raw.upstream) {
-        return Err(refused("upstream", &raw.upstream, "host and port, such as \"127.0.0.1:1883\""));
+        return Err(table.refuse("upstream", &raw.upstream, "host and port, such as \"127.0.0.1:1883\""));
     }
     let mut settings = Settings::new(listen, raw.upstream.clone());
     if let Some(protocol) = &raw.protocol {
         let fits = |octet: u8| octet.is_ascii_lowercase() || octet.is_ascii_digit() || matches!(octet, b'-' | b'.' | b'_');
         if protocol.is_empty() || protocol.len() > 32 || !protocol.bytes().all(fits) {
-            return Err(refused("protocol", protocol, "a lower-case word such as \"mqtt\", at most 32 octets"));
+            return Err(table.refuse("protocol", protocol, "a lower-case word such as \"mqtt\", at most 32 octets"));
         }
         settings.protocol = Some(protocol.clone());
     }
     settings.proxy_protocol = match raw.proxy_protocol.as_str() {
         "none" => ProxyProtocol::None,
         "v2" => ProxyProtocol::V2,
-        other => return Err(refused("proxy_protocol", &other, "\"none\" or \"v2\"")),
+        other => return Err(table.refuse("proxy_protocol", other, "\"none\" or \"v2\"")),
     };
-    let number = |key, given: Option<i64>, default: NonZeroU32, most: u32| {
+    check_rates(table, raw, &mut settings)?;
+    check_times(table, raw, &mut settings)?;
+    Ok(settings)
+}
+
+/// One `[[proxy]]` table, by its number from 0.
+#[derive(Clone, Copy)]
+struct Table(usize);
+
+impl Table {
+    fn refuse(self, key: &str, found: &(impl ToString + ?Sized), expected: &'static str) -> Refused {
+        refuse(&format!("proxy[{}].{key}", self.0), found, expected)
+    }
+
+    fn number(self, key: &str, given: Option<i64>, default: NonZeroU32) -> Result<NonZeroU32, Refused> {
         let Some(given) = given else { return Ok(default) };
-        let fits = u32::try_from(given).ok().filter(|number| *number <= most).and_then(NonZeroU32::new);
-        fits.ok_or_else(|| refused(key, &given, "a number from 1 to 1000000"))
-    };
+        let fits = u32::try_from(given).ok().filter(|number| *number <= MOST).and_then(NonZeroU32::new);
+        fits.ok_or_else(|| self.refuse(key, &given, "a number from 1 to 1000000"))
+    }
+
+    fn seconds(self, key: &str, given: Option<i64>, default: Duration) -> Result<Duration, Refused> {
+        let Some(given) = given else { return Ok(default) };
+        let fits = u64::try_from(given).ok().filter(|number| (1..=60).contains(number));
+        fits.map(Duration::from_secs).ok_or_else(|| self.refuse(key, &given, "1 to 60 seconds"))
+    }
+}
+
+fn check_rates(table: Table, raw: &RawProxy, settings: &mut Settings) -> Result<(), Refused> {
     let default = |number: u32| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
-    const MOST: u32 = 1_000_000;
-    settings.max_connections = number("max_connections", raw.max_connections, default(settings.max_connections), MOST)?.get();
-    settings.max_handshakes = number("max_handshakes", raw.max_handshakes, default(settings.max_handshakes), MOST)?.get();
-    let rate = number("handshakes_per_second", raw.handshakes_per_second, settings.handshakes_per_second, MOST)?;
+    let (connections, handshakes) = (default(settings.max_connections), default(settings.max_handshakes));
+    settings.max_connections = table.number("max_connections", raw.max_connections, connections)?.get();
+    settings.max_handshakes = table.number("max_handshakes", raw.max_handshakes, handshakes)?.get();
+    let rate = table.number("handshakes_per_second", raw.handshakes_per_second, settings.handshakes_per_second)?;
     settings.handshakes_per_second = rate;
     // Two seconds' worth, unless it is said otherwise.
-    settings.handshake_burst = number("handshake_burst", raw.handshake_burst, rate.saturating_mul(default(2)), MOST)?;
+    settings.handshake_burst = table.number("handshake_burst", raw.handshake_burst, rate.saturating_mul(default(2)))?;
     settings.address_handshakes_per_second = match raw.address_handshakes_per_second {
         None => settings.address_handshakes_per_second,
         Some(0) => None,
-        given => Some(number("address_handshakes_per_second", given, rate, MOST)?),
+        given => Some(table.number("address_handshakes_per_second", given, rate)?),
     };
-    let seconds = |key, given: Option<i64>, default: Duration| {
-        let Some(given) = given else { return Ok(default) };
-        let fits = u64::try_from(given).ok().filter(|number| (1..=60).contains(number));
-        fits.map(Duration::from_secs).ok_or_else(|| refused(key, &given, "1 to 60 seconds"))
-    };
-    settings.handshake_timeout = seconds("handshake_timeout", raw.handshake_timeout, settings.handshake_timeout)?;
-    settings.connect_timeout = seconds("connect_timeout", raw.connect_timeout, settings.connect_timeout)?;
+    Ok(())
+}
+
+fn check_times(table: Table, raw: &RawProxy, settings: &mut Settings) -> Result<(), Refused> {
+    settings.handshake_timeout = table.seconds("handshake_timeout", raw.handshake_timeout, settings.handshake_timeout)?;
+    settings.connect_timeout = table.seconds("connect_timeout", raw.connect_timeout, settings.connect_timeout)?;
     settings.idle_timeout = match raw.idle_timeout.map(|given| (given, u64::try_from(given))) {
         None => settings.idle_timeout,
         Some((_, Ok(0))) => None,
-        Some((_, Ok(given))) if given <= 604_800 => Some(Duration::from_secs(given)),
-        Some((given, _)) => return Err(refused("idle_timeout", &given, "0 for none, or up to 604800 seconds")),
+        Some((_, Ok(given))) if given <= LONGEST_IDLE => Some(Duration::from_secs(given)),
+        Some((given, _)) => return Err(table.refuse("idle_timeout", &given, "0 for none, or up to 604800 seconds")),
     };
-    Ok(settings)
+    Ok(())
 }
 
 fn is_host_and_port(text: &str) -> bool {

@@ -4,11 +4,11 @@
 //! - [`clock`]: the clocks, and the rule by which knowledge grows old.
 //! - [`follow`]: the ledgers' feed: bad news on arrival, entries and snapshots verified.
 //! - [`disk`]: the same on disk, crash-safe and verified when read.
-//! - [`judge`]: verdicts.
+//! - [`judge`]: gives verdicts, and says why.
 //! - [`endpoint`]: verdicts over HTTP, for other gateways on this machine; health and metrics.
 //! - [`proxy`]: mTLS in front of a TCP service.
 //! - [`identity`]: the gateway's own certificate, and its renewal.
-//! - [`config`]: `gateway.toml`.
+//! - [`config`]: `gateway.toml`, read and checked.
 //! - [`daemon`]: puts all of it together.
 //! - [`cli`]: the program `fleetmark-gateway`.
 

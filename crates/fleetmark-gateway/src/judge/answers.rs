@@ -99,7 +99,9 @@ impl Hasher for Hashed {
     }
 
     fn write(&mut self, octets: &[u8]) {
-        octets.iter().for_each(|octet| self.0 = (self.0 << 8) | u64::from(*octet));
+        for octet in octets {
+            self.0 = (self.0 << 8) | u64::from(*octet);
+        }
     }
 
     fn write_u64(&mut self, hash: u64) {

@@ -288,7 +288,7 @@ fn stale_refuses_what_is_good_and_revoked_keeps_its_name() {
     let (world, certificate) = World::with_device(Standing::Good);
     world.double.make_stale("pumps");
     assert_eq!(world.reason(&certificate), Reason::Allowed, "another fleet's ledger does not count");
-    world.double.age("default", MAX_AGE - Duration::from_secs(100));
+    world.double.age("default", MAX_AGE.saturating_sub(Duration::from_secs(100)));
     let verdict = world.connect(&certificate);
     assert!(verdict.valid_until <= NOW + Duration::from_secs(100) && verdict.valid_until > NOW);
 }
@@ -381,7 +381,8 @@ fn certificates_that_cannot_be_read() {
     let trailing = [certificate.as_ref(), &[0]].concat();
     let cut = &certificate[..certificate.len() - 1];
     let long = vec![0x30; 16 * 1024 + 1];
-    for der in [&[] as &[u8], &[0x30, 0x00], cut, &trailing, &long, b"-----BEGIN CERTIFICATE-----"] {
+    let pem: &[u8] = b"-----BEGIN CERTIFICATE-----";
+    for der in [pem, &[], &[0x30, 0x00], cut, &trailing, &long] {
         assert_eq!(Presented::parse(der).err(), Some(Reason::CertificateMalformed));
     }
     let mut twice = Authority::template(&serial(1, 0), &[URI]);
@@ -396,13 +397,13 @@ async fn what_is_not_known_yet_is_fetched_first() {
     let world = Arc::new(World::new());
     let certificate = world.devices.issue(&serial(1, 0), URI);
     let (asker, presented) = (Arc::clone(&world), Presented::parse(&certificate).unwrap());
-    let asked = tokio::spawn(async move { asker.judge.judge_patiently(&presented, &CONNECT, NOW).await });
+    let verdict = tokio::spawn(async move { asker.judge.judge_patiently(&presented, &CONNECT, NOW).await });
     while !world.double.is_fetch_wanted() {
         tokio::task::yield_now().await;
     }
     world.double.certificate("default", Epoch(1), Index(0), 1, &certificate, Standing::Unconfirmed, 7);
     world.double.answer_fetch();
-    assert_eq!(asked.await.unwrap().reason, Reason::Allowed);
+    assert_eq!(verdict.await.unwrap().reason, Reason::Allowed);
     // Who is known, or out of time, or none of ours, makes nobody fetch.
     let presented = Presented::parse(&certificate).unwrap();
     assert_eq!(world.judge.judge_patiently(&presented, &CONNECT, NOW).await.reason, Reason::Allowed);
