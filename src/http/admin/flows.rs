@@ -49,7 +49,7 @@ async fn registrar(directory: &std::path::Path) -> Registrar {
         keys: Arc::new(KeyFiles::open(&directory.join("keys"), "passphrase".to_owned().into()).unwrap()),
         profiles: Profiles::load(None).unwrap(),
         publisher,
-        snapshots: crate::registrar::snapshots::Snapshots::new(directory.path().join("snapshots"), 1),
+        snapshots: crate::registrar::snapshots::Snapshots::new(directory.join("snapshots"), 1),
         trust_domain: "fleet.example".parse().unwrap(),
         public_url: "http://localhost".to_owned(),
     };
