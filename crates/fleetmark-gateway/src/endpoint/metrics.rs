@@ -10,10 +10,11 @@ use super::State;
 use crate::knowledge::Knowledge;
 
 /// What each counter of verdicts, endpoint and ledgers counts; docs/gateway.md has the same list.
-pub const COUNTERS: [(&str, &str); 3] = [
+pub const COUNTERS: [(&str, &str); 4] = [
     ("fleetmark_gateway_verdicts_total", "Verdicts, by decision and reason."),
     ("fleetmark_gateway_requests_refused_total", "Requests to the verdict endpoint that could not be answered, by code."),
     ("fleetmark_gateway_alarms_total", "Alarms, by name."),
+    ("fleetmark_gateway_renewal_failures_total", "Tries to confirm or renew the gateway's certificate that failed, by code."),
 ];
 
 /// The same of gauges.
