@@ -150,8 +150,8 @@ fn check(file: &Path, json: bool) -> Result<(), Failure> {
     } else if count == 0 {
         print(&format!("{}: nothing is wrong with it.\n", file.display()))?;
     } else {
-        let lines: String = findings.iter().map(|finding| format!("{}:{finding}\n", file.display())).collect();
-        print(&lines)?;
+        let lines: Vec<_> = findings.iter().map(|finding| format!("{}:{finding}\n", file.display())).collect();
+        print(&lines.concat())?;
     }
     if count == 0 { Ok(()) } else { Err(Failure::Failed(format!("the policy set has errors: {count}"), None)) }
 }

@@ -220,15 +220,12 @@ impl InForce {
         let mut table = Table { installation: None, fleets: BTreeMap::new(), built_in: Arc::clone(&built_in) };
         for ledger in read(store, |rows| rows.ledgers()).await? {
             let scope = ledger.name;
-            let active = match active_set(store, &scope).await? {
-                Some(active) => active,
-                None => {
-                    let mut salt = [0; 16];
-                    random.fill(&mut salt).map_err(|_| Refusal::InternalError)?;
-                    commit(store, first_set(&scope, salt, ITSELF.to_owned(), now)).await?;
-                    active_set(store, &scope).await?.ok_or(Refusal::InternalError)?
-                }
-            };
+            if active_set(store, &scope).await?.is_none() {
+                let mut salt = [0; 16];
+                random.fill(&mut salt).map_err(|_| Refusal::InternalError)?;
+                commit(store, first_set(&scope, salt, ITSELF.to_owned(), now)).await?;
+            }
+            let active = active_set(store, &scope).await?.ok_or(Refusal::InternalError)?;
             table = table.with(&scope, built_in.or_compiled(&active));
         }
         Ok(Self { current: ArcSwap::from_pointee(table), activating: tokio::sync::Mutex::default() })

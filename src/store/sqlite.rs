@@ -153,6 +153,9 @@ impl Connection for SqliteRows {
 rows!(SqliteRows, 1);
 
 /// Takes back the migration that brought policies.
+///
+/// # Panics
+/// Where the database cannot be written.
 #[cfg(test)]
 pub fn forget_policies(path: &Path) {
     let mut connection = open::establish(path).unwrap();

@@ -24,8 +24,8 @@ fn table() -> Table {
     Table { installation, fleets: BTreeMap::from([(fleet(), of_fleet)]), built_in }
 }
 
-fn compiled(text: &str) -> Slot {
-    Some(Arc::new(Set::compile(text).unwrap()))
+fn compiled(text: &str) -> Arc<Set> {
+    Arc::new(Set::compile(text).unwrap())
 }
 
 fn device(name: &str) -> Subject {
@@ -145,11 +145,11 @@ fn another_set_is_asked_of_each_device_and_what_was_remembered_is_not_used() {
     let only_b = format!(
         "{DEFAULT_FLEET}\nforbid (principal, action == Action::\"Enroll\", resource) when {{ principal is Device && principal.name == \"a\" }};"
     );
-    let stricter = table.with(&scope(), compiled(&only_b));
+    let stricter = table.with(&scope(), Some(compiled(&only_b)));
     assert!(!admits(&stricter, &device("a"), &token()));
     assert!(admits(&stricter, &device("b"), &token()));
     assert!(admits(&stricter, &device("a"), &current()));
-    let nobody = table.with(&LedgerName::System, compiled("forbid (principal, action, resource);"));
+    let nobody = table.with(&LedgerName::System, Some(compiled("forbid (principal, action, resource);")));
     assert!(!admits(&nobody, &device("b"), &token()));
     for way_back in [Proof::Installation, Proof::Rescue] {
         assert!(admits(&nobody, &device("b"), &way_back));
@@ -158,9 +158,9 @@ fn another_set_is_asked_of_each_device_and_what_was_remembered_is_not_used() {
 
 #[test]
 fn a_fleets_set_takes_operators_rights_and_gives_none() {
-    let generous = table().with(&scope(), compiled("permit (principal, action, resource);"));
+    let generous = table().with(&scope(), Some(compiled("permit (principal, action, resource);")));
     roles_hold(&generous, Some(&fleet()));
-    let strict = table().with(&scope(), compiled("forbid (principal, action == Action::\"MintToken\", resource);"));
+    let strict = table().with(&scope(), Some(compiled("forbid (principal, action == Action::\"MintToken\", resource);")));
     assert!(!strict.permits(&operator(Role::Owner), Action::MintToken, Some(&fleet())));
     assert!(strict.permits(&operator(Role::Owner), Action::Read, Some(&fleet())));
     assert!(strict.permits(&operator(Role::Owner), Action::MintToken, Some(&"other".parse().unwrap())));
