@@ -45,6 +45,7 @@ pub fn fleet(name: &str) -> Fleet {
         max_age: Duration::from_secs(900),
         created_at: Timestamp(1_000),
         version: 1,
+        blast_radius: None,
     }
 }
 

@@ -18,6 +18,7 @@ diesel::table! {
         max_age -> BigInt,
         created_at -> BigInt,
         version -> BigInt,
+        blast_radius -> Nullable<BigInt>,
     }
 }
 
@@ -160,6 +161,27 @@ diesel::table! {
         request_hash -> Binary,
         resource -> Text,
         at -> BigInt,
+    }
+}
+
+diesel::table! {
+    touched (operator, fleet, subject) {
+        operator -> BigInt,
+        fleet -> Text,
+        subject -> BigInt,
+        at -> BigInt,
+    }
+}
+
+diesel::table! {
+    allowances (id) {
+        id -> BigInt,
+        fleet -> Text,
+        operator -> BigInt,
+        devices -> BigInt,
+        allowed_by -> BigInt,
+        allowed_at -> BigInt,
+        expires_at -> BigInt,
     }
 }
 

@@ -122,6 +122,7 @@ refusals! {
 
     // Acts.
     NotPermitted => "not_permitted", Forbidden, "Your role does not permit this.";
+    BlastRadiusExceeded => "blast_radius_exceeded", Forbidden, "You have changed as many devices of this fleet as one operator may in an hour.";
     NotFound => "not_found", Unknown, "There is no such thing here.";
     FleetUnknown => "fleet_unknown", Unknown, "There is no such fleet here.";
     FleetClosed => "fleet_closed", Forbidden, "The fleet takes no enrollments now.";
