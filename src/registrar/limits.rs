@@ -92,13 +92,7 @@ impl Registrar {
     }
 
     /// What the store said; where it was the limit, with what the caller used of it and can do. Such a refusal is an alarm.
-    pub(super) async fn told(
-        &self,
-        error: StoreError,
-        caller: &Caller,
-        fleet: Option<&FleetName>,
-        now: Timestamp,
-    ) -> Error {
+    pub(super) async fn told(&self, error: StoreError, caller: &Caller, fleet: Option<&FleetName>, now: Timestamp) -> Error {
         let error = Error::from(error);
         let (Refusal::BlastRadiusExceeded, Some(fleet)) = (error.refusal, fleet) else { return error };
         alarm("blast_radius", &format!("{} reached the limit of fleet {fleet}", caller.actor(self)));
@@ -118,11 +112,7 @@ impl Registrar {
     }
 }
 
-fn name(
-    rows: &mut dyn Rows,
-    names: &mut BTreeMap<SubjectId, Name>,
-    id: SubjectId,
-) -> std::result::Result<Name, StoreError> {
+fn name(rows: &mut dyn Rows, names: &mut BTreeMap<SubjectId, Name>, id: SubjectId) -> std::result::Result<Name, StoreError> {
     if let Some(name) = names.get(&id) {
         return Ok(name.clone());
     }

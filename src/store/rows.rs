@@ -6,8 +6,8 @@ use fleetmark_ledger::merkle::{Hash, Node};
 
 use super::StoreError;
 use super::model::{
-    Allowance, AuthorityId, AuthorityRecord, Certificate, CertificateFilter, EpochRecord, Fleet, LeaseRecord, LedgerRecord, Remembered,
-    StoredCrl, StoredEntry, Subject, SubjectFilter, SubjectId, Token, TokenId,
+    Allowance, AuthorityId, AuthorityRecord, Certificate, CertificateFilter, EpochRecord, Fleet, LeaseRecord, LedgerRecord,
+    Remembered, StoredCrl, StoredEntry, Subject, SubjectFilter, SubjectId, Token, TokenId,
 };
 
 /// A certificate's place as one number, ascending by epoch and index: `epoch << 32 | index`. Cursors of lists too.

@@ -30,6 +30,7 @@ mod harness;
 mod kill;
 mod layering;
 mod ledger;
+mod limits;
 mod machine;
 mod matrix;
 mod operators;

@@ -66,13 +66,7 @@ pub fn usage(rows: &mut dyn Rows, operator: SubjectId, fleet: &FleetName, now: T
 }
 
 /// The limit, as far as it is needed to know whether it is above `used`.
-fn limit(
-    rows: &mut dyn Rows,
-    operator: SubjectId,
-    fleet: &FleetName,
-    used: u64,
-    now: Timestamp,
-) -> Result<u64, StoreError> {
+fn limit(rows: &mut dyn Rows, operator: SubjectId, fleet: &FleetName, used: u64, now: Timestamp) -> Result<u64, StoreError> {
     let rules = rows.fleet(fleet)?.ok_or(Refusal::FleetUnknown)?;
     let own = rules.blast_radius.unwrap_or(LEAST);
     if used < own {

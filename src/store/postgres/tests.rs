@@ -155,12 +155,13 @@ impl crate::store::Act for SetValue {
 }
 
 #[tokio::test]
-async fn a_device_enrolls() {
+async fn a_device_enrolls_and_limits_hold() {
     let (authority, _) = cluster().authorities();
     let place = cluster().tls_url(&cluster().database(), "localhost", &authority).parse().unwrap();
     let heads = std::sync::Arc::new(crate::store::contract::enrollment::Heads::default());
     let signer: crate::store::SharedHeadSigner = heads.clone();
     let store = crate::store::location::open(place, signer).await.unwrap();
     crate::store::contract::enrollment::works(&*store, &heads).await;
+    crate::store::contract::limits::works(&*store).await;
     store.stop().await;
 }

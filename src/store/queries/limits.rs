@@ -69,8 +69,7 @@ macro_rules! limit_rows {
             subject: SubjectId,
             since: Timestamp,
         ) -> Result<bool, StoreError> {
-            let query =
-                touched::table.find((signed(operator), fleet.as_str(), signed(subject))).select(touched::at);
+            let query = touched::table.find((signed(operator), fleet.as_str(), signed(subject))).select(touched::at);
             let at: Option<i64> = query.get_result(&mut self.connection).optional().map_err(|error| self.fault(error))?;
             Ok(at.is_some_and(|at| at > since.0))
         }
