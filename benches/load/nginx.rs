@@ -55,7 +55,8 @@ pub async fn handshakes(revoked: usize, number: usize) -> Outcome<f64> {
     let mut roots = RootCertStore::empty();
     roots.add(root.der().clone())?;
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(client_key.serialize_der()));
-    let config = ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(vec![client.der().clone()], key)?;
+    let config =
+        ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(vec![client.der().clone()], key)?;
     let config = Arc::new(config);
     let nginx = Running(
         Command::new(if fs::exists("/usr/sbin/nginx")? { "/usr/sbin/nginx" } else { "nginx" })

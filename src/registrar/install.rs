@@ -122,6 +122,7 @@ impl Registrar {
                 max_age: super::fleets::DEFAULT_MAX_AGE,
                 created_at: now,
                 version: 1,
+                blast_radius: None,
             };
             self.make_fleet(fleet, ITSELF.to_owned(), None, now).await?;
         }

@@ -5,6 +5,7 @@
 //! - [`enroll`]: enroll, renew, confirm.
 //! - [`standing`]: revoke, hold, release; lapse of what was never confirmed.
 //! - [`fleets`], [`tokens`], [`subjects`]: what operators keep records of.
+//! - [`limits`]: how many devices one operator may change in an hour.
 //! - [`certificates`]: search and look-up.
 //! - [`authorities`]: the issuing authorities in memory: keys, certificates, index leases.
 //! - [`publish`]: CRLs and OCSP answers as views of the ledger.
@@ -28,6 +29,7 @@ pub mod feed;
 pub mod fleets;
 pub mod install;
 mod issue;
+pub mod limits;
 pub mod overview;
 pub mod own;
 pub mod policies;

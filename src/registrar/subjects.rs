@@ -259,7 +259,12 @@ impl Registrar {
         subject.addresses = addresses.unwrap_or(subject.addresses);
         check(&subject)?;
         let details = self.details(caller.actor(self), Some(subject.name.to_string()), None, role_note(&subject))?;
-        self.view(commit(&*self.store, ChangeSubject { subject, details, at: now }).await?).await
+        let fleet = subject.fleet.clone();
+        let act = ChangeSubject { subject, by: Some(caller.subject.id), details, at: now };
+        match commit(&*self.store, act).await {
+            Ok(subject) => self.view(subject).await,
+            Err(error) => Err(self.told(error, caller, fleet.as_ref(), now).await),
+        }
     }
 
     /// Puts a subject out for good: revokes all its certificates and admits it no more.
@@ -275,8 +280,12 @@ impl Registrar {
         let subject = self.find(who).await?;
         let note = super::standing::checked_note(note)?;
         let details = self.details(caller.actor(self), Some(subject.name.to_string()), Some(reason), note)?;
-        let act = PutOut { subject: subject.id, ledger: ledger_of(&subject), reason, details, at: now };
-        let subject = commit(&*self.store, act).await?;
+        let (by, ledger) = (Some(caller.subject.id), ledger_of(&subject));
+        let act = PutOut { subject: subject.id, ledger, reason, by, details, at: now };
+        let subject = match commit(&*self.store, act).await {
+            Ok(subject) => subject,
+            Err(error) => return Err(self.told(error, caller, who.fleet.as_ref(), now).await),
+        };
         self.published.standing_changed();
         self.view(subject).await
     }

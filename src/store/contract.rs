@@ -1,6 +1,7 @@
 //! What every backend must do, asked of each with the same code.
 
 pub mod enrollment;
+pub mod limits;
 pub mod policies;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ pub fn holds(backend: &impl Backend) {
         ledgers,
         lists_and_requests,
         policies::rows,
+        touched_and_allowed,
     ];
     for check in checks {
         connection.begin_write().unwrap();
@@ -55,6 +57,7 @@ pub fn fleet(name: &str) -> Fleet {
         max_age: Duration::from_secs(900),
         created_at: Timestamp(1_000),
         version: 1,
+        blast_radius: None,
     }
 }
 
@@ -432,6 +435,38 @@ fn lists_and_requests(rows: &mut dyn Rows) {
     assert_eq!(rows.forget(Timestamp(20)).unwrap(), 1);
     assert_eq!(rows.remembered(1, "key").unwrap(), None);
     assert_eq!(rows.remembered(2, "key").unwrap(), Some(value(20)));
+}
+
+fn touched_and_allowed(rows: &mut dyn Rows) {
+    let (alpha, beta) = (fleet_name("alpha"), fleet_name("beta"));
+    for (operator, fleet, subject, at) in
+        [(1, &alpha, 5, 10), (1, &alpha, 6, 20), (1, &alpha, 5, 30), (1, &beta, 5, 30), (2, &alpha, 5, 30)]
+    {
+        rows.touch(operator, fleet, subject, Timestamp(at)).unwrap();
+    }
+    assert_eq!(rows.touched(1, &alpha, Timestamp(19)).unwrap(), 2);
+    assert_eq!(rows.touched(1, &alpha, Timestamp(20)).unwrap(), 1);
+    assert!(rows.has_touched(1, &alpha, 5, Timestamp(29)).unwrap());
+    assert!(!rows.has_touched(1, &alpha, 5, Timestamp(30)).unwrap());
+    assert!(!rows.has_touched(2, &beta, 5, Timestamp(0)).unwrap());
+    assert_eq!(rows.forget_touched(Timestamp(20)).unwrap(), 1);
+    assert_eq!(rows.touched(1, &alpha, Timestamp(0)).unwrap(), 1);
+
+    let allowance = |id, expires_at| Allowance {
+        id,
+        fleet: fleet_name("alpha"),
+        operator: 1,
+        devices: 50,
+        allowed_by: 2,
+        allowed_at: Timestamp(1),
+        expires_at: Timestamp(expires_at),
+    };
+    rows.insert_allowance(&allowance(i64::MAX.unsigned_abs(), 20)).unwrap();
+    rows.insert_allowance(&allowance(3, 10)).unwrap();
+    assert_eq!(rows.allowances(&alpha, Timestamp(9)).unwrap(), [allowance(3, 10), allowance(i64::MAX.unsigned_abs(), 20)]);
+    assert_eq!(rows.allowances(&alpha, Timestamp(19)).unwrap().len(), 1);
+    assert_eq!(rows.allowances(&alpha, Timestamp(20)).unwrap(), []);
+    assert_eq!(rows.allowances(&beta, Timestamp(0)).unwrap(), []);
 }
 
 /// What is unique is unique. Each in a transaction of its own: PostgreSQL ends one with its first error.

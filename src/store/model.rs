@@ -30,6 +30,27 @@ pub struct Fleet {
     pub created_at: Timestamp,
     /// Rises with every change; the entity tag (RFC 9110 8.8.3).
     pub version: u64,
+    /// How many of its devices one operator may change in an hour; None: the larger of 10 and 1 % of them.
+    pub blast_radius: Option<u64>,
+}
+
+/// What one operator allowed another beyond a fleet's limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Allowance {
+    /// A random number below 2^63.
+    pub id: u64,
+    /// In this fleet.
+    pub fleet: FleetName,
+    /// Whom.
+    pub operator: SubjectId,
+    /// How many more devices in an hour.
+    pub devices: u64,
+    /// Who allowed it.
+    pub allowed_by: SubjectId,
+    /// When.
+    pub allowed_at: Timestamp,
+    /// Until when it holds.
+    pub expires_at: Timestamp,
 }
 
 /// An authority's id; small and dense.

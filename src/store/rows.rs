@@ -6,7 +6,7 @@ use fleetmark_ledger::merkle::{Hash, Node};
 
 use super::StoreError;
 use super::model::{
-    AuthorityId, AuthorityRecord, Certificate, CertificateFilter, EpochRecord, Fleet, LeaseRecord, LedgerRecord,
+    Allowance, AuthorityId, AuthorityRecord, Certificate, CertificateFilter, EpochRecord, Fleet, LeaseRecord, LedgerRecord,
     PolicyActivation, PolicySet, PolicyVersion, Remembered, StoredCrl, StoredEntry, Subject, SubjectFilter, SubjectId, Token,
     TokenId,
 };
@@ -126,4 +126,17 @@ pub trait Rows {
     fn remember(&mut self, subject: SubjectId, key: &str, value: &Remembered) -> Result<(), StoreError>;
     /// Forgets what was remembered before `before`.
     fn forget(&mut self, before: Timestamp) -> Result<u64, StoreError>;
+
+    /// How many devices of `fleet` this operator changed after `since`.
+    fn touched(&mut self, operator: SubjectId, fleet: &FleetName, since: Timestamp) -> Result<u64, StoreError>;
+    /// Whether it changed this one after `since`.
+    fn has_touched(&mut self, operator: SubjectId, fleet: &FleetName, subject: SubjectId, since: Timestamp) -> Result<bool, StoreError>;
+    fn touch(&mut self, operator: SubjectId, fleet: &FleetName, subject: SubjectId, at: Timestamp) -> Result<(), StoreError>;
+    /// Forgets what was changed at or before `before`.
+    fn forget_touched(&mut self, before: Timestamp) -> Result<u64, StoreError>;
+    /// How many devices the fleet has, those that are out among them. Counts them all.
+    fn devices(&mut self, fleet: &FleetName) -> Result<u64, StoreError>;
+    /// The fleet's allowances that have not expired. There are few.
+    fn allowances(&mut self, fleet: &FleetName, now: Timestamp) -> Result<Vec<Allowance>, StoreError>;
+    fn insert_allowance(&mut self, allowance: &Allowance) -> Result<(), StoreError>;
 }

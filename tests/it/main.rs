@@ -26,12 +26,13 @@
 mod certificates;
 mod csr;
 mod enrollment;
-mod gateway;
 mod feed;
+mod gateway;
 mod harness;
 mod kill;
 mod layering;
 mod ledger;
+mod limits;
 mod machine;
 mod matrix;
 mod operators;

@@ -146,7 +146,11 @@ impl Subjects {
             ("PATCH", ["v1", "fleets", "{fleet}"]) => {
                 (format!("/v1/fleets/{fleet}"), Some(json!({"max_age_seconds": 600})), true)
             }
-            ("GET", ["v1", "fleets", "{fleet}", list @ ("tokens" | "devices")]) => {
+            ("POST", ["v1", "fleets", "{fleet}", "allowances"]) => {
+                let allowance = json!({"operator": "matrix-victim", "devices": 1});
+                (format!("/v1/fleets/{fleet}/allowances"), Some(allowance), true)
+            }
+            ("GET", ["v1", "fleets", "{fleet}", list @ ("tokens" | "devices" | "allowances")]) => {
                 (format!("/v1/fleets/{fleet}/{list}"), None, true)
             }
             ("POST", ["v1", "fleets", "{fleet}", "tokens"]) => (format!("/v1/fleets/{fleet}/tokens"), Some(none), true),

@@ -7,6 +7,7 @@
 //! - [`routes`]: what there is, and which right it takes.
 //! - the other modules: one resource each.
 
+pub mod allowances;
 pub mod authorities;
 pub mod backups;
 pub mod certificates;
@@ -56,6 +57,8 @@ fn documented(config: &mut ServiceConfig<'_>) {
         .service(fleets::create_fleet)
         .service(fleets::show_fleet)
         .service(fleets::change_fleet)
+        .service(allowances::list_allowances)
+        .service(allowances::allow)
         .service(tokens::list_tokens)
         .service(tokens::mint_token)
         .service(tokens::withdraw_token)

@@ -12,6 +12,8 @@ pub const ROUTES: &[(&str, &str, Action)] = &[
     ("POST", "/v1/fleets", Action::ManageFleets),
     ("GET", "/v1/fleets/{fleet}", Action::Read),
     ("PATCH", "/v1/fleets/{fleet}", Action::ManageFleets),
+    ("GET", "/v1/fleets/{fleet}/allowances", Action::Read),
+    ("POST", "/v1/fleets/{fleet}/allowances", Action::ChangeStanding),
     ("GET", "/v1/fleets/{fleet}/tokens", Action::Read),
     ("POST", "/v1/fleets/{fleet}/tokens", Action::MintToken),
     ("DELETE", "/v1/fleets/{fleet}/tokens/{id}", Action::MintToken),

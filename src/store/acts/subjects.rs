@@ -6,9 +6,10 @@ use fleetmark_domain::{Kind, LedgerName, Refusal, Timestamp};
 use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::Event;
 
+use super::limits::spend;
 use super::standing::is_working_owner;
 use super::{Repeatable, made_before, remember};
-use crate::store::model::{Subject, Token};
+use crate::store::model::{Subject, SubjectId, Token};
 use crate::store::transaction::Transaction;
 use crate::store::{Act, StoreError};
 
@@ -79,6 +80,8 @@ impl Act for Register {
 pub struct ChangeSubject {
     /// The record as it is to be; its version is the one that was read.
     pub subject: Subject,
+    /// The operator against whose limit it counts; None for the server itself.
+    pub by: Option<SubjectId>,
     /// Who did it.
     pub details: Details,
     /// Now.
@@ -101,6 +104,7 @@ impl Act for ChangeSubject {
         if is_working_owner(&current) && !stays_owner && transaction.rows.owners()? <= 1 {
             return Err(Refusal::LastOwner.into());
         }
+        spend(transaction.rows, self.by, current.fleet.as_ref(), current.id, self.at)?;
         let changed = Subject {
             version: current.version + 1,
             last_generation: current.last_generation,

@@ -104,7 +104,7 @@ impl Act for WithdrawToken {
     }
 }
 
-/// Forgets requests that were remembered for their repeats.
+/// Forgets requests that were remembered for their repeats, and what counted against operators' limits.
 #[derive(Debug)]
 pub struct ForgetRequests {
     /// Those before this.
@@ -119,6 +119,7 @@ impl Act for ForgetRequests {
     }
 
     fn perform(&self, transaction: &mut Transaction<'_>) -> Result<u64, StoreError> {
+        transaction.rows.forget_touched(self.before)?;
         transaction.rows.forget(self.before)
     }
 }

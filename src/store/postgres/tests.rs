@@ -161,7 +161,7 @@ impl crate::store::Act for SetValue {
 }
 
 #[tokio::test]
-async fn a_device_enrolls() {
+async fn a_device_enrolls_and_limits_hold() {
     let (authority, _) = cluster().authorities();
     let place = cluster().tls_url(&cluster().database(), "localhost", &authority).parse().unwrap();
     let heads = std::sync::Arc::new(crate::store::contract::enrollment::Heads::default());
@@ -169,5 +169,6 @@ async fn a_device_enrolls() {
     let store = crate::store::location::open(place, signer).await.unwrap();
     crate::store::contract::enrollment::works(&*store, &heads).await;
     crate::store::contract::policies::works(&*store).await;
+    crate::store::contract::limits::works(&*store).await;
     store.stop().await;
 }

@@ -207,7 +207,7 @@ struct Plan {
 }
 
 #[tokio::test]
-async fn a_device_enrolls() {
+async fn a_device_enrolls_and_limits_hold() {
     let directory = directory();
     let place = crate::store::location::StoreLocation::Sqlite(directory.path().join("fleetmark.db"));
     let heads = std::sync::Arc::new(crate::store::contract::enrollment::Heads::default());
@@ -215,5 +215,6 @@ async fn a_device_enrolls() {
     let store = crate::store::location::open(place, signer).await.unwrap();
     crate::store::contract::enrollment::works(&*store, &heads).await;
     crate::store::contract::policies::works(&*store).await;
+    crate::store::contract::limits::works(&*store).await;
     store.stop().await;
 }

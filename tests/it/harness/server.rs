@@ -230,7 +230,8 @@ impl Server {
     pub async fn fleet(&self, options: Value) -> String {
         let number = self.fleets.fetch_add(1, Ordering::Relaxed);
         let name = format!("fleet-{number}");
-        let mut body = json!({"name": name});
+        // Tests change more devices in an hour than an operator would.
+        let mut body = json!({"name": name, "blast_radius": 1_000});
         body.as_object_mut().unwrap().extend(options.as_object().cloned().unwrap_or_default());
         self.owner().post("/v1/fleets", &body).await.is(201);
         name
