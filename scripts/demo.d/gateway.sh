@@ -7,7 +7,7 @@ GATEWAY_CONFIG=$WORK/gateway.toml
 gateway_up() {
     local token
     # A short age, so that the demo need not wait a quarter of an hour for knowledge to become stale.
-    "$FLEETMARK" fleet set default --max-age 10s || return 1
+    "$FLEETMARK" fleet change default --max-age 10s || return 1
     token=$("$FLEETMARK" gateway create edge-2 --fleet default --dns-name localhost --json | jq -er .token) || return 1
     FLEETMARK_TOKEN=$token "$FLEETMARK_GATEWAY" enroll --server "$DEVICE_DOOR" --ca-fingerprint "$ROOT_FINGERPRINT" \
         --dir "$WORK/edge-2" || return 1

@@ -15,7 +15,14 @@ const NOW: Timestamp = Timestamp(10_000);
 const LATER: Timestamp = Timestamp(10_000 + 3_600);
 
 fn details() -> Details {
-    Details { salt: [3; 16], actor: "fleetmark".to_owned(), subject: None, reason: None, note: None }
+    Details {
+        salt: [3; 16],
+        actor: "fleetmark".to_owned(),
+        subject: None,
+        reason: None,
+        note: None,
+        attributes: std::collections::BTreeMap::new(),
+    }
 }
 
 async fn register(store: &dyn Store, subject: Subject) -> Subject {

@@ -145,11 +145,6 @@ impl Gateway {
         .await
     }
 
-    /// What it says of itself.
-    pub async fn status(&self) -> Value {
-        self.local(self.endpoint).get("/v1/status").await.is(200).json()
-    }
-
     /// Metrics, summed over all series of this name that have these labels.
     pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let page = self.local(self.metrics).get("/metrics").await.is(200).text();
