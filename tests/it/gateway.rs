@@ -221,11 +221,12 @@ fn a_server_restored_from_a_backup_is_noticed_and_nothing_is_let_in_by_it() {
     run(async {
         let fleet = server.fleet(json!({})).await;
         let device = Device::good(&server, &fleet, "a").await;
+        let gateway = Gateway::start(&server, "gw-restored", &[&fleet]).await;
+        gateway.says("allowed", &device.identity, 10).await;
         let copy = server.scratch("copy");
         server.stop();
         copy_all(&server.data(), &copy);
         server.start_again();
-        let gateway = Gateway::start(&server, "gw-restored", &[&fleet]).await;
         let late = Device::good(&server, &fleet, "late").await;
         device.act(&server, "revoke", json!({})).await;
         gateway.says("revoked", &device.identity, 10).await;

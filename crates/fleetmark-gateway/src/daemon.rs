@@ -3,9 +3,8 @@
 use std::future::Future;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use fleetmark_domain::LedgerName;
 use futures_util::future::join_all;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -115,27 +114,13 @@ pub async fn run(config: &Config, stop: impl Future<Output = ()>) -> Result<(), 
 /// a gateway that knows nothing has to say so.
 async fn wait_for_knowledge(knowledge: &Knowledge) {
     let warm = async {
-        while !knows_enough(knowledge) {
+        while !knowledge.is_ready() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     if tokio::time::timeout(WARM_UP, warm).await.is_err() {
         tracing::warn!("the ledgers are not verified yet: devices are refused until they are");
     }
-}
-
-/// Every ledger is fresh, and there are authorities and policies.
-fn knows_enough(knowledge: &Knowledge) -> bool {
-    let ledgers = knowledge.ledgers();
-    let is_fresh = |ledger: &LedgerName| {
-        let freshness = knowledge.freshness(ledger, Instant::now());
-        let has_policy = match ledger {
-            LedgerName::System => knowledge.policies(None).is_some(),
-            LedgerName::Fleet(fleet) => knowledge.policies(Some(fleet)).is_some(),
-        };
-        has_policy && freshness.is_some_and(|freshness| !freshness.broken && !freshness.is_stale())
-    };
-    !ledgers.is_empty() && ledgers.iter().all(is_fresh) && !knowledge.authorities().is_empty()
 }
 
 /// Parts that run until they are dropped.
