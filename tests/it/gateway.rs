@@ -27,7 +27,7 @@ fn a_revoked_device_is_cut_and_refused_and_the_others_are_not_touched() {
         assert_eq!((&verdict["decision"], &verdict["reason"]), (&json!("allow"), &json!("allowed")), "{verdict}");
         assert_eq!(verdict["identity"], format!("spiffe://fleet.test/device/{fleet}/b"));
         assert_eq!(verdict["ledger"], fleet.as_str());
-        assert!(gateway.metric("fleetmark_gateway_cut_total", &[("reason", "revoked")]).await >= 1.0, "the cut is not counted");
+        assert!(gateway.metric("fleetmark_proxy_cut_total", &[("reason", "revoked")]).await >= 1.0, "the cut is not counted");
     });
 }
 
