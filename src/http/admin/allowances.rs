@@ -5,10 +5,10 @@ use std::time::Duration;
 use actix_web::{get, post, web};
 use fleetmark_domain::Refusal;
 
-use super::extract::{By, IdempotencyKey, Json, Path, name, within};
-use super::fleets::{FleetPath, MOST_DEVICES};
-use super::openapi::{Act, Look};
-use super::{Answer, created, ok, wire};
+use super::extract::{By, IdempotencyKey, Json, Path, Query, name, page, within};
+use super::fleets::{FleetPath, MOST_DEVICES, PageQuery};
+use super::openapi::{Act, List};
+use super::{Answer, created, ok, page_of, wire};
 use crate::http::State;
 use crate::http::problem::Problem;
 use crate::registrar::limits::{AllowanceView, NewAllowance};
@@ -19,14 +19,14 @@ const LONGEST: u64 = 24;
 /// List what operators may change beyond the fleet's blast radius now
 #[utoipa::path(
     tag = "fleets",
-    params(FleetPath),
-    responses((status = 200, description = "All of them", body = wire::Page<wire::Allowance>), Look)
+    params(FleetPath, PageQuery),
+    responses((status = 200, description = "One page", body = wire::Page<wire::Allowance>), List)
 )]
 #[get("/v1/fleets/{fleet}/allowances")]
-pub async fn list_allowances(state: web::Data<State>, by: By, path: Path<FleetPath>) -> Answer {
-    let views = state.registrar.allowances(&by.0, &path.0.fleet, state.clock.now()).await?;
-    let items = views.into_iter().map(wire::Allowance::from).collect();
-    Ok(ok(&wire::Page { items, next: None }))
+pub async fn list_allowances(state: web::Data<State>, by: By, path: Path<FleetPath>, query: Query<PageQuery>) -> Answer {
+    let request = page(query.0.cursor, query.0.limit)?;
+    let views = state.registrar.allowances(&by.0, &path.0.fleet, &request, state.clock.now()).await?;
+    Ok(ok(&page_of(views, wire::Allowance::from)))
 }
 
 /// Allow another operator to change more devices of the fleet
