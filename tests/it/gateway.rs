@@ -272,6 +272,8 @@ fn a_server_restored_from_a_backup_is_believed_on_an_operators_word_alone() {
 
         gateway.accept_restored("system", &system);
         gateway.accept_restored(&fleet, &good);
+        let words = gateway.state().join("accept-restore");
+        until("both words", 30, || async { files(&words).is_empty().then_some(()) }).await;
         gateway.says("allowed", &stays.identity, 40).await;
         gateway.dial(&stays.identity).await.unwrap();
         gateway.says("not_on_ledger", &late.identity, 10).await;

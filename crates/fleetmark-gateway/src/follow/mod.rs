@@ -19,12 +19,13 @@ pub mod sse;
 mod wire;
 mod worker;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fleetmark_device::door::ServerUrl;
 use fleetmark_device::{DeviceTime, Roots};
-use fleetmark_domain::FleetName;
+use fleetmark_domain::{Fingerprint, FleetName};
 use rustls::client::ResolvesClientCert;
 
 pub use client::Trouble;
@@ -75,6 +76,9 @@ pub(crate) struct Shared {
     pins: Mutex<Pins>,
     server_time: Mutex<Option<ServerTime>>,
     workers: Mutex<Vec<Arc<Worker>>>,
+    /// Authorities of fleets that were not granted: the server does not give their certificates. Asked for again in the next
+    /// session.
+    withheld: Mutex<HashSet<Fingerprint>>,
 }
 
 /// Asks the server for its ledgers and pins their keys in `DIR/pins.json`: once, after enrollment. Keys that are pinned stay.
@@ -110,6 +114,7 @@ impl Follower {
             pins: Mutex::new(pins),
             server_time: Mutex::default(),
             workers: Mutex::default(),
+            withheld: Mutex::default(),
         };
         let follower = Self { shared: Arc::new(shared) };
         follower.shared.follow_pinned();
