@@ -80,7 +80,7 @@ fn every_test_that_the_threat_model_names_is_there() {
         let places = match first {
             "it" => vec![repository().join("tests/it").join(format!("{rest}.rs"))],
             "device" | "domain" | "ledger" | "policy" | "gateway" => {
-                vec![repository().join(format!("crates/fleetmark-{first}/src")), repository().join(format!("src/{first}"))]
+                ["src", "tests"].map(|part| repository().join(format!("crates/fleetmark-{first}/{part}"))).to_vec()
             }
             room => vec![repository().join("src").join(room)],
         };
