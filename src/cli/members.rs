@@ -190,10 +190,13 @@ pub fn invited(session: &Session, answer: &Answer) -> Result<(), Failure> {
     let value = answer.json()?;
     let token = value.get("token").and_then(Value::as_str).unwrap_or("TOKEN");
     let settings = &session.profile.settings;
-    print(&format!(
-        "\nWhere its key shall live:\n  fleetmark accept --server {} --admin {} --ca-fingerprint {} --token {token} --dir DIR\n",
-        settings.device_door,
-        settings.server,
-        root_fingerprint(&session.profile)?,
-    ))
+    let root = root_fingerprint(&session.profile)?;
+    let (device_door, admin_door) = (&settings.device_door, &settings.server);
+    let command = if value.get("kind").and_then(Value::as_str) == Some("gateway") {
+        format!("fleetmark-gateway enroll --server {device_door} --ca-fingerprint {root} --token {token} --dir DIR")
+    } else {
+        let command = format!("fleetmark accept --server {device_door} --admin {admin_door}");
+        format!("{command} --ca-fingerprint {root} --token {token} --dir DIR")
+    };
+    print(&format!("\nWhere its key shall live:\n  {command}\n"))
 }

@@ -39,7 +39,7 @@ pub fn install() -> Result<PrometheusHandle, MetricsError> {
 }
 
 /// What each metric counts; docs/operators.md has the same list.
-pub const COUNTERS: [(&str, &str); 7] = [
+pub const COUNTERS: [(&str, &str); 13] = [
     ("fleetmark_requests_total", "Requests answered, by door, route and status."),
     ("fleetmark_refused_total", "Refusals, by code."),
     ("fleetmark_handshake_refused_total", "TLS handshakes refused, by door and code."),
@@ -47,6 +47,18 @@ pub const COUNTERS: [(&str, &str); 7] = [
     ("fleetmark_alarms_total", "Alarms, by name."),
     ("fleetmark_store_commits_total", "Durable commits of the store."),
     ("fleetmark_store_failures_total", "Acts that the store failed to do, by kind of failure."),
+    ("fleetmark_ocsp_total", "OCSP answers, by outcome: kept, signed, or not cacheable."),
+    ("fleetmark_job_failures_total", "Jobs of the server's own that failed, by job and code; each is tried again."),
+    ("fleetmark_snapshots_made_total", "Snapshots of ledgers made."),
+    ("fleetmark_feed_events_total", "Events sent to followers of the feed, by event."),
+    ("fleetmark_feed_resyncs_total", "Followers of the feed told to fetch, because they were too far behind."),
+    ("fleetmark_feed_ended_total", "Feeds that ended, by reason."),
+];
+
+/// The same of gauges.
+pub const GAUGES: [(&str, &str); 2] = [
+    ("fleetmark_authority_seconds_left", "Until an authority's certificate ends, by authority."),
+    ("fleetmark_feed_followers", "Followers of the feed, now."),
 ];
 
 /// The same of histograms.
@@ -59,6 +71,9 @@ pub const HISTOGRAMS: [(&str, &str); 3] = [
 fn describe() {
     for (name, text) in COUNTERS {
         metrics::describe_counter!(name, text);
+    }
+    for (name, text) in GAUGES {
+        metrics::describe_gauge!(name, text);
     }
     for (name, text) in HISTOGRAMS {
         metrics::describe_histogram!(name, text);

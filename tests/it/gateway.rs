@@ -216,32 +216,109 @@ fn publish_and_subscribe_are_judged_by_topic() {
 }
 
 #[test]
-fn a_server_restored_from_a_backup_is_noticed_and_nothing_is_let_in_by_it() {
+fn a_server_restored_from_a_backup_is_believed_on_an_operators_word_alone() {
     let mut server = Server::start(&[]);
+    let stranger = Server::start(&[]);
     run(async {
         let fleet = server.fleet(json!({})).await;
         let device = Device::good(&server, &fleet, "a").await;
+        let stays = Device::good(&server, &fleet, "b").await;
         let gateway = Gateway::start(&server, "gw-restored", &[&fleet]).await;
         gateway.says("allowed", &device.identity, 10).await;
-        let copy = server.scratch("copy");
-        server.stop();
-        copy_all(&server.data(), &copy);
-        server.start_again();
+        let backup = server.scratch("backup");
+        operator(&server, &["backup", "create", "--out", &backup.display().to_string()]);
+        let early = word(&server, &fleet, "early");
         let late = Device::good(&server, &fleet, "late").await;
         device.act(&server, "revoke", json!({})).await;
+        // `system` goes on too: it holds gateways' certificates.
+        drop(Gateway::start(&server, "gw-lost", &[&fleet]).await);
         gateway.says("revoked", &device.identity, 10).await;
         gateway.says("allowed", &late.identity, 10).await;
-        server.stop();
-        fs::remove_dir_all(server.data()).unwrap();
-        copy_all(&copy, &server.data());
-        server.start_again();
+        restore(&mut server, &backup);
+
         // The server has forgotten the revocation; who knew of it does not.
-        gateway.says("ledger_broken", &late.identity, 30).await;
-        let verdict = gateway.verdict(device.identity.leaf()).await;
-        assert_eq!(verdict["decision"], "deny", "{verdict}");
-        assert!(!gateway.admits(&device.identity).await && !gateway.admits(&late.identity).await);
+        gateway.says("ledger_broken", &late.identity, 40).await;
+        gateway.says("revoked", &device.identity, 5).await;
+        for identity in [&device.identity, &stays.identity, &late.identity] {
+            assert!(!gateway.admits(identity).await);
+        }
         assert!(!evidence(&gateway).is_empty(), "no evidence was kept");
+
+        let (good, system) = (word(&server, &fleet, "good"), word(&server, "system", "system"));
+        let read = |path: &Path| serde_json::from_slice::<Value>(&fs::read(path).unwrap()).unwrap();
+        let mut forged = read(&good);
+        let lines: Vec<_> = forged["statement"].as_str().unwrap().lines().map(str::to_owned).collect();
+        let later = lines[4].parse::<i64>().unwrap() + 1;
+        forged["statement"] = format!("{}\n{later}\n", lines[..4].join("\n")).into();
+        // The right statement, signed by somebody with a certificate, but not of this installation's.
+        let mut foreign = read(&word(&stranger, "default", "foreign"));
+        foreign["statement"] = read(&good)["statement"].clone();
+        let write = |name: &str, value: &Value| server.write_scratch(name, value.to_string().as_bytes());
+        for (what, word) in [
+            ("a word of before the loss", early),
+            ("a word about another ledger", system.clone()),
+            ("a changed word", write("forged", &forged)),
+            ("another installation's operator's word", write("strange", &foreign)),
+        ] {
+            let refused = gateway.metric("fleetmark_gateway_alarms_total", &[("alarm", "restore_refused")]).await;
+            gateway.accept_restored(&fleet, &word);
+            until(what, 15, || async {
+                let now = gateway.metric("fleetmark_gateway_alarms_total", &[("alarm", "restore_refused")]).await;
+                (now > refused).then_some(())
+            })
+            .await;
+            assert!(!gateway.admits(&stays.identity).await, "{what} counted");
+        }
+
+        gateway.accept_restored("system", &system);
+        gateway.accept_restored(&fleet, &good);
+        let words = gateway.state().join("accept-restore");
+        until("both words", 30, || async { files(&words).is_empty().then_some(()) }).await;
+        gateway.says("allowed", &stays.identity, 40).await;
+        gateway.dial(&stays.identity).await.unwrap();
+        gateway.says("not_on_ledger", &late.identity, 10).await;
+        // What was revoked after the backup must be revoked again, and counts again.
+        device.act(&server, "revoke", json!({})).await;
+        gateway.says("revoked", &device.identity, 10).await;
     });
+}
+
+/// `fleetmark` as the server's first operator.
+fn operator(server: &Server, arguments: &[&str]) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_fleetmark"))
+        .arg("--operator")
+        .arg(server.data().join("operator"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// An operator's word about the ledger as it is now.
+fn word(server: &Server, ledger: &str, name: &str) -> PathBuf {
+    let file = server.scratch(&format!("word-{name}"));
+    operator(server, &["ledger", "accept-restore", ledger, "--out", &file.display().to_string()]);
+    file
+}
+
+/// Puts the backup in the place of all data; the operator's profile and the passphrase are not in it.
+fn restore(server: &mut Server, backup: &Path) {
+    server.stop();
+    let lost = server.scratch("lost");
+    fs::rename(server.data(), &lost).unwrap();
+    let restored = std::process::Command::new(env!("CARGO_BIN_EXE_fleetmark"))
+        .args(["backup", "restore"])
+        .arg(backup)
+        .arg("--data")
+        .arg(server.data())
+        .arg("--passphrase-file")
+        .arg(lost.join("passphrase"))
+        .output()
+        .unwrap();
+    assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+    copy_all(&lost.join("passphrase"), &server.data().join("passphrase"));
+    copy_all(&lost.join("operator"), &server.data().join("operator"));
+    server.start_again();
 }
 
 #[test]

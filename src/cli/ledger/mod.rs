@@ -3,8 +3,10 @@
 //! - [`wire`]: checkpoints, entries and proofs from the admin door, decoded.
 //! - [`verify`]: a whole ledger against its key, its rules, and what was seen before.
 //! - [`prove`]: one certificate against the newest checkpoint.
+//! - [`restore`]: an operator's word for gateways that a server was restored from a backup.
 
 mod prove;
+mod restore;
 mod verify;
 mod wire;
 
@@ -68,6 +70,20 @@ pub enum LedgerCommand {
         #[arg(long, requires = "state")]
         whole: bool,
     },
+    /// Sign your word that the server was restored from a backup, so that gateways go on from its shorter ledger
+    AcceptRestore {
+        /// `system` or a fleet's name
+        ledger: String,
+        /// The file to make; without it, standard output
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// A state of `ledger verify`, for the key that it pinned
+        #[arg(long, value_name = "FILE")]
+        state: Option<PathBuf>,
+        /// The ledger's key, known from elsewhere
+        #[arg(long, value_name = "VKEY", conflicts_with = "state")]
+        vkey: Option<String>,
+    },
     /// Prove that a certificate's issue is on the ledger
     Prove {
         /// The certificate's serial
@@ -94,6 +110,10 @@ impl LedgerCommand {
             Self::Verify { ledger, state, vkey, whole } => {
                 let how = verify::How { state: state.as_deref(), vkey: vkey.as_deref(), whole };
                 verify::run(session, &ledger, &how).await
+            }
+            Self::AcceptRestore { ledger, out, state, vkey } => {
+                let how = restore::How { state: state.as_deref(), vkey: vkey.as_deref(), out: out.as_deref() };
+                restore::run(session, &ledger, &how).await
             }
             Self::Prove { serial, vkey } => prove::run(session, &serial, vkey.as_deref()).await,
         }

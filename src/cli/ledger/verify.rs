@@ -83,6 +83,12 @@ pub(super) async fn run(session: &Session, ledger: &str, how: &How<'_>) -> Resul
     told(session, ledger, &checkpoint, from, trust, &key)
 }
 
+/// The key that an earlier run pinned.
+pub(super) fn pinned(path: &Path, ledger: &str) -> Result<String, Failure> {
+    let state = load(path, ledger)?;
+    state.map(|state| state.vkey).ok_or_else(|| Failure::NotFound(format!("{}: there is no such file", path.display())))
+}
+
 async fn choose_key(
     session: &Session,
     ledger: &str,

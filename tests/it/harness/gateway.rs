@@ -100,6 +100,15 @@ impl Gateway {
         process.wait().unwrap().code()
     }
 
+    /// Lays an operator's word about this ledger before it.
+    pub fn accept_restored(&self, ledger: &str, word: &std::path::Path) {
+        let mut program = Command::new(program());
+        let output =
+            program.args(["accept-restored", ledger]).arg(word).arg("--config").arg(self.directory.join("gateway.toml"));
+        let output = output.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
     /// Where it keeps its state.
     pub fn state(&self) -> PathBuf {
         self.directory.join("state")

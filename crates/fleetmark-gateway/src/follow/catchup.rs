@@ -1,5 +1,6 @@
 //! From what is verified to a signed head: nothing is visible as verified before its root is.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -73,6 +74,7 @@ impl Worker {
     }
 
     fn root_mismatch(&self, shared: &Shared, target: &Target, entries: &[u8]) -> Trouble {
+        self.leads_elsewhere.store(true, Ordering::Relaxed);
         let files = [("note", target.signed.note.as_bytes()), ("entries", entries)];
         self.alarm(shared, Alarm::RootMismatch, "entries do not give the signed root; none of them counts", &files)
     }

@@ -7,11 +7,13 @@
 //! ORIGIN, SIZE and ROOT are the first three lines of the restored server's checkpoint; TIME is when the statement was made, in
 //! seconds since 1970, and later than the newest checkpoint that the gateway saw. The signature is ECDSA P-256 with SHA-256, DER,
 //! base64, over the statement's octets, by the key of the first of `certificates`: an operator's, which this gateway's `system`
-//! ledger holds in good standing under an operators' authority. Only a broken ledger is given up for it: what was known of
-//! it is set aside as evidence, and all is fetched anew; the entries must pass through the head in the statement.
+//! ledger holds in good standing under an operators' authority. Only a ledger that is broken is given up for it, or one whose new
+//! entries do not lead on from what was verified (the restored ledger has outgrown what was known): what was known of it is set
+//! aside as evidence, and all is fetched anew; the entries must pass through the head in the statement.
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use fleetmark_domain::{Fingerprint, Identity, Kind, LedgerName, Serial, Standing, Timestamp};
@@ -105,13 +107,14 @@ impl Statement {
     }
 }
 
-/// Looks for a word about a broken ledger, and follows it.
+/// Looks for a word about a ledger that cannot be followed any more, and follows it.
 pub(super) async fn look(shared: &Shared, worker: &Worker) {
     let path = shared.dir.join("accept-restore").join(format!("{}.json", worker.name));
     let Ok(Some(octets)) = disk::read(&path, MAX_FILE) else {
         return;
     };
-    if !worker.ledger.read(|table| table.broken) {
+    let waits = worker.ledger.read(|table| table.broken) || worker.leads_elsewhere.load(Ordering::Relaxed);
+    if !waits || system_is_fetched(shared, worker) {
         return;
     }
     match judge(shared, worker, &octets) {
@@ -122,6 +125,13 @@ pub(super) async fn look(shared: &Shared, worker: &Worker) {
     }
     // Followed or refused, it has been dealt with.
     let _ = std::fs::remove_file(&path);
+}
+
+/// Who signed is looked up in `system`: while that is fetched anew itself, words about other ledgers wait.
+fn system_is_fetched(shared: &Shared, worker: &Worker) -> bool {
+    let workers = shared.workers();
+    let system = workers.iter().find(|other| other.name == LedgerName::System);
+    worker.name != LedgerName::System && system.is_some_and(|system| system.heads().verified().is_none())
 }
 
 fn judge(shared: &Shared, worker: &Worker, octets: &[u8]) -> Result<Statement, Refused> {
@@ -178,6 +188,7 @@ fn check_operator(knowledge: &Knowledge, signer: &CertificateDer<'_>, others: &[
 impl Worker {
     /// What was known is set aside; all is fetched anew, through the head that the operator named.
     async fn begin_anew(&self, shared: &Shared, statement: &Statement, word: &[u8]) {
+        let _turn = self.turn.lock().await;
         tracing::warn!(ledger = self.name.as_str(), size = statement.head.size, "an operator accepted a restored server");
         shared.evidence.keep(shared.clock.wall(), "restore_accepted", &[("word", word)]);
         let mut disk = self.disk.lock().await;
@@ -191,6 +202,7 @@ impl Worker {
         let mut heads = Heads::default();
         heads.must_cross(Signed { head: statement.head, at: statement.at, note });
         *self.heads() = heads;
+        self.leads_elsewhere.store(false, Ordering::Relaxed);
         self.ledger.write(|table| *table = Table::new(State::new(self.key.clone()), table.max_age));
         shared.knowledge.inner.combine_policies();
         shared.knowledge.inner.tell(Change::Everything);

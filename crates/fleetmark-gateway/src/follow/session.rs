@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fleetmark_device::backoff;
+use fleetmark_domain::LedgerName;
 use tokio::task::JoinSet;
 
 use super::Shared;
@@ -123,7 +124,10 @@ async fn reports(shared: &Arc<Shared>) {
 async fn restores(shared: &Arc<Shared>) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        for worker in shared.workers() {
+        let mut workers = shared.workers();
+        // Who signed is looked up in `system`: words about it come last, since it is fetched anew after them.
+        workers.sort_by_key(|worker| worker.name == LedgerName::System);
+        for worker in workers {
             restore::look(shared, &worker).await;
         }
     }

@@ -1,6 +1,7 @@
 //! One ledger: its checkpoints judged, its news taken, its entries fetched.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +40,10 @@ pub(crate) struct Worker {
     pub(super) disk: Arc<tokio::sync::Mutex<LedgerDisk>>,
     /// Registrations and changes whose details are not here yet.
     pub(super) details: Mutex<Vec<super::beside::Wanted>>,
+    /// The newest head could not be reached, because the entries do not lead to it from what was verified.
+    pub(super) leads_elsewhere: AtomicBool,
+    /// Held while entries are fetched and applied, and while an operator's word makes all of it begin anew.
+    pub(super) turn: tokio::sync::Mutex<()>,
     waiting: Mutex<Vec<oneshot::Sender<()>>>,
     notify: Notify,
     task: Mutex<Option<AbortHandle>>,
@@ -71,6 +76,8 @@ impl Worker {
             heads: Mutex::new(heads),
             disk: Arc::new(tokio::sync::Mutex::new(disk)),
             details: Mutex::default(),
+            leads_elsewhere: AtomicBool::new(false),
+            turn: tokio::sync::Mutex::default(),
             waiting: Mutex::default(),
             notify: Notify::new(),
             task: Mutex::default(),
@@ -213,6 +220,7 @@ impl Worker {
     }
 
     async fn round(&self, shared: &Shared, asked: bool) -> Result<(), Trouble> {
+        let _turn = self.turn.lock().await;
         if self.ledger.read(|table| table.broken) {
             return Ok(());
         }
@@ -223,6 +231,7 @@ impl Worker {
         let target = self.heads().target();
         if let Some(target) = target {
             self.reach(shared, &target).await?;
+            self.leads_elsewhere.store(false, Ordering::Relaxed);
         }
         self.get_beside(shared).await;
         self.save(shared).await;
