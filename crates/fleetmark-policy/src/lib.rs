@@ -8,7 +8,7 @@
 //! - [`limits`]: what a text may not exceed before a recursive parser sees it.
 //! - [`set`]: a text that was parsed and checked. The only way to one is [`Set::compile`].
 //! - [`needs`]: which parts of a question a policy reads.
-//! - [`slice`]: the policies of a set by what they can apply to.
+//! - [`mod@slice`]: the policies of a set by what they can apply to.
 //! - [`question`]: a request as Cedar's request and entities. Never decides.
 //! - [`decide`]: asks Cedar about the slices and combines its answers.
 //! - [`lockout`]: whether a set leaves the owners a way back.
