@@ -282,6 +282,8 @@ async fn a_time_in_the_future_and_a_replayed_checkpoint_make_nothing_fresh() {
     until("it is refused", || evidence(dir.path(), "far_future")).await;
     // The signed time in force is still the old one: a younger checkpoint counts, the same one again does not.
     let age = |knowledge: &Knowledge| knowledge.freshness(&fleet(), std::time::Instant::now()).unwrap().age;
+    // What is applied is there a moment before its checkpoint counts.
+    until("a checkpoint counts", || age(&running.knowledge) < Duration::MAX).await;
     let before = age(&running.knowledge);
     fake.tell_note("default", &old);
     fake.add("system", Event::FleetChanged { version: 9 }, None);
