@@ -27,7 +27,7 @@ fn a_revoked_device_is_cut_and_refused_and_the_others_are_not_touched() {
         assert_eq!((&verdict["decision"], &verdict["reason"]), (&json!("allow"), &json!("allowed")), "{verdict}");
         assert_eq!(verdict["identity"], format!("spiffe://fleet.test/device/{fleet}/b"));
         assert_eq!(verdict["ledger"], fleet.as_str());
-        assert!(gateway.metric("fleetmark_gateway_cut_total", &[("reason", "revoked")]).await >= 1.0, "the cut is not counted");
+        assert!(gateway.metric("fleetmark_proxy_cut_total", &[("reason", "revoked")]).await >= 1.0, "the cut is not counted");
     });
 }
 
@@ -221,11 +221,12 @@ fn a_server_restored_from_a_backup_is_noticed_and_nothing_is_let_in_by_it() {
     run(async {
         let fleet = server.fleet(json!({})).await;
         let device = Device::good(&server, &fleet, "a").await;
+        let gateway = Gateway::start(&server, "gw-restored", &[&fleet]).await;
+        gateway.says("allowed", &device.identity, 10).await;
         let copy = server.scratch("copy");
         server.stop();
         copy_all(&server.data(), &copy);
         server.start_again();
-        let gateway = Gateway::start(&server, "gw-restored", &[&fleet]).await;
         let late = Device::good(&server, &fleet, "late").await;
         device.act(&server, "revoke", json!({})).await;
         gateway.says("revoked", &device.identity, 10).await;
@@ -253,6 +254,39 @@ fn a_revoked_gateway_hears_nothing_more() {
         gateway.says("allowed", &device.identity, 10).await;
         server.owner().post("/v1/gateways/gw-out/revoke", &json!({})).await.is(200);
         gateway.says("ledger_stale", &device.identity, 25).await;
+    });
+}
+
+#[test]
+fn its_own_certificate_is_renewed_while_connections_live_and_the_feed_goes_on_by_the_new_one() {
+    let server = shared();
+    run(async {
+        let fleet = server.fleet(json!({})).await;
+        let (a, b) = (Device::good(&server, &fleet, "a").await, Device::good(&server, &fleet, "b").await);
+        let mut gateway = Gateway::start(&server, "gw-renewed", &[&fleet]).await;
+        gateway.stop();
+        gateway.renews_in(4);
+        gateway.begin().await;
+        let (mut stays, gone) = (gateway.dial(&a.identity).await.unwrap(), gateway.dial(&b.identity).await.unwrap());
+        let (old, before) = (stays.certificate(), gateway.status().await["identity"]["renew_after"].clone());
+        let new = until("the new certificate", 30, || async {
+            let shown = gateway.dial(&a.identity).await.unwrap().certificate();
+            (shown != old).then_some(shown)
+        })
+        .await;
+        stays.echo().await.unwrap();
+        until("the renewal's confirmation", 10, || async {
+            (gateway.verdict(&new).await["standing"] == "good" && gateway.verdict(&old).await["standing"] == "superseded")
+                .then_some(())
+        })
+        .await;
+        assert_ne!(gateway.status().await["identity"]["renew_after"], before);
+        // The server answers the old certificate no more: what comes now comes by the new one.
+        b.act(&server, "revoke", json!({})).await;
+        gone.ends().await;
+        assert_eq!(gateway.verdict(b.identity.leaf()).await["reason"], "revoked");
+        stays.echo().await.unwrap();
+        assert!(evidence(&gateway).is_empty());
     });
 }
 

@@ -21,6 +21,8 @@ use crate::proxy::{self, WallClock};
 const GRACE: Duration = Duration::from_secs(4);
 /// The whole stop takes no longer.
 const STOP_TIME: Duration = Duration::from_secs(9);
+/// Proxies wait so long for the first verified knowledge.
+const WARM_UP: Duration = Duration::from_secs(10);
 /// How often histograms are put in order.
 const UPKEEP: Duration = Duration::from_secs(5);
 /// Bounds of the histograms in seconds: a tenth of a millisecond to ten seconds.
@@ -77,6 +79,8 @@ pub async fn run(config: &Config, stop: impl Future<Output = ()>) -> Result<(), 
     let knowledge = follower.knowledge();
     let judge = Judge::new(knowledge.clone());
     let clock: WallClock = Arc::new(|| SystemClock.wall());
+    let following = Tasks(vec![tokio::spawn(async move { follower.run().await })]);
+    wait_for_knowledge(&knowledge).await;
     let proxies = Arc::new(start_proxies(config, &own, &judge, &knowledge, &clock).await?);
     let state = State {
         judge,
@@ -89,11 +93,7 @@ pub async fn run(config: &Config, stop: impl Future<Output = ()>) -> Result<(), 
     let identity = own.status().identity;
     let mut running = endpoint::start(listener, metrics_listener, state).map_err(DaemonError::Ended)?;
     tracing::info!(identity, verdicts = %config.verdicts.listen, "running");
-    let tasks = Tasks(vec![
-        tokio::spawn(async move { follower.run().await }),
-        tokio::spawn(Keeper::run(keeper)),
-        tokio::spawn(upkeep(metrics)),
-    ]);
+    let tasks = Tasks(vec![tokio::spawn(Keeper::run(keeper)), tokio::spawn(upkeep(metrics))]);
     let outcome = tokio::select! {
         () = stop => Ok(()),
         error = running.ended() => Err(DaemonError::Ended(error)),
@@ -106,8 +106,21 @@ pub async fn run(config: &Config, stop: impl Future<Output = ()>) -> Result<(), 
     if tokio::time::timeout(STOP_TIME, stopped).await.is_err() {
         tracing::warn!("not everything ended in time");
     }
-    drop(tasks);
+    drop((following, tasks));
     outcome
+}
+
+/// Waits until devices can be told apart, so that the first one is not refused for coming early; for at most [`WARM_UP`], since
+/// a gateway that knows nothing has to say so.
+async fn wait_for_knowledge(knowledge: &Knowledge) {
+    let warm = async {
+        while !knowledge.is_ready() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    if tokio::time::timeout(WARM_UP, warm).await.is_err() {
+        tracing::warn!("the ledgers are not verified yet: devices are refused until they are");
+    }
 }
 
 /// Parts that run until they are dropped.

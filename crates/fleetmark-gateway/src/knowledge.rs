@@ -6,7 +6,7 @@ pub(crate) mod sightings;
 pub(crate) mod table;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -112,6 +112,8 @@ pub(crate) struct Inner {
     policies: RwLock<HashMap<LedgerName, Arc<Policies>>>,
     /// Authorities' certificates by their SHA-256.
     certificates: RwLock<HashMap<Fingerprint, CertificateDer<'static>>>,
+    /// Every authority's certificate is here that can be had, or was when this gateway ran before.
+    has_authorities: AtomicBool,
     generation: AtomicU64,
     changes: broadcast::Sender<Change>,
     pub(crate) sightings: Mutex<Sightings>,
@@ -133,6 +135,7 @@ impl Knowledge {
             ledgers: RwLock::new(Arc::from([])),
             policies: RwLock::default(),
             certificates: RwLock::default(),
+            has_authorities: AtomicBool::new(false),
             generation: AtomicU64::new(0),
             changes: broadcast::Sender::new(CHANGES),
             sightings: Mutex::default(),
@@ -163,6 +166,20 @@ impl Knowledge {
     /// one fetch at a time, and at most a few a second; who comes beyond that gets no wait.
     pub async fn refresh(&self, patience: Duration) {
         self.inner.fetching.ask(self.inner.clock.now(), patience).await;
+    }
+
+    /// Whether devices can be told apart: every ledger is fresh and has its policies, and the authorities' certificates are here.
+    pub fn is_ready(&self) -> bool {
+        let (now, ledgers) = (self.inner.clock.now(), self.inner.ledgers());
+        let is_fresh = |ledger: &Arc<Ledger>| {
+            let freshness = ledger.read(|table| table.freshness(now, self.inner.clock.as_ref()));
+            let fleet = match &ledger.name {
+                LedgerName::System => None,
+                LedgerName::Fleet(fleet) => Some(fleet),
+            };
+            !freshness.broken && !freshness.is_stale() && self.policies(fleet).is_some()
+        };
+        !ledgers.is_empty() && ledgers.iter().all(is_fresh) && self.inner.has_authorities.load(Ordering::Relaxed)
     }
 
     /// How far and how old; None for a ledger that is not followed.
@@ -246,6 +263,11 @@ impl Inner {
     /// Keeps an authority's certificate; the caller has compared its SHA-256.
     pub(crate) fn keep_certificate(&self, fingerprint: Fingerprint, certificate: CertificateDer<'static>) {
         self.certificates.write().unwrap_or_else(PoisonError::into_inner).insert(fingerprint, certificate);
+    }
+
+    /// All authorities' certificates are here that can be had.
+    pub(crate) fn has_authorities(&self) {
+        self.has_authorities.store(true, Ordering::Relaxed);
     }
 
     /// Whether an authority's certificate is here.

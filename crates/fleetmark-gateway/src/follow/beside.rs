@@ -143,12 +143,19 @@ impl Worker {
         if self.name != LedgerName::System {
             return Ok(());
         }
+        let withheld = || shared.withheld.lock().unwrap_or_else(PoisonError::into_inner);
         for (_, authority) in self.ledger.read(|table| table.state.authorities()) {
-            if shared.knowledge.inner.has_certificate(&authority.fingerprint) {
+            if shared.knowledge.inner.has_certificate(&authority.fingerprint) || withheld().contains(&authority.fingerprint) {
                 continue;
             }
             let path = format!("/v1/authorities/{}", authority.fingerprint);
-            let der = shared.client.get(&path, &[], MAX_CERTIFICATE).await?;
+            let der = match shared.client.get(&path, &[], MAX_CERTIFICATE).await {
+                Err(trouble) if trouble.is_absent() => {
+                    withheld().insert(authority.fingerprint);
+                    continue;
+                }
+                other => other?,
+            };
             if sha256(&der) != authority.fingerprint {
                 let what = "an authority's certificate is not the one in the ledger";
                 return Err(self.alarm(shared, Alarm::AuthorityDiffers, what, &[("certificate", &der)]));
@@ -159,6 +166,7 @@ impl Worker {
             shared.knowledge.inner.keep_certificate(authority.fingerprint, der.into());
             shared.knowledge.inner.tell(Change::Everything);
         }
+        shared.knowledge.inner.has_authorities();
         Ok(())
     }
 
@@ -172,6 +180,7 @@ impl Worker {
             let kept = disk::read(&path, u64::try_from(MAX_CERTIFICATE).unwrap_or(u64::MAX)).ok().flatten();
             if let Some(der) = kept.filter(|der| sha256(der) == authority.fingerprint) {
                 shared.knowledge.inner.keep_certificate(authority.fingerprint, der.into());
+                shared.knowledge.inner.has_authorities();
             }
         }
     }

@@ -21,12 +21,13 @@ pub mod sse;
 mod wire;
 mod worker;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fleetmark_device::door::ServerUrl;
 use fleetmark_device::{DeviceTime, Roots};
-use fleetmark_domain::FleetName;
+use fleetmark_domain::{Fingerprint, FleetName};
 use rustls::client::ResolvesClientCert;
 use tokio::sync::{Notify, watch};
 
@@ -81,6 +82,9 @@ pub(crate) struct Shared {
     workers: Mutex<Vec<Arc<Worker>>>,
     /// What may be followed, or for how long it counts, may have changed.
     ask_soon: Notify,
+    /// Authorities of fleets that were not granted: the server does not give their certificates. Asked for again in the next
+    /// session.
+    withheld: Mutex<HashSet<Fingerprint>>,
 }
 
 /// Asks the server for its ledgers and pins their keys in `DIR/pins.json`: once, after enrollment. Keys that are pinned stay.
@@ -119,6 +123,7 @@ impl Follower {
             server_time: Mutex::default(),
             workers: Mutex::default(),
             ask_soon: Notify::new(),
+            withheld: Mutex::default(),
         };
         let follower = Self { shared: Arc::new(shared) };
         follower.shared.follow_pinned();

@@ -177,6 +177,7 @@ impl Shared {
     }
 
     fn admit(&self, list: &Ledgers) -> Vec<Followed> {
+        self.withheld.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let mut pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
         let before = pins.clone();
         let followed = pins.admit(list, &self.fleets);
