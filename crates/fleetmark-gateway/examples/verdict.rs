@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fleetmark_domain::{Epoch, Index, Kind, Serial, Standing, Timestamp};
-use fleetmark_gateway::judge::{Judge, Presented, Wanted};
+use fleetmark_gateway::judge::{Judge, Presented, Reason, Wanted};
 use fleetmark_gateway::testing::Double;
 use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
 use fleetmark_policy::{Act, DEFAULT_FLEET, DEFAULT_INSTALLATION, Set};
@@ -20,7 +20,7 @@ type Failure = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Failure> {
     let (judge, der) = world()?;
-    let presented = Presented::parse(&der).map_err(|reason| reason.as_str())?;
+    let presented = Presented::parse(&der).map_err(Reason::as_str)?;
     // Between rcgen's usual dates.
     let now = Timestamp(1_800_000_000);
     let wanted = |topic| Wanted { act: Act::Publish, topic: Some(topic), source: None, protocol: Some("mqtt"), firmware: None };
@@ -84,5 +84,7 @@ fn verification() -> Result<Duration, Failure> {
     let message = [7; 512];
     let signature = pair.sign(&random, &message).map_err(|_| "no signature")?;
     let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, pair.public_key().as_ref());
-    Ok(measure(2_000, |_| drop(black_box(public.verify(&message, signature.as_ref())))))
+    Ok(measure(2_000, |_| {
+        let _ = black_box(public.verify(&message, signature.as_ref()));
+    }))
 }

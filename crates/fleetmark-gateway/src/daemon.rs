@@ -58,7 +58,7 @@ pub fn follow_setup(dir: &std::path::Path, config: Option<&Config>, own: &Own, o
         dir: dir.to_owned(),
         servers: servers.unwrap_or_else(|| vec![origin.settings.server.clone()]),
         fleets: config.and_then(|config| config.fleets.clone()).unwrap_or_default(),
-        roots: origin.roots.clone(),
+        roots: own.roots(),
         time: origin.time.clone(),
         identity: own.client(),
         clock: Arc::new(SystemClock),

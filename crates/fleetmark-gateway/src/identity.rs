@@ -15,9 +15,11 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use tokio::sync::watch;
+
 use crate::endpoint::IdentityStatus;
 
-/// How often it is asked whether renewal is due. Nothing is sent before it is.
+/// It is asked so often at least whether renewal is due: clocks may be set. Nothing is sent before it is.
 const PACE: Duration = Duration::from_secs(30);
 /// Beyond this many failures in a row the wait does not grow: a bound of 64 s.
 const MOST_FAILURES: u32 = 7;
@@ -27,6 +29,7 @@ const MOST_FAILURES: u32 = 7;
 pub struct Own {
     certified: Arc<ArcSwap<CertifiedKey>>,
     status: Arc<ArcSwap<IdentityStatus>>,
+    roots: watch::Sender<Roots>,
 }
 
 /// What the identity's directory says about the server.
@@ -34,8 +37,6 @@ pub struct Own {
 pub struct Origin {
     /// Where the gateway was enrolled.
     pub settings: Settings,
-    /// The roots that the server is verified against.
-    pub roots: Roots,
     /// The time at which its certificate is judged.
     pub time: DeviceTime,
 }
@@ -56,9 +57,16 @@ impl Own {
         Arc::new(ClientIdentity(self.certified()))
     }
 
-    fn load(view: &View, generation: &Generation) -> Result<Self, Error> {
+    /// The roots that the server is verified against; sent anew with every new certificate, since an answer to a renewal may bring
+    /// roots too.
+    pub fn roots(&self) -> watch::Receiver<Roots> {
+        self.roots.subscribe()
+    }
+
+    fn load(view: &View, generation: &Generation, roots: Roots) -> Result<Self, Error> {
         let (certified, status) = read(view, generation)?;
-        Ok(Self { certified: Arc::new(ArcSwap::from_pointee(certified)), status: Arc::new(ArcSwap::from_pointee(status)) })
+        let (certified, status) = (ArcSwap::from_pointee(certified), ArcSwap::from_pointee(status));
+        Ok(Self { certified: Arc::new(certified), status: Arc::new(status), roots: watch::Sender::new(roots) })
     }
 
     fn swap(&self, view: &View, generation: &Generation) -> Result<(), Error> {
@@ -66,6 +74,9 @@ impl Own {
         tracing::info!(identity = status.identity, not_after = %status.not_after, "certificate in use");
         self.certified.store(Arc::new(certified));
         self.status.store(Arc::new(status));
+        let roots = view.roots()?;
+        // Also where they are the same ones: connections that show the old certificate end.
+        self.roots.send_modify(|current| *current = roots.unwrap_or_else(|| current.clone()));
         Ok(())
     }
 }
@@ -122,11 +133,11 @@ pub fn open(dir: &Path, servers: &[ServerUrl]) -> Result<(Own, Origin, Keeper), 
     let agent = Agent::open(dir, Arc::new(SystemClock::default()))?;
     let missing = || Error::Usage(format!("{} holds no identity: run fleetmark-gateway enroll first", dir.display()));
     let generation = agent.current()?.ok_or_else(missing)?;
-    let own = Own::load(agent.store(), &generation)?;
-    let settings = agent.store().settings()?.ok_or_else(missing)?;
     let roots = agent.store().roots()?.ok_or_else(missing)?;
+    let own = Own::load(agent.store(), &generation, roots)?;
+    let settings = agent.store().settings()?.ok_or_else(missing)?;
     let servers = if servers.is_empty() { vec![settings.server.clone()] } else { servers.to_vec() };
-    let origin = Origin { settings: settings.clone(), roots, time: agent.time().clone() };
+    let origin = Origin { settings: settings.clone(), time: agent.time().clone() };
     let keeper =
         Keeper { agent: Some(agent), dir: dir.to_owned(), settings, servers, own: own.clone(), number: generation.number };
     Ok((own, origin, keeper))
@@ -141,7 +152,7 @@ impl Keeper {
             match self.step().await {
                 Ok(()) => {
                     (failures, logged) = (0, String::new());
-                    tokio::time::sleep(PACE).await;
+                    tokio::time::sleep(self.due().min(PACE)).await;
                 }
                 Err(error) => {
                     failures = failures.saturating_add(1).min(MOST_FAILURES);
@@ -157,6 +168,13 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// How long until renewal is due; never less than a second, since a clock may be wrong.
+    fn due(&self) -> Duration {
+        let now = self.agent.as_ref().map(|agent| agent.time().now());
+        let left = now.map_or(PACE, |now| self.own.status().renew_after.since(now));
+        left.max(Duration::from_secs(1))
     }
 
     /// The next server is asked from now on.

@@ -8,6 +8,7 @@
 //! - [`endpoint`]: verdicts over HTTP, for other gateways on this machine; health and metrics.
 //! - [`proxy`]: mTLS in front of a TCP service.
 //! - [`identity`]: the gateway's own certificate, and its renewal.
+//! - `quiet`: log lines that whoever is outside can cause, at most some a second.
 //! - [`config`]: `gateway.toml`, read and checked.
 //! - [`daemon`]: puts all of it together.
 //! - [`cli`]: the program `fleetmark-gateway`.
@@ -23,5 +24,6 @@ pub mod identity;
 pub mod judge;
 pub mod knowledge;
 pub mod proxy;
+mod quiet;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

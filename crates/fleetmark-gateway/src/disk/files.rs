@@ -62,6 +62,8 @@ pub(super) fn step() -> io::Result<()> {
 /// A new, empty file that only this user reads.
 pub(super) fn create(path: &Path) -> io::Result<File> {
     step()?;
+    #[cfg(test)]
+    super::faults::create(path)?;
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 

@@ -6,7 +6,7 @@
 
 mod evidence;
 #[cfg(test)]
-mod faults;
+pub(crate) mod faults;
 mod files;
 mod ledger;
 mod log;

@@ -26,6 +26,8 @@ const MAX_CERTIFICATE: usize = 16 * 1024;
 const MAX_BUNDLE: usize = 256 * (16 * 1024 + 2);
 /// A policy that is activated is waited for so long while the old one still counts; then none does.
 const POLICY_PATIENCE: Duration = Duration::from_secs(5);
+/// Before the second try within that; twice as long before each further one.
+const POLICY_PAUSE: Duration = Duration::from_millis(200);
 /// The clocks' mark is saved this often while nothing else is.
 const SAVE_EVERY: Duration = Duration::from_secs(30);
 /// Devices of one page of attributes.
@@ -57,14 +59,11 @@ impl Worker {
         let Some(active) = active.filter(|active| compiled != Some(*active)) else {
             return;
         };
-        let fetched = tokio::time::timeout(POLICY_PATIENCE, self.policy(shared, active)).await;
-        let text = match fetched {
-            Ok(Ok(text)) => Some(text),
-            Ok(Err(trouble)) => {
-                tracing::warn!(ledger = self.name.as_str(), version = active.version, %trouble, "no policy counts here until its text comes");
-                None
-            }
-            Err(_) => None,
+        let here = self.ahead().take(active);
+        let text = match here {
+            Some(text) => Some(text),
+            // None is waited for where no other set counts meanwhile.
+            None => self.policy_in_time(shared, active, compiled.is_some()).await,
         };
         if let Some(text) = &text
             && let Err(error) = keep(&self.dir, "policy", text.as_bytes())
@@ -86,9 +85,34 @@ impl Worker {
         }
     }
 
+    /// The text, within [`POLICY_PATIENCE`]; with `again`, asked for again where the server could not be reached.
+    async fn policy_in_time(&self, shared: &Shared, active: ActivePolicy, again: bool) -> Option<String> {
+        let tries = async {
+            let mut pause = POLICY_PAUSE;
+            loop {
+                match self.policy(shared, active).await {
+                    Err(trouble @ (Trouble::Unreachable(_) | Trouble::Refused { .. })) if again => {
+                        tracing::debug!(ledger = self.name.as_str(), version = active.version, %trouble, "asked for again");
+                    }
+                    outcome => return outcome,
+                }
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+        };
+        let fetched = tokio::time::timeout(POLICY_PATIENCE, tries).await;
+        let late = || Trouble::Unreachable("the text did not come in time".to_owned());
+        fetched.map_err(|_| late()).flatten().inspect_err(|trouble| {
+            tracing::warn!(ledger = self.name.as_str(), version = active.version, %trouble, "no policy counts here until its text comes");
+        }).ok()
+    }
+
+    pub(super) fn policy_path(&self, active: ActivePolicy) -> String {
+        format!("/v1/ledgers/{}/policies/{}", self.name, active.version)
+    }
+
     async fn policy(&self, shared: &Shared, active: ActivePolicy) -> Result<String, Trouble> {
-        let path = format!("/v1/ledgers/{}/policies/{}", self.name, active.version);
-        let octets = shared.client.get(&path, &[], MAX_TEXT).await?;
+        let octets = shared.client.get(&self.policy_path(active), &[], MAX_TEXT).await?;
         if sha256(&octets).0 != active.hash {
             let what = "the policy set's text is not the one that was activated";
             return Err(self.alarm(shared, Alarm::PolicyDiffers, what, &[("text", &octets)]));

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use fleetmark_domain::Standing;
+use fleetmark_domain::{LedgerName, Standing};
 use fleetmark_ledger::entry::{Entry, Event};
 use fleetmark_ledger::merkle::leaf_hash;
 use fleetmark_ledger::snapshot;
@@ -92,6 +92,9 @@ impl Worker {
                 Trouble::NotSigned
             })?;
             for (entry, octets) in applied.iter().zip(some) {
+                if self.changes_grants(&entry.event) {
+                    shared.ask_soon.notify_one();
+                }
                 let known = self.ledger.read(|table| table.pushed.has(position, octets));
                 changes.extend(self.change(entry, position).filter(|_| !known));
                 position += 1;
@@ -115,9 +118,15 @@ impl Worker {
         }
     }
 
+    /// A fleet's rules, such as its `max_age`, or what somebody in `system` may see, the gateway itself perhaps.
+    fn changes_grants(&self, event: &Event) -> bool {
+        matches!(event, Event::FleetChanged { .. })
+            || (self.name == LedgerName::System && matches!(event, Event::Changed { .. }))
+    }
+
     fn want_details(&self, wanted: Wanted) {
         // `system`'s details are withheld from gateways.
-        if matches!(self.name, fleetmark_domain::LedgerName::Fleet(_)) {
+        if matches!(self.name, LedgerName::Fleet(_)) {
             self.details.lock().unwrap_or_else(PoisonError::into_inner).push(wanted);
         }
     }
@@ -194,6 +203,7 @@ impl Worker {
                 table.attributes = attributes;
             }
         });
+        shared.ask_soon.notify_one();
         self.prepare_policy(shared).await;
         self.publish(shared, target, &[], 0, vec![Change::Everything]);
         self.disk.lock().await.forget_log();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use fleetmark_device::door::ServerUrl;
 use fleetmark_device::{DeviceTime, Roots, tls_config};
 use reqwest::{Response, StatusCode, Url};
@@ -54,30 +55,26 @@ impl Trouble {
 pub(crate) struct Client {
     servers: Vec<ServerUrl>,
     current: AtomicUsize,
-    http: reqwest::Client,
+    time: DeviceTime,
+    identity: Arc<dyn ResolvesClientCert>,
+    http: ArcSwap<reqwest::Client>,
 }
 
 impl Client {
     pub(crate) fn new(
         servers: Vec<ServerUrl>,
         roots: &Roots,
-        time: &DeviceTime,
+        time: DeviceTime,
         identity: Arc<dyn ResolvesClientCert>,
     ) -> Result<Self, Trouble> {
-        let tls = tls_config(roots, time, identity)?;
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .https_only(true)
-            .http1_only()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(SILENCE)
-            .user_agent(concat!("fleetmark-gateway/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| Trouble::Answer(error.to_string()))?;
-        Ok(Self { servers, current: AtomicUsize::new(0), http })
+        let http = ArcSwap::from_pointee(http(roots, &time, identity.clone())?);
+        Ok(Self { servers, current: AtomicUsize::new(0), time, identity, http })
+    }
+
+    /// Makes connections anew from now on: those that are open were made with the identity and the roots of before.
+    pub(crate) fn renew(&self, roots: &Roots) -> Result<(), Trouble> {
+        self.http.store(Arc::new(http(roots, &self.time, self.identity.clone())?));
+        Ok(())
     }
 
     /// The next server is asked from now on.
@@ -115,7 +112,7 @@ impl Client {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query.iter().map(|(name, value)| (*name, value.as_str())));
         }
-        let mut request = self.http.get(url);
+        let mut request = self.http.load().get(url);
         if let Some(id) = last_id.filter(|id| !id.is_empty()) {
             request = request.header("Last-Event-ID", id);
         }
@@ -124,10 +121,26 @@ impl Client {
     }
 
     pub(crate) async fn post<T: Serialize>(&self, path: &str, body: &T) -> Result<(), Trouble> {
-        let request = self.http.post(self.url(path)?).json(body);
+        let request = self.http.load().post(self.url(path)?).json(body);
         let response = request.send().await.map_err(|error| unreachable(&error))?;
         accepted(path, response).map(|_| ())
     }
+}
+
+/// A pool of connections with this identity, to servers that these roots vouch for.
+fn http(roots: &Roots, time: &DeviceTime, identity: Arc<dyn ResolvesClientCert>) -> Result<reqwest::Client, Trouble> {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls_config(roots, time, identity)?)
+        .https_only(true)
+        .http1_only()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(SILENCE)
+        .user_agent(concat!("fleetmark-gateway/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| Trouble::Answer(error.to_string()))
 }
 
 /// The next octets of an answer.

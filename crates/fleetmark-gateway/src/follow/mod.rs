@@ -3,9 +3,11 @@
 //! - [`sse`], [`bundle`]: what comes over the wire, taken apart. [`alarm`]: what an operator is called for.
 //! - `client`: one of several servers over mTLS. `wire`: its JSON. [`pins`]: the ledgers' keys.
 //! - `session`: asks what may be followed and reads the feed. `heads`: which signed head to reach, and what contradicts it.
-//! - `worker`: one a ledger; fetches, verifies and applies (`catchup`), and gets what belongs to it (`beside`).
+//! - `worker`: one a ledger; fetches, verifies and applies (`catchup`), and gets what belongs to it (`beside`); a policy's text
+//!   before its proof (`ahead`).
 //! - [`restore`]: an operator's word that a server was restored from a backup.
 
+mod ahead;
 pub mod alarm;
 mod beside;
 pub mod bundle;
@@ -27,6 +29,7 @@ use fleetmark_device::door::ServerUrl;
 use fleetmark_device::{DeviceTime, Roots};
 use fleetmark_domain::{Fingerprint, FleetName};
 use rustls::client::ResolvesClientCert;
+use tokio::sync::{Notify, watch};
 
 pub use client::Trouble;
 
@@ -47,8 +50,9 @@ pub struct Setup {
     pub servers: Vec<ServerUrl>,
     /// The fleets to follow; none: all that were granted.
     pub fleets: Vec<FleetName>,
-    /// Who may have signed the server's certificate.
-    pub roots: Roots,
+    /// Who may have signed the server's certificate. Sent anew whenever the gateway's identity was renewed: connections are then made
+    /// anew, with the certificate and the roots that count from now on.
+    pub roots: watch::Receiver<Roots>,
     /// The time at which the server's certificate is judged.
     pub time: DeviceTime,
     /// This gateway's certificate; asked anew for every connection.
@@ -68,7 +72,7 @@ pub struct Follower {
 pub(crate) struct Shared {
     dir: PathBuf,
     fleets: Vec<FleetName>,
-    roots: Roots,
+    roots: watch::Receiver<Roots>,
     client: Client,
     clock: Arc<dyn Clock>,
     knowledge: Knowledge,
@@ -76,6 +80,8 @@ pub(crate) struct Shared {
     pins: Mutex<Pins>,
     server_time: Mutex<Option<ServerTime>>,
     workers: Mutex<Vec<Arc<Worker>>>,
+    /// What may be followed, or for how long it counts, may have changed.
+    ask_soon: Notify,
     /// Authorities of fleets that were not granted: the server does not give their certificates. Asked for again in the next
     /// session.
     withheld: Mutex<HashSet<Fingerprint>>,
@@ -86,7 +92,8 @@ pub(crate) struct Shared {
 /// # Errors
 /// [`Trouble`].
 pub async fn pin(setup: &Setup) -> Result<Pins, Trouble> {
-    let client = Client::new(setup.servers.clone(), &setup.roots, &setup.time, setup.identity.clone())?;
+    let roots = setup.roots.borrow().clone();
+    let client = Client::new(setup.servers.clone(), &roots, setup.time.clone(), setup.identity.clone())?;
     let list: Ledgers = client.json("/v1/ledgers", &[]).await?;
     let disk = |error: DiskError| Trouble::Answer(error.to_string());
     let mut pins = Pins::load(&setup.dir).map_err(disk)?;
@@ -102,7 +109,8 @@ impl Follower {
     /// Where `pins.json` cannot be read, or TLS cannot be set up.
     pub fn open(setup: Setup) -> Result<Self, Trouble> {
         let pins = Pins::load(&setup.dir).map_err(|error| Trouble::Answer(error.to_string()))?;
-        let client = Client::new(setup.servers, &setup.roots, &setup.time, setup.identity)?;
+        let roots = setup.roots.borrow().clone();
+        let client = Client::new(setup.servers, &roots, setup.time, setup.identity)?;
         let shared = Shared {
             evidence: Evidence::new(&setup.dir),
             dir: setup.dir,
@@ -114,6 +122,7 @@ impl Follower {
             pins: Mutex::new(pins),
             server_time: Mutex::default(),
             workers: Mutex::default(),
+            ask_soon: Notify::new(),
             withheld: Mutex::default(),
         };
         let follower = Self { shared: Arc::new(shared) };

@@ -16,8 +16,6 @@ use crate::disk::{self, DiskError};
 const MAX_PINS: u64 = 1024 * 1024;
 /// Whatever the server says, knowledge older than this counts for nothing.
 const LONGEST_MAX_AGE: u64 = 30 * 24 * 3600;
-/// Where the server has not said.
-const USUAL_MAX_AGE: u64 = 900;
 
 /// What is pinned.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +27,8 @@ pub struct Pins {
     /// Verifier keys (C2SP signed-note) by ledger.
     #[serde(default)]
     pub ledgers: BTreeMap<String, String>,
-    /// Seconds, by ledger: how old knowledge may be, as the server said last.
+    /// Seconds, by ledger that the server offered last: how old knowledge may be. What it offers no more is not followed, and its
+    /// key stays.
     #[serde(default)]
     pub max_age: BTreeMap<String, u64>,
 }
@@ -71,6 +70,7 @@ impl Pins {
     /// The ledgers of the server's list that are to be followed; new keys are pinned, changed ones refused. `fleets` empty: all.
     pub(crate) fn admit(&mut self, list: &Ledgers, fleets: &[FleetName]) -> Vec<Followed> {
         let domain = self.trust_domain.get_or_insert_with(|| list.trust_domain.clone()).clone();
+        self.max_age.retain(|ledger, _| list.offered.iter().any(|offered| offered.ledger == *ledger));
         let mut followed = Vec::new();
         for offered in &list.offered {
             let Ok(ledger) = offered.ledger.parse::<LedgerName>() else {
@@ -103,7 +103,7 @@ impl Pins {
 
     fn followed(&self, ledger: LedgerName) -> Option<Followed> {
         let key = self.key(&ledger)?;
-        let max_age = self.max_age.get(ledger.as_str()).copied().unwrap_or(USUAL_MAX_AGE);
+        let max_age = self.max_age.get(ledger.as_str()).copied()?;
         Some(Followed { ledger, key, max_age: Duration::from_secs(max_age) })
     }
 

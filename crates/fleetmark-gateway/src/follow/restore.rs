@@ -155,8 +155,8 @@ fn judge(shared: &Shared, worker: &Worker, octets: &[u8]) -> Result<Statement, R
 
 /// The chain ends at a root that this gateway trusts, by the clock that judges servers.
 fn check_chain(shared: &Shared, end: &webpki::EndEntityCert<'_>, others: &[CertificateDer<'_>]) -> Option<()> {
-    let anchors: Vec<_> =
-        shared.roots.certificates().iter().filter_map(|root| webpki::anchor_from_trusted_cert(root).ok()).collect();
+    let roots = shared.roots.borrow().clone();
+    let anchors: Vec<_> = roots.certificates().iter().filter_map(|root| webpki::anchor_from_trusted_cert(root).ok()).collect();
     let now = UnixTime::since_unix_epoch(shared.clock.wall().since(Timestamp(0)));
     let usage = webpki::KeyUsage::client_auth();
     end.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &anchors, others, now, usage, None, None).ok().map(|_| ())

@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use fleetmark_device::backoff;
+use fleetmark_device::{Roots, backoff};
 use fleetmark_domain::LedgerName;
+use reqwest::Response;
 use tokio::task::JoinSet;
 
 use super::Shared;
@@ -18,8 +19,9 @@ use super::worker::Worker;
 use crate::clock::ServerTime;
 use crate::knowledge::Change;
 
-/// The server is asked again what may be followed, and for its time.
+/// The server is asked again what may be followed, and for its time; at the latest, and at the earliest.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
+const ASK_SOON: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(1) };
 /// The longest wait between two tries to reach a server: knowledge grows stale meanwhile.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -38,9 +40,14 @@ pub(super) async fn run(shared: &Arc<Shared>) {
 async fn sessions(shared: &Arc<Shared>, tasks: &Mutex<JoinSet<()>>) {
     let mut last_id = String::new();
     let mut failures = 0;
+    let mut renewed = shared.roots.clone();
     loop {
         let mut parser = Parser::default();
-        let outcome = session(shared, tasks, &last_id, &mut parser, &mut failures).await;
+        let outcome = tokio::select! {
+            outcome = session(shared, tasks, &last_id, &mut parser, &mut failures) => outcome,
+            // Where nobody renews any more, this branch is never taken.
+            Ok(()) = renewed.changed() => shared.connect_anew(&renewed.borrow_and_update()),
+        };
         if !parser.last_id().is_empty() {
             parser.last_id().clone_into(&mut last_id);
         }
@@ -54,7 +61,7 @@ async fn sessions(shared: &Arc<Shared>, tasks: &Mutex<JoinSet<()>>) {
     }
 }
 
-/// Ends well when the list of ledgers changed.
+/// Ends well when other ledgers are followed, or connections are to be made anew.
 async fn session(
     shared: &Arc<Shared>,
     tasks: &Mutex<JoinSet<()>>,
@@ -64,22 +71,33 @@ async fn session(
 ) -> Result<(), Trouble> {
     shared.ask_ledgers(tasks).await?;
     let query: Vec<_> = shared.workers().iter().map(|worker| ("ledger", worker.name.to_string())).collect();
-    let mut response = shared.client.open("/v1/feed", &query, Some(last_id)).await?;
-    let mut ask_again = tokio::time::interval_at(tokio::time::Instant::now() + ASK_AGAIN, ASK_AGAIN);
+    let response = shared.client.open("/v1/feed", &query, Some(last_id)).await?;
+    // News is not kept waiting by an answer.
+    tokio::select! {
+        ended = listen(shared, response, parser, failures) => ended,
+        ended = ask_again(shared, tasks) => ended,
+    }
+}
+
+/// Takes the feed's events until it ends.
+async fn listen(shared: &Shared, mut response: Response, parser: &mut Parser, failures: &mut u32) -> Result<(), Trouble> {
     loop {
-        tokio::select! {
-            octets = chunk(&mut response) => {
-                let octets = octets?.ok_or_else(|| Trouble::Unreachable("the feed was closed".to_owned()))?;
-                for event in parser.push(&octets).map_err(|error| Trouble::Answer(error.to_string()))? {
-                    shared.take(&event)?;
-                    *failures = 0;
-                }
-            }
-            _ = ask_again.tick() => {
-                if shared.ask_ledgers(tasks).await? {
-                    return Ok(());
-                }
-            }
+        let octets = chunk(&mut response).await?.ok_or_else(|| Trouble::Unreachable("the feed was closed".to_owned()))?;
+        for event in parser.push(&octets).map_err(|error| Trouble::Answer(error.to_string()))? {
+            shared.take(&event)?;
+            *failures = 0;
+        }
+    }
+}
+
+/// Asks what may be followed each minute, and soon when a ledger says that rules or grants were changed.
+async fn ask_again(shared: &Arc<Shared>, tasks: &Mutex<JoinSet<()>>) -> Result<(), Trouble> {
+    loop {
+        tokio::time::sleep(ASK_SOON).await;
+        // Nothing was changed: it is time all the same.
+        let _ = tokio::time::timeout(ASK_AGAIN, shared.ask_soon.notified()).await;
+        if shared.ask_ledgers(tasks).await? {
+            return Ok(());
         }
     }
 }
@@ -156,6 +174,12 @@ impl Shared {
         Ok(changed)
     }
 
+    /// The identity was renewed: the server judges a connection by the certificate that it was made with.
+    fn connect_anew(&self, roots: &Roots) -> Result<(), Trouble> {
+        tracing::info!(roots = roots.certificates().len(), "connections to the server are made anew");
+        self.client.renew(roots)
+    }
+
     fn admit(&self, list: &Ledgers) -> Vec<Followed> {
         self.withheld.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let mut pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
@@ -222,7 +246,7 @@ impl Shared {
             "resync" => {
                 let news: ResyncEvent = read(event)?;
                 if let Some(worker) = self.worker(&news.ledger) {
-                    worker.poke();
+                    worker.ask_for_newest();
                 }
                 Ok(())
             }

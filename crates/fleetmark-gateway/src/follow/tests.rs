@@ -1,6 +1,8 @@
 //! The follower beside a server that can misbehave.
 
+mod changes;
 mod fake;
+mod faults;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -35,7 +37,7 @@ fn setup(dir: &Path, fake: &Fake) -> Setup {
         dir: dir.to_owned(),
         servers: vec![fake.url()],
         fleets: Vec::new(),
-        roots: Roots::new(vec![fake.root()]).unwrap(),
+        roots: watch::Sender::new(Roots::new(vec![fake.root()]).unwrap()).subscribe(),
         time: DeviceTime::new(Arc::new(fleetmark_device::SystemClock::default()), None),
         identity: Arc::new(fake::NoIdentity),
         clock: Arc::new(SystemClock),
@@ -43,7 +45,11 @@ fn setup(dir: &Path, fake: &Fake) -> Setup {
 }
 
 fn follow(dir: &Path, fake: &Fake) -> Running {
-    let follower = Follower::open(setup(dir, fake)).unwrap();
+    run(setup(dir, fake))
+}
+
+fn run(setup: Setup) -> Running {
+    let follower = Follower::open(setup).unwrap();
     let knowledge = follower.knowledge();
     Running { knowledge, task: tokio::spawn(async move { follower.run().await }) }
 }

@@ -9,10 +9,12 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use fleetmark_domain::{LedgerName, Standing};
 use fleetmark_ledger::entry::{AuthorityState, Entry, Event};
 use fleetmark_ledger::note::VerifierKey;
+use fleetmark_ledger::state::ActivePolicy;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::Shared;
+use super::ahead::Ahead;
 use super::alarm::Alarm;
 use super::client::Trouble;
 use super::heads::{Heads, Judged, Signed, Target};
@@ -44,6 +46,7 @@ pub(crate) struct Worker {
     pub(super) leads_elsewhere: AtomicBool,
     /// Held while entries are fetched and applied, and while an operator's word makes all of it begin anew.
     pub(super) turn: tokio::sync::Mutex<()>,
+    pub(super) ahead: Mutex<Ahead>,
     waiting: Mutex<Vec<oneshot::Sender<()>>>,
     notify: Notify,
     task: Mutex<Option<AbortHandle>>,
@@ -78,6 +81,7 @@ impl Worker {
             details: Mutex::default(),
             leads_elsewhere: AtomicBool::new(false),
             turn: tokio::sync::Mutex::default(),
+            ahead: Mutex::default(),
             waiting: Mutex::default(),
             notify: Notify::new(),
             task: Mutex::default(),
@@ -159,6 +163,10 @@ impl Worker {
             Event::AuthorityChanged { state: AuthorityState::Tainted | AuthorityState::Revoked, .. } => {
                 Some(Change::Everything)
             }
+            Event::PolicyActivated { version, hash } => {
+                self.expect_policy(news.position, ActivePolicy { version: *version, hash: *hash });
+                None
+            }
             _ => None,
         };
         let Some(change) = change else {
@@ -224,6 +232,7 @@ impl Worker {
         if self.ledger.read(|table| table.broken) {
             return Ok(());
         }
+        self.get_policy_ahead(shared).await;
         if asked {
             let note = shared.client.get(&format!("/v1/ledgers/{}/checkpoint", self.name), &[], 16 * 1024).await?;
             self.checkpoint(shared, &String::from_utf8_lossy(&note), shared.moment())?;
@@ -266,7 +275,13 @@ impl Worker {
         self.heads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn poke(&self) {
+    /// Has the newest checkpoint asked for and reached.
+    pub(crate) fn ask_for_newest(&self) {
+        // Nobody waits for the answer.
+        drop(self.ask());
+    }
+
+    pub(super) fn wake(&self) {
         self.notify.notify_one();
     }
 }

@@ -3,6 +3,7 @@
 //! The order, and so the name of a refusal where several would fit: the certificate's dates; its place and fingerprint in the
 //! ledger; its authority's binding; revoked; what is known is broken or stale; the other standings; policy.
 
+mod alarms;
 mod answers;
 mod keys;
 mod presented;
@@ -21,6 +22,7 @@ use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
 use fleetmark_ledger::state::ShortFingerprint;
 use fleetmark_policy::{Act, Context, Decision, Principal, Request, Resource};
 
+use self::alarms::Alarms;
 use self::answers::{Answer, Answers, Question};
 use self::keys::AuthorityKeys;
 pub use self::presented::Presented;
@@ -99,6 +101,7 @@ struct Inner {
     answers: Answers,
     keys: AuthorityKeys,
     tally: Tally,
+    alarms: Alarms,
 }
 
 /// A refusal, with what the ledger holds of the certificate if that is sure.
@@ -107,8 +110,8 @@ type Refused = (Reason, Option<Known>);
 impl Judge {
     /// A judge over this knowledge. Its counters are those of the metrics recorder that is installed by then.
     pub fn new(knowledge: Knowledge) -> Self {
-        let (answers, keys, tally) = (Answers::default(), AuthorityKeys::default(), Tally::default());
-        Self(Arc::new(Inner { knowledge, answers, keys, tally }))
+        let (answers, keys, tally, alarms) = Default::default();
+        Self(Arc::new(Inner { knowledge, answers, keys, tally, alarms }))
     }
 
     /// Judges by what is known now. `now` is the wall clock's: for the certificate's dates, and for policies that speak of the
@@ -181,11 +184,11 @@ impl Inner {
             return Err((self.unknown(&LedgerName::from(identity.fleet())), None));
         };
         if known.fingerprint != ShortFingerprint::from(&presented.fingerprint) {
-            alarm("forged_certificate", &format!("serial {serial}, fingerprint {}", presented.fingerprint));
+            self.alarms.forged(Instant::now(), || format!("serial {serial}, fingerprint {}", presented.fingerprint));
             return Err(foreign);
         }
         if let Err(what) = self.check_binding(&known, identity, &presented.authority_key) {
-            alarm("wrong_authority", &format!("serial {serial}: {what}"));
+            self.alarms.wrong_authority(Instant::now(), || format!("serial {serial}: {what}"));
             return Err((Reason::WrongAuthority, Some(known)));
         }
         Ok((known, identity))
@@ -370,10 +373,4 @@ impl From<Decision> for Answer {
         };
         Self { reason, policies: decision.policies.into(), timed: decision.timed }
     }
-}
-
-/// Something that a person should look at: logged as a warning, counted by name.
-fn alarm(name: &'static str, what: &str) {
-    metrics::counter!("fleetmark_gateway_alarms_total", "alarm" => name).increment(1);
-    tracing::warn!(alarm = name, what);
 }

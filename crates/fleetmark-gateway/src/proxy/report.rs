@@ -1,13 +1,16 @@
 //! The names of refusals and cuts, and what is counted.
 
 use std::net::SocketAddr;
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use crate::judge::Reason;
+use crate::quiet::Quiet;
+
+/// Log lines a second of one listener: of refusals for a limit's sake, of which there may be very many, and of all others.
+const LIMIT_LINES: u32 = 1;
+const REFUSAL_LINES: u32 = 50;
 
 /// Why a connection never reached the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,14 +100,8 @@ pub(super) struct Report {
     handshakes: Counter,
     accepted: Counter,
     cut_seconds: Histogram,
-    quiet: Mutex<Quiet>,
-}
-
-/// Refusals for a limit's sake are logged together, once a second.
-#[derive(Default)]
-struct Quiet {
-    until: Option<Instant>,
-    unsaid: u64,
+    limits: Quiet,
+    refusals: Quiet,
 }
 
 impl Report {
@@ -117,7 +114,8 @@ impl Report {
             handshakes: counter!("fleetmark_proxy_handshakes_total", "listener" => listener.clone()),
             accepted: counter!("fleetmark_proxy_accepted_total", "listener" => listener.clone()),
             cut_seconds: histogram!("fleetmark_proxy_cut_seconds", "listener" => listener.clone()),
-            quiet: Mutex::default(),
+            limits: Quiet::new(LIMIT_LINES),
+            refusals: Quiet::new(REFUSAL_LINES),
             listener,
         }
     }
@@ -141,10 +139,13 @@ impl Report {
     pub(super) fn refused(&self, refused: Refused, peer: SocketAddr, who: &str) {
         let reason = refused.as_str();
         counter!("fleetmark_proxy_refused_total", "listener" => self.listener.clone(), "reason" => reason).increment(1);
-        if !refused.is_limit() {
-            tracing::info!(listener = self.listener, reason, %peer, who, "connection refused");
-        } else if let Some(unsaid) = self.unsaid() {
-            tracing::warn!(listener = self.listener, reason, %peer, unsaid, "connections refused for a limit");
+        let quiet = if refused.is_limit() { &self.limits } else { &self.refusals };
+        match quiet.unsaid(Instant::now()) {
+            None => {}
+            Some(unsaid) if refused.is_limit() => {
+                tracing::warn!(listener = self.listener, reason, %peer, unsaid, "connections refused for a limit");
+            }
+            Some(unsaid) => tracing::info!(listener = self.listener, reason, %peer, who, unsaid, "connection refused"),
         }
     }
 
@@ -156,17 +157,5 @@ impl Report {
             self.cut_seconds.record(since.elapsed());
         }
         tracing::info!(listener = self.listener, reason, %peer, who, "connection cut");
-    }
-
-    /// How many were not logged since the last that was, where it is time to log one again.
-    fn unsaid(&self) -> Option<u64> {
-        let now = Instant::now();
-        let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
-        if quiet.until.is_some_and(|until| now < until) {
-            quiet.unsaid = quiet.unsaid.saturating_add(1);
-            return None;
-        }
-        quiet.until = Some(now + Duration::from_secs(1));
-        Some(std::mem::take(&mut quiet.unsaid))
     }
 }

@@ -57,6 +57,9 @@ struct World {
     asked: Vec<String>,
     last_ids: Vec<String>,
     reports: Vec<Vec<u8>>,
+    /// Ledgers that may be followed, and seconds of `max_age`; `system` is always one.
+    offered: BTreeMap<String, u64>,
+    policies: BTreeMap<u64, String>,
     /// What each new follower is told first.
     first: BTreeMap<String, String>,
 }
@@ -69,6 +72,7 @@ pub(super) struct Fake {
     root: CertificateDer<'static>,
     operator: Operator,
     address: std::net::SocketAddr,
+    acceptor: TlsAcceptor,
     stop: broadcast::Sender<()>,
 }
 
@@ -153,6 +157,8 @@ impl Fake {
             asked: Vec::new(),
             last_ids: Vec::new(),
             reports: Vec::new(),
+            offered: ["system", "default"].map(|name| (name.to_owned(), 900)).into(),
+            policies: BTreeMap::from([(1, POLICY.to_owned())]),
             first: BTreeMap::new(),
         };
         let fake = Self {
@@ -161,23 +167,48 @@ impl Fake {
             root,
             operator,
             address: listener.local_addr().unwrap(),
+            acceptor,
             stop: broadcast::Sender::new(1),
         };
-        let (serving, mut stop) = (fake.clone(), fake.stop.subscribe());
+        fake.listen(listener);
+        fake
+    }
+
+    /// Another server with the same store.
+    pub(super) async fn beside(&self) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let beside = Self { address: listener.local_addr().unwrap(), stop: broadcast::Sender::new(1), ..self.clone() };
+        beside.listen(listener);
+        beside
+    }
+
+    /// It was stopped and is there again.
+    pub(super) async fn begin_again(&self) {
+        // Its listener of before may not be closed yet.
+        loop {
+            if let Ok(listener) = TcpListener::bind(self.address).await {
+                return self.listen(listener);
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+
+    fn listen(&self, listener: TcpListener) {
+        let (serving, mut stop) = (self.clone(), self.stop.subscribe());
         tokio::spawn(async move {
             loop {
                 let stream = tokio::select! { stream = listener.accept() => stream.unwrap().0, _ = stop.recv() => return };
-                let (serving, acceptor) = (serving.clone(), acceptor.clone());
-                tokio::spawn(async move { serving.serve(acceptor, stream).await });
+                let (serving, mut stop) = (serving.clone(), serving.stop.subscribe());
+                tokio::spawn(async move {
+                    tokio::select! { () = serving.serve(serving.acceptor.clone(), stream) => {}, _ = stop.recv() => {} }
+                });
             }
         });
-        fake
     }
 
     /// Nobody answers any more.
     pub(super) fn stop(&self) {
         let _ = self.stop.send(());
-        self.cut_feeds();
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -298,6 +329,24 @@ impl Fake {
         self.world().ledgers.get_mut("default").unwrap().snapshot = Some(octets);
         let hash = if forged { [0; 32] } else { hash };
         self.add("default", Event::SnapshotMade { size: state.frontier().size(), hash }, None);
+    }
+
+    /// This set is activated; nobody is told yet.
+    pub(super) fn activate(&self, ledger: &str, version: u64, text: &str) {
+        self.world().policies.insert(version, text.to_owned());
+        self.add(ledger, Event::PolicyActivated { version, hash: sha256(text.as_bytes()).0 }, None);
+    }
+
+    /// The fleet may be followed, and its knowledge be so old; None: it may not.
+    pub(super) fn offer(&self, max_age: Option<u64>) {
+        let mut world = self.world();
+        world.offered.remove("default");
+        world.offered.extend(max_age.map(|max_age| ("default".to_owned(), max_age)));
+    }
+
+    /// A follower was too slow.
+    pub(super) fn resync(&self, ledger: &str) {
+        let _ = self.feed.send(Some(format!("event: resync\ndata: {{\"ledger\":\"{ledger}\"}}\n\n")));
     }
 
     /// The server's clock goes on.
@@ -450,17 +499,17 @@ impl Fake {
         match parts[..] {
             ["ledgers"] => {
                 let world = self.world();
-                let ledgers: Vec<_> = ["system", "default"]
-                    .iter()
-                    .map(|name| serde_json::json!({ "ledger": name, "key": world.ledgers[*name].key.verifier().to_vkey(), "max_age": 900 }))
-                    .collect();
+                let offer = |(name, max_age): (&String, &u64)| serde_json::json!({ "ledger": name, "key": world.ledgers[name].key.verifier().to_vkey(), "max_age": max_age });
+                let ledgers: Vec<_> = world.offered.iter().rev().map(offer).collect();
                 let list = serde_json::json!({ "server_time": Timestamp(world.now), "trust_domain": "fleet.test", "ledgers": ledgers });
                 Some(serde_json::to_vec(&list).unwrap())
             }
             ["authorities", fingerprint] if fingerprint == sha256(ISSUING).to_string() => Some(ISSUING.to_vec()),
             ["authorities", _] => Some(self.operator.certificates[1].to_vec()),
             ["ledgers", ledger, "checkpoint"] => Some(self.note(ledger, 0).into_bytes()),
-            ["ledgers", _, "policies", "1"] => Some(POLICY.as_bytes().to_vec()),
+            ["ledgers", _, "policies", version] => {
+                self.world().policies.get(&version.parse().ok()?).map(|text| text.clone().into_bytes())
+            }
             ["ledgers", _, "sightings"] => Some(b"{}".to_vec()),
             ["ledgers", ledger, "snapshot"] => self.world().ledgers[ledger].snapshot.clone(),
             ["ledgers", _, "attributes"] => {

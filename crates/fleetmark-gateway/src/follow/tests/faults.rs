@@ -1,0 +1,157 @@
+//! Faults: a full disk, clocks that are set, servers that die, a ledger that breaks its own rules.
+
+use super::*;
+use crate::clock::tests::FakeClock;
+use crate::disk::faults;
+
+const ALL_WELL: i64 = 1_800_000_000;
+
+#[tokio::test]
+async fn a_full_disk_costs_nothing_but_a_restart_without_the_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::start().await;
+    fake.furnish();
+    fake.tell_all();
+    let clock = Arc::new(FakeClock::new(ALL_WELL));
+    let with_clock = || Setup { clock: clock.clone(), ..setup(dir.path(), &fake) };
+    let running = run(with_clock());
+    let ledger = dir.path().join("ledgers/default");
+    until("attributes are on disk", || reads(&ledger, "group")).await;
+    let head = || std::fs::read(ledger.join("head")).unwrap();
+    let before = head();
+    faults::fill(dir.path(), true);
+    fake.add("default", revoked(1), None);
+    fake.tell("default");
+    until("it is revoked", || standing(&running.knowledge, 1) == Some(REVOKED)).await;
+    fake.issue(2, 9, Standing::Good);
+    fake.tell("default");
+    until("knowledge goes on", || standing(&running.knowledge, 2).is_some()).await;
+    assert_eq!(head(), before);
+    // A restart on the full disk begins where the disk was, and learns the rest from the server.
+    drop(running);
+    let running = run(with_clock());
+    assert_eq!(standing(&running.knowledge, 1), Some(Standing::Good), "what was on disk counts, until the server says more");
+    fake.pass(1);
+    until("it is revoked again", || {
+        fake.tell("default");
+        standing(&running.knowledge, 1) == Some(REVOKED)
+    })
+    .await;
+    // There is room again: a minute later all is written.
+    faults::fill(dir.path(), false);
+    clock.pass(61, 61, 61);
+    until("it is on disk", || {
+        fake.tell("default");
+        head() != before
+    })
+    .await;
+    drop(running);
+    fake.stop();
+    let knowledge = Follower::open(with_clock()).unwrap().knowledge();
+    until("the last write is over", || {
+        let knowledge = Follower::open(with_clock()).unwrap().knowledge();
+        standing(&knowledge, 1) == Some(REVOKED)
+    })
+    .await;
+    assert!(!is_broken(&knowledge) && !evidence(dir.path(), "disk_differs"));
+}
+
+#[tokio::test]
+async fn a_clock_set_back_and_forth_by_an_hour_makes_nothing_stale_or_fresh() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::start().await;
+    fake.furnish();
+    fake.tell_all();
+    let clock = Arc::new(FakeClock::new(ALL_WELL));
+    let with_clock = || Setup { clock: clock.clone(), ..setup(dir.path(), &fake) };
+    let running = run(with_clock());
+    let freshness = |knowledge: &Knowledge| knowledge.freshness(&fleet(), crate::clock::Clock::now(&*clock)).unwrap();
+    until("the fleet is here", || standing(&running.knowledge, 1).is_some()).await;
+    for (index, wall) in [(2, -3_600), (3, 7_200), (4, -3_600)] {
+        let age = freshness(&running.knowledge).age;
+        clock.pass(wall, 0, 0);
+        assert_eq!(freshness(&running.knowledge).age, age, "{wall}");
+        // News goes on to count.
+        fake.issue(index, 9, Standing::Good);
+        fake.add("default", revoked(index), None);
+        fake.tell("default");
+        until("news counts", || standing(&running.knowledge, index) == Some(REVOKED)).await;
+        assert!(!freshness(&running.knowledge).is_stale());
+    }
+    // An hour that really passes without the server counts, whatever the wall clock says of it.
+    fake.stop();
+    clock.pass(-3_600, 3_600, 3_600);
+    assert!(freshness(&running.knowledge).is_stale());
+    drop(running);
+    // So it does after a restart.
+    let knowledge = Follower::open(with_clock()).unwrap().knowledge();
+    assert!(freshness(&knowledge).is_stale() && !freshness(&knowledge).broken);
+    // And a new checkpoint makes it good, at this clock as at any other.
+    fake.begin_again().await;
+    let running = run(with_clock());
+    until("it is fresh again", || {
+        fake.tell("default");
+        !freshness(&running.knowledge).is_stale()
+    })
+    .await;
+    assert!(std::fs::read_dir(dir.path().join("evidence")).is_err(), "a clock was taken for an attack");
+}
+
+#[tokio::test]
+async fn of_several_servers_the_one_that_answers_is_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Fake::start().await;
+    first.furnish();
+    first.tell_all();
+    let second = first.beside().await;
+    first.stop();
+    let running = run(Setup { servers: vec![first.url(), second.url()], ..setup(dir.path(), &first) });
+    until("the second is followed", || standing(&running.knowledge, 1) == Some(Standing::Good)).await;
+    second.stop();
+    first.begin_again().await;
+    first.add("default", revoked(1), None);
+    first.tell("default");
+    until("the first is followed", || standing(&running.knowledge, 1) == Some(REVOKED)).await;
+    first.stop();
+    second.begin_again().await;
+    second.add("default", revoked(0), None);
+    second.tell("default");
+    until("the second is followed again", || standing(&running.knowledge, 0) == Some(REVOKED)).await;
+    assert!(!is_broken(&running.knowledge));
+}
+
+#[tokio::test]
+async fn a_signed_ledger_that_breaks_a_rule_is_broken_for_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::start().await;
+    fake.furnish();
+    fake.tell_all();
+    let running = follow(dir.path(), &fake);
+    until("the fleet is here", || standing(&running.knowledge, 1).is_some()).await;
+    // The index was used: a second certificate at the same place.
+    fake.issue(1, 9, Standing::Good);
+    fake.tell("default");
+    until("it is broken", || is_broken(&running.knowledge)).await;
+    until("evidence is kept", || evidence(dir.path(), "rule_violated")).await;
+    drop(running);
+    assert!(is_broken(&Follower::open(setup(dir.path(), &fake)).unwrap().knowledge()));
+}
+
+#[tokio::test]
+async fn who_was_too_slow_fetches_for_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::start().await;
+    fake.furnish();
+    fake.tell_all();
+    let running = follow(dir.path(), &fake);
+    until("the fleet is here", || standing(&running.knowledge, 1).is_some()).await;
+    // Neither pushed nor told.
+    fake.add("default", revoked(1), None);
+    fake.pass(1);
+    fake.resync("default");
+    until("it is fetched", || standing(&running.knowledge, 1) == Some(REVOKED)).await;
+    fake.resync("nobody's");
+    fake.add("default", revoked(0), None);
+    fake.tell("default");
+    until("the feed goes on", || standing(&running.knowledge, 0) == Some(REVOKED)).await;
+}
