@@ -7,7 +7,7 @@ use fleetmark_domain::{Action, FleetName, Kind, Name, Refusal, Timestamp};
 
 use super::caller::{Caller, alarm};
 use super::subjects::{Who, identity_of};
-use super::{Error, Idempotency, Registrar, Result};
+use super::{Error, Idempotency, Page, PageRequest, Registrar, Result};
 use crate::store::acts::limits::{Allow, usage};
 use crate::store::model::{Allowance, SubjectId};
 use crate::store::rows::Rows;
@@ -72,8 +72,15 @@ impl Registrar {
     }
 
     /// The fleet's allowances that hold now, the first to expire first.
-    pub async fn allowances(&self, caller: &Caller, fleet: &FleetName, now: Timestamp) -> Result<Vec<AllowanceView>> {
+    pub async fn allowances(
+        &self,
+        caller: &Caller,
+        fleet: &FleetName,
+        page: &PageRequest,
+        now: Timestamp,
+    ) -> Result<Page<AllowanceView>> {
         caller.may(Action::Read, Some(fleet))?;
+        let (after, limit) = (page.after()?, page.limit);
         let fleet = fleet.clone();
         let views = read(&*self.store, move |rows| {
             if rows.fleet(&fleet)?.is_none() {
@@ -81,14 +88,16 @@ impl Registrar {
             }
             let mut names = BTreeMap::new();
             let mut views = Vec::new();
-            for allowance in rows.allowances(&fleet, now)? {
+            // They are few: each was given by a person, and holds a day at most.
+            let all = rows.allowances(&fleet, now)?.into_iter().filter(|allowance| allowance.id > after);
+            for allowance in all.take(usize::try_from(limit).unwrap_or(0)) {
                 let operator = name(rows, &mut names, allowance.operator)?;
                 let allowed_by = name(rows, &mut names, allowance.allowed_by)?;
                 views.push(AllowanceView { allowance, operator, allowed_by });
             }
             Ok(views)
         });
-        Ok(views.await?)
+        Ok(Page::of(views.await?, limit, |view| view.allowance.id.to_string()))
     }
 
     /// What the store said; where it was the limit, with what the caller used of it and can do. Such a refusal is an alarm.

@@ -161,7 +161,16 @@ pub fn forget_policies(path: &Path) {
     let mut connection = open::establish(path).unwrap();
     let statements = "PRAGMA busy_timeout = 10000; DROP TABLE policy_activations; DROP TABLE policy_sets; \
                       DELETE FROM __diesel_schema_migrations WHERE version = '00000000000002'";
-    connection.batch_execute(statements).unwrap();
+    // Whoever had it open before may be on the way out still.
+    let mut tried = connection.batch_execute(statements);
+    for _ in 0..100 {
+        if tried.is_ok() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        tried = connection.batch_execute(statements);
+    }
+    tried.unwrap();
 }
 
 #[cfg(test)]

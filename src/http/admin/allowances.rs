@@ -5,13 +5,12 @@ use std::time::Duration;
 use actix_web::{get, post, web};
 use fleetmark_domain::Refusal;
 
-use super::extract::{By, IdempotencyKey, Json, Path, Query, name, page, refuse, within};
+use super::extract::{By, IdempotencyKey, Json, Path, Query, name, page, within};
 use super::fleets::{FleetPath, MOST_DEVICES, PageQuery};
 use super::openapi::{Act, List};
-use super::{Answer, created, ok, wire};
+use super::{Answer, created, ok, page_of, wire};
 use crate::http::State;
 use crate::http::problem::Problem;
-use crate::registrar::PageRequest;
 use crate::registrar::limits::{AllowanceView, NewAllowance};
 
 /// The longest time that an allowance holds, in hours.
@@ -26,18 +25,8 @@ const LONGEST: u64 = 24;
 #[get("/v1/fleets/{fleet}/allowances")]
 pub async fn list_allowances(state: web::Data<State>, by: By, path: Path<FleetPath>, query: Query<PageQuery>) -> Answer {
     let request = page(query.0.cursor, query.0.limit)?;
-    let views = state.registrar.allowances(&by.0, &path.0.fleet, state.clock.now()).await?;
-    Ok(ok(&page_from(views, &request)?))
-}
-
-/// They are few and read at once: a cursor is a place in the list.
-fn page_from(views: Vec<AllowanceView>, request: &PageRequest) -> Result<wire::Page<wire::Allowance>, Problem> {
-    let from = request.cursor.as_deref().map_or(Ok(0), str::parse::<usize>);
-    let from = from.map_err(|_| refuse(Refusal::InvalidValue, "cursor: this is not a cursor that a page gave"))?;
-    let end = from.saturating_add(usize::try_from(request.limit).unwrap_or(usize::MAX));
-    let next = (end < views.len()).then(|| end.to_string());
-    let items = views.into_iter().take(end).skip(from).map(wire::Allowance::from).collect();
-    Ok(wire::Page { items, next })
+    let views = state.registrar.allowances(&by.0, &path.0.fleet, &request, state.clock.now()).await?;
+    Ok(ok(&page_of(views, wire::Allowance::from)))
 }
 
 /// Allow another operator to change more devices of the fleet

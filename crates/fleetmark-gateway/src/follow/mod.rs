@@ -80,11 +80,11 @@ pub(crate) struct Shared {
     pins: Mutex<Pins>,
     server_time: Mutex<Option<ServerTime>>,
     workers: Mutex<Vec<Arc<Worker>>>,
-    /// What may be followed, or for how long it counts, may have changed.
-    ask_soon: Notify,
     /// Authorities of fleets that were not granted: the server does not give their certificates. Asked for again in the next
     /// session.
     withheld: Mutex<HashSet<Fingerprint>>,
+    /// What may be followed, or for how long it counts, may have changed.
+    ask_soon: Notify,
 }
 
 /// Asks the server for its ledgers and pins their keys in `DIR/pins.json`: once, after enrollment. Keys that are pinned stay.
@@ -122,8 +122,8 @@ impl Follower {
             pins: Mutex::new(pins),
             server_time: Mutex::default(),
             workers: Mutex::default(),
-            ask_soon: Notify::new(),
             withheld: Mutex::default(),
+            ask_soon: Notify::new(),
         };
         let follower = Self { shared: Arc::new(shared) };
         follower.shared.follow_pinned();

@@ -13,7 +13,7 @@ fn answers_are_written_as_the_manual_says_and_read_back() {
     let serial = "010000000700ff12340909090909090909";
     let at = "2026-11-22T08:30:00Z";
     round_trip::<Fleet>(&json!({"name": "default", "state": "open", "profile": "device", "unconfirmed_ttl_seconds": null,
-        "list_superseded": false, "list_quarantined": true, "max_age_seconds": 900, "blast_radius": null, "created_at": at, "version": 1}));
+        "list_superseded": false, "list_quarantined": true, "max_age_seconds": 900, "created_at": at, "version": 1, "blast_radius": null}));
     let token = json!({"id": "00ff00ff00ff00ff", "kind": "device", "fleet": "default", "device": "a", "state": "fresh",
         "expires_at": at, "created_at": at, "note": ""});
     round_trip::<Token>(&token);
