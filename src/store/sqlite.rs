@@ -159,7 +159,7 @@ rows!(SqliteRows, 1);
 #[cfg(test)]
 pub fn forget_policies(path: &Path) {
     let mut connection = open::establish(path).unwrap();
-    let statements = "DROP TABLE policy_activations; DROP TABLE policy_sets; \
+    let statements = "PRAGMA busy_timeout = 10000; DROP TABLE policy_activations; DROP TABLE policy_sets; \
                       DELETE FROM __diesel_schema_migrations WHERE version = '00000000000002'";
     // Whoever had it open before may be on the way out still.
     let mut tried = connection.batch_execute(statements);

@@ -334,6 +334,39 @@ fn a_revoked_gateway_hears_nothing_more() {
     });
 }
 
+#[test]
+fn its_own_certificate_is_renewed_while_connections_live_and_the_feed_goes_on_by_the_new_one() {
+    let server = shared();
+    run(async {
+        let fleet = server.fleet(json!({})).await;
+        let (a, b) = (Device::good(&server, &fleet, "a").await, Device::good(&server, &fleet, "b").await);
+        let mut gateway = Gateway::start(&server, "gw-renewed", &[&fleet]).await;
+        gateway.stop();
+        gateway.renews_in(4);
+        gateway.begin().await;
+        let (mut stays, gone) = (gateway.dial(&a.identity).await.unwrap(), gateway.dial(&b.identity).await.unwrap());
+        let (old, before) = (stays.certificate(), gateway.status().await["identity"]["renew_after"].clone());
+        let new = until("the new certificate", 30, || async {
+            let shown = gateway.dial(&a.identity).await.unwrap().certificate();
+            (shown != old).then_some(shown)
+        })
+        .await;
+        stays.echo().await.unwrap();
+        until("the renewal's confirmation", 10, || async {
+            (gateway.verdict(&new).await["standing"] == "good" && gateway.verdict(&old).await["standing"] == "superseded")
+                .then_some(())
+        })
+        .await;
+        assert_ne!(gateway.status().await["identity"]["renew_after"], before);
+        // The server answers the old certificate no more: what comes now comes by the new one.
+        b.act(&server, "revoke", json!({})).await;
+        gone.ends().await;
+        assert_eq!(gateway.verdict(b.identity.leaf()).await["reason"], "revoked");
+        stays.echo().await.unwrap();
+        assert!(evidence(&gateway).is_empty());
+    });
+}
+
 fn files(directory: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     let paths = entries.map(|entry| entry.unwrap().path());

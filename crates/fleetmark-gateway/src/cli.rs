@@ -16,6 +16,7 @@ use tracing_subscriber::filter::EnvFilter;
 
 use self::failure::Failure;
 use crate::config::{self, Config, LogFormat};
+use crate::disk::DiskError;
 use crate::{daemon, follow, identity};
 
 /// Where a token may stand instead of the command line, which every process of the machine can read.
@@ -268,7 +269,15 @@ fn read_file(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
 fn accept_restored(config: &Config, ledger: &str, word: &Path) -> Result<Report, Failure> {
     let ledger: LedgerName = ledger.parse().map_err(|error| Error::Usage(format!("{ledger:?}: {error}")))?;
     let octets = read_file(word, MAX_WORD_FILE)?;
-    follow::restore::accept_restored(&config.dir, &ledger, &octets).map_err(|error| Error::damaged(word, &error))?;
+    follow::restore::accept_restored(&config.dir, &ledger, &octets).map_err(|error| match error {
+        DiskError::Form(_) => Failure::new(
+            "no_word",
+            format!("{}: this is no operator's word about a restored server", word.display()),
+            "An operator makes one: fleetmark ledger accept-restore LEDGER --out FILE.",
+            2,
+        ),
+        error @ DiskError::Io(_) => Error::damaged(&config.dir, &error).into(),
+    })?;
     let text = format!("laid before the gateway, which verifies it: see its log, or fleetmark-gateway status ({ledger})");
     Ok(Report::done(text, json!({ "ok": true, "outcome": "handed_over", "ledger": ledger.as_str() })))
 }

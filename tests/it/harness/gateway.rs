@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use fleetmark_domain::Timestamp;
 use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -109,6 +111,19 @@ impl Gateway {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
+    /// Its certificate is due for renewal in so many seconds; it reads that when it starts.
+    pub fn renews_in(&self, seconds: i64) {
+        let file = self.state().join("identity/current/identity.json");
+        let mut identity: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        identity["renew_after"] = json!(Timestamp(OffsetDateTime::now_utc().unix_timestamp() + seconds));
+        fs::write(&file, identity.to_string()).unwrap();
+    }
+
+    /// What the verdict endpoint says about the gateway.
+    pub async fn status(&self) -> Value {
+        self.local(self.endpoint).get("/v1/status").await.is(200).json()
+    }
+
     /// Where it keeps its state.
     pub fn state(&self) -> PathBuf {
         self.directory.join("state")
@@ -188,6 +203,11 @@ impl Live {
             self.0.read_exact(&mut octet).await
         };
         timeout(PATIENCE, exchange).await.map_err(|_| "no answer in time")?.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// The certificate that the gateway showed.
+    pub fn certificate(&self) -> Vec<u8> {
+        self.0.get_ref().1.peer_certificates().expect("a server's certificate")[0].to_vec()
     }
 
     /// Waits for its end.

@@ -51,7 +51,13 @@ fn chain(error: &dyn StdError) -> String {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::new(error.code(), chain(&error), error.advice(), error.exit_code())
+        // The agent's own advice names its own program.
+        let advice = if matches!(error, Error::Usage(_)) {
+            "See fleetmark-gateway --help. A gateway gets its identity by: fleetmark-gateway enroll."
+        } else {
+            error.advice()
+        };
+        Self::new(error.code(), chain(&error), advice, error.exit_code())
     }
 }
 

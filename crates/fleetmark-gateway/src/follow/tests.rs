@@ -288,6 +288,8 @@ async fn a_time_in_the_future_and_a_replayed_checkpoint_make_nothing_fresh() {
     until("it is refused", || evidence(dir.path(), "far_future")).await;
     // The signed time in force is still the old one: a younger checkpoint counts, the same one again does not.
     let age = |knowledge: &Knowledge| knowledge.freshness(&fleet(), std::time::Instant::now()).unwrap().age;
+    // What is applied is there a moment before its checkpoint counts.
+    until("a checkpoint counts", || age(&running.knowledge) < Duration::MAX).await;
     let before = age(&running.knowledge);
     fake.tell_note("default", &old);
     fake.add("system", Event::FleetChanged { version: 9 }, None);
@@ -483,4 +485,36 @@ async fn a_restored_server_is_believed_on_an_operators_word_alone() {
     .await;
     assert_eq!(standing(&knowledge, 1), None, "issued after the backup");
     assert!(evidence(dir.path(), "before_restore") && honest != note);
+}
+
+#[tokio::test]
+async fn a_restored_ledger_that_has_outgrown_what_was_known_is_believed_on_a_word_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::start().await;
+    fake.furnish();
+    let operator = fake.enroll_operator();
+    fake.tell_all();
+    let running = follow(dir.path(), &fake);
+    let knowledge = running.knowledge.clone();
+    until("all is here", || standing(&knowledge, 1).is_some() && knowledge.authorities().len() == 2).await;
+    let known = fake.entries("default").len();
+    fake.truncate("default", known - 1);
+    for version in 7..10 {
+        fake.add("default", Event::FleetChanged { version }, None);
+    }
+    assert!(fake.entries("default").len() > known, "it has not outgrown what was known");
+    fake.pass(30);
+    until("its entries lead elsewhere", || {
+        fake.tell("default");
+        evidence(dir.path(), "root_mismatch")
+    })
+    .await;
+    assert_eq!(position(&knowledge), u64::try_from(known).unwrap(), "what was not verified counts");
+    restore::accept_restored(dir.path(), &fleet(), &operator.word(&fake.note("default", 0), 1_800_000_100)).unwrap();
+    until("it is followed anew", || {
+        fake.tell("default");
+        position(&knowledge) == u64::try_from(fake.entries("default").len()).unwrap() && !is_broken(&knowledge)
+    })
+    .await;
+    assert_eq!(standing(&knowledge, 1), None, "issued after the backup");
 }

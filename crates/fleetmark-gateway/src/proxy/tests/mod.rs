@@ -1,6 +1,7 @@
 //! The proxy before real services, with real clients, over knowledge that the test writes.
 
 mod handshakes;
+mod many;
 mod standing;
 mod strangers;
 mod traffic;
