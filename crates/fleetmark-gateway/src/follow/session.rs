@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fleetmark_device::{Roots, backoff};
+use fleetmark_domain::LedgerName;
 use reqwest::Response;
 use tokio::task::JoinSet;
 
@@ -167,6 +168,10 @@ impl Shared {
         let followed = self.admit(&list);
         let changed = self.follow(&followed);
         self.start(tasks);
+        if changed && let Some(system) = self.worker(LedgerName::System.as_str()) {
+            // Authorities' certificates that were withheld may be given now.
+            system.ask_for_newest();
+        }
         Ok(changed)
     }
 
