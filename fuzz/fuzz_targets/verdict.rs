@@ -1,7 +1,7 @@
 //! A question to the verdict endpoint, and a certificate in it.
 #![no_main]
 
-use fleetmark_gateway::endpoint::verdict::Question;
+use fleetmark_gateway::endpoint::Question;
 use fleetmark_gateway::judge::Presented;
 use libfuzzer_sys::fuzz_target;
 

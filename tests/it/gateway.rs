@@ -367,6 +367,36 @@ fn its_own_certificate_is_renewed_while_connections_live_and_the_feed_goes_on_by
     });
 }
 
+#[test]
+fn a_grant_and_a_changed_rule_are_followed_without_a_restart() {
+    let server = shared();
+    run(async {
+        let (first, second) = (server.fleet(json!({})).await, server.fleet(json!({})).await);
+        let device = Device::good(&server, &second, "a").await;
+        let gateway = Gateway::start(&server, "gw-granted", &[&first]).await;
+        gateway.says("not_on_ledger", &device.identity, 10).await;
+        let path = "/v1/gateways/gw-granted";
+        let grant = async |fleets: Value| {
+            let etag = server.owner().get(path).await.is(200).header("etag").to_owned();
+            server.owner().patch(path, &[("if-match", &etag)], &json!({"fleets": fleets})).await.is(200);
+        };
+        grant(json!([first, second])).await;
+        gateway.says("allowed", &device.identity, 30).await;
+        // The proxy also needs the certificate of the fleet's authority.
+        let live = until("the proxy", 10, || async { gateway.dial(&device.identity).await.ok() }).await;
+        server.owner().patch(&format!("/v1/fleets/{second}"), &[], &json!({"max_age_seconds": 77})).await.is(200);
+        until("the rule", 30, || async {
+            let status = gateway.status().await;
+            let ledgers = status["ledgers"].as_array().unwrap();
+            ledgers.iter().any(|one| one["ledger"] == second.as_str() && one["max_age_ms"] == 77_000).then_some(())
+        })
+        .await;
+        grant(json!([first])).await;
+        live.ends().await;
+        gateway.says("not_on_ledger", &device.identity, 30).await;
+    });
+}
+
 fn files(directory: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     let paths = entries.map(|entry| entry.unwrap().path());

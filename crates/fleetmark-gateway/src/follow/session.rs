@@ -171,6 +171,10 @@ impl Shared {
         let followed = self.admit(&list);
         let changed = self.follow(&followed);
         self.start(tasks);
+        if changed && let Some(system) = self.worker(LedgerName::System.as_str()) {
+            // Authorities' certificates that were withheld may be given now.
+            system.ask_for_newest();
+        }
         Ok(changed)
     }
 
