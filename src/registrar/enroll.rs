@@ -10,7 +10,7 @@ use super::tokens::PresentedToken;
 use super::{Registrar, Result};
 use crate::pki::csr::VerifiedCsr;
 use crate::pki::profile::Profile;
-use crate::store::acts::confirm::Confirm;
+use crate::store::acts::confirm::{Confirm, ConfirmByToken};
 use crate::store::acts::record::{Holder, Proof, RecordCertificate, Recorded, token_admits};
 use crate::store::model::{Certificate, Fleet, Subject, SubjectState, Token, TokenState};
 use crate::store::rows::Rows;
@@ -105,7 +105,7 @@ impl Registrar {
         let (id, secret_hash) = (request.token.id, request.token.secret_hash);
         let (fleet, name, key) = (request.fleet.clone(), request.name.clone(), request.csr.key_hash());
         let found = read(&*self.store, move |rows| {
-            let Some(token) = rows.token(&id)?.filter(|token| equal(&token.secret_hash, &secret_hash)) else {
+            let Some(token) = rows.token(&id)?.filter(|token| token.has_secret(&secret_hash)) else {
                 return Err(Refusal::TokenUnknown.into());
             };
             if token.fleet != fleet {
@@ -165,24 +165,10 @@ impl Registrar {
         fingerprint: Fingerprint,
         now: Timestamp,
     ) -> Result<Confirmation> {
-        let (id, secret_hash, fleet) = (token.id, token.secret_hash, fleet.cloned());
-        let (certificate, subject) = read(&*self.store, move |rows| {
-            let Some(token) = rows.token(&id)?.filter(|token| equal(&token.secret_hash, &secret_hash)) else {
-                return Err(Refusal::TokenUnknown.into());
-            };
-            if token.fleet != fleet {
-                return Err(Refusal::TokenWrongFleet.into());
-            }
-            let key = token.state.bound_key().ok_or(Refusal::NotOnLedger)?;
-            let certificate = rows.certificate_by_key(&key)?.filter(|certificate| certificate.fingerprint == fingerprint);
-            let certificate = certificate.ok_or(Refusal::NotOnLedger)?;
-            let subject = certificate.subject.ok_or(Refusal::NotOnLedger)?;
-            Ok((certificate, rows.subject(subject)?.ok_or(Refusal::NotOnLedger)?))
-        })
-        .await?;
-        let identity = identity_of(&subject)?;
-        let act = Confirm { serial: certificate.serial, ledger: certificate.ledger, at: now };
-        Ok(Confirmation { identity, certificate: commit(&*self.store, act).await? })
+        let PresentedToken { id, secret_hash, .. } = *token;
+        let act = ConfirmByToken { token: id, secret_hash, fleet: fleet.cloned(), fingerprint, at: now };
+        let (certificate, subject) = commit(&*self.store, act).await?;
+        Ok(Confirmation { identity: identity_of(&subject)?, certificate })
     }
 
     /// Gives an operator a new key on the server's own machine: revokes the old certificates and issues for this key.
@@ -365,9 +351,4 @@ fn subject_of_token(
         },
         None => Ok(None),
     }
-}
-
-/// Compares without telling by its time where two digests differ.
-fn equal(left: &[u8; 32], right: &[u8; 32]) -> bool {
-    left.iter().zip(right).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
 }
