@@ -14,7 +14,7 @@ use crate::store::acts::confirm::{Confirm, ConfirmByToken};
 use crate::store::acts::record::{Holder, Proof, RecordCertificate, Recorded, token_admits};
 use crate::store::model::{Certificate, Fleet, Subject, SubjectState, Token, TokenState};
 use crate::store::rows::Rows;
-use crate::store::{StoreError, commit, read};
+use crate::store::{StoreError, commit, look_up, read};
 
 /// How often a request that lost a race is tried again.
 const RACES: usize = 4;
@@ -104,7 +104,7 @@ impl Registrar {
     async fn standpoint_of_token(&self, request: &EnrollRequest, is_race: bool) -> Result<(Token, Standpoint)> {
         let (id, secret_hash) = (request.token.id, request.token.secret_hash);
         let (fleet, name, key) = (request.fleet.clone(), request.name.clone(), request.csr.key_hash());
-        let found = read(&*self.store, move |rows| {
+        let found = look_up(&*self.store, move |rows| {
             let Some(token) = rows.token(&id)?.filter(|token| token.has_secret(&secret_hash)) else {
                 return Err(Refusal::TokenUnknown.into());
             };
@@ -129,7 +129,7 @@ impl Registrar {
     pub async fn renew(&self, caller: &Caller, csr: &VerifiedCsr, now: Timestamp) -> Result<Enrollment> {
         let key = csr.key_hash();
         let fleet = caller.subject.fleet.clone();
-        let (existing, fleet) = read(&*self.store, move |rows| {
+        let (existing, fleet) = look_up(&*self.store, move |rows| {
             let existing = rows.certificate_by_key(&key)?;
             let fleet = match &fleet {
                 Some(fleet) => rows.fleet(fleet)?,

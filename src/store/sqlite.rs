@@ -67,6 +67,8 @@ impl Sqlite {
 impl Backend for Sqlite {
     type Connection = SqliteRows;
 
+    const EMBEDDED: bool = true;
+
     fn connect_writer(&self) -> Result<SqliteRows, StoreError> {
         // The WAL is moved into the database, which costs an fsync, every 16 MiB.
         #[cfg_attr(not(test), expect(unused_mut, reason = "tests limit the file's size"))]
