@@ -15,6 +15,7 @@ case $PROFILE in
 esac
 FLEETMARK=$BINARIES/fleetmark
 DEVICE=$BINARIES/fleetmark-device
+FLEETMARK_GATEWAY=$BINARIES/fleetmark-gateway
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/fleetmark.XXXXXX")
 DATA=$WORK/data
 STARTED=()

@@ -20,6 +20,10 @@ use crate::tls::certified_key;
 
 /// DESIGN §7: a follower can tell a quiet ledger from a dead server.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Followers are told of new checkpoints so often at most; of urgent entries at once.
+const ANNOUNCE: Duration = Duration::from_millis(200);
+/// How often it is looked whether a snapshot is due.
+const SNAPSHOTS: Duration = Duration::from_secs(5);
 /// How often it is looked for certificates that were not confirmed in time.
 const LAPSE: Duration = Duration::from_secs(1);
 /// A list is looked at so often, changes or not.
@@ -53,9 +57,11 @@ impl Jobs {
     pub fn start(&self) -> JoinSet<()> {
         let mut jobs = JoinSet::new();
         jobs.spawn(self.clone().heartbeat());
+        jobs.spawn(self.clone().announce());
         jobs.spawn(self.clone().probe());
         jobs.spawn(self.clone().lapse());
         jobs.spawn(self.clone().lists());
+        jobs.spawn(self.clone().snapshots());
         jobs.spawn(self.clone().renewal());
         jobs
     }
@@ -65,6 +71,16 @@ impl Jobs {
         loop {
             ticks.tick().await;
             self.registrar.publisher().heartbeat(self.clock.now());
+        }
+    }
+
+    async fn announce(self) {
+        let publisher = self.registrar.publisher();
+        let mut commits = publisher.commits();
+        // The publisher is this job's own: its channel does not close before the job ends.
+        while commits.changed().await.is_ok() {
+            publisher.announce();
+            sleep(ANNOUNCE).await;
         }
     }
 
@@ -101,6 +117,17 @@ impl Jobs {
                 sleep(LAPSE).await;
             }
             sleep(GATHER).await;
+        }
+    }
+
+    async fn snapshots(self) {
+        let mut ticks = every(SNAPSHOTS);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = self.registrar.make_snapshots(self.clock.now()).await {
+                failed("snapshots", &error);
+                sleep(LISTS).await;
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! The server's side of the ledgers: their keys, and the newest signed checkpoint of each.
+//! The server's side of the ledgers: their keys, the newest signed checkpoint of each, and the news for those who follow.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,42 +6,95 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use fleetmark_domain::{LedgerName, Timestamp};
 use fleetmark_ledger::merkle::Head;
 use fleetmark_ledger::note::{LedgerKey, VerifierKey};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use crate::store::HeadSigner;
+use crate::store::model::StoredEntry;
 use crate::telemetry::clock::SharedClock;
 
-/// Signs heads after their commit, and keeps the newest checkpoint of every ledger.
+/// So many news are kept for a follower that is slow; one that is further behind missed some. They are kept once for all.
+const NEWS_KEPT: usize = 1_024;
+
+/// What followers are told.
+#[derive(Debug, Clone)]
+pub enum News {
+    /// An urgent entry, durable; the checkpoint that covers it is signed and follows.
+    Urgent {
+        /// Where.
+        ledger: LedgerName,
+        /// Its position, from 0.
+        position: u64,
+        /// CBOR.
+        entry: Arc<[u8]>,
+    },
+    /// A signed checkpoint, the newest.
+    Checkpoint {
+        /// Of which ledger.
+        ledger: LedgerName,
+        /// The size that it states.
+        size: u64,
+        /// The signed note.
+        note: Arc<str>,
+    },
+}
+
+/// A checkpoint as it was signed.
+#[derive(Debug, Clone)]
+pub struct SignedHead {
+    /// Size and root.
+    pub head: Head,
+    /// The signed note.
+    pub note: Arc<str>,
+}
+
+/// Signs heads after their commit, keeps the newest checkpoint of every ledger, and tells who follows.
 pub struct Publisher {
     ledgers: Mutex<BTreeMap<LedgerName, Signed>>,
     clock: SharedClock,
     /// Rises with every commit that appended to a ledger; views that must be made anew wait for it.
     commits: watch::Sender<u64>,
+    news: broadcast::Sender<News>,
 }
 
 /// A ledger's key and its newest signed head.
 struct Signed {
     key: LedgerKey,
-    head: Option<Head>,
-    checkpoint: Option<Arc<str>>,
+    newest: Option<SignedHead>,
+    /// Whether `newest` was told to followers.
+    is_told: bool,
+}
+
+impl Signed {
+    fn sign(&mut self, head: Head, at: Timestamp) {
+        self.newest = Some(SignedHead { head, note: Arc::from(self.key.sign(&head, at)) });
+        self.is_told = false;
+    }
 }
 
 impl Publisher {
     /// A publisher without ledgers.
     pub fn new(clock: SharedClock) -> Self {
-        Self { ledgers: Mutex::default(), clock, commits: watch::Sender::new(0) }
+        Self { ledgers: Mutex::default(), clock, commits: watch::Sender::new(0), news: broadcast::Sender::new(NEWS_KEPT) }
     }
 
     /// Takes a ledger on, with its key and, where it has entries, its durable head, which is signed at once: a crash
     /// between a commit and its signature is made good here.
     pub fn add(&self, ledger: LedgerName, key: LedgerKey, head: Option<Head>) {
-        let checkpoint = head.map(|head| Arc::from(key.sign(&head, self.clock.now())));
-        self.lock().insert(ledger, Signed { key, head, checkpoint });
+        let mut signed = Signed { key, newest: None, is_told: false };
+        if let Some(head) = head {
+            signed.sign(head, self.clock.now());
+        }
+        self.lock().insert(ledger, signed);
     }
 
     /// The newest signed checkpoint.
     pub fn checkpoint(&self, ledger: &LedgerName) -> Option<Arc<str>> {
-        self.lock().get(ledger)?.checkpoint.clone()
+        self.newest(ledger).map(|newest| newest.note)
+    }
+
+    /// The newest signed head, with its checkpoint.
+    pub fn newest(&self, ledger: &LedgerName) -> Option<SignedHead> {
+        self.lock().get(ledger)?.newest.clone()
     }
 
     /// The key that verifies a ledger's checkpoints.
@@ -49,16 +102,52 @@ impl Publisher {
         Some(self.lock().get(ledger)?.key.verifier())
     }
 
-    /// Signs every head again, so that a follower can tell a quiet ledger from a dead server.
+    /// Signs every head again and tells it, so that a follower can tell a quiet ledger from a dead server.
     pub fn heartbeat(&self, now: Timestamp) {
-        for signed in self.lock().values_mut() {
-            signed.checkpoint = signed.head.map(|head| Arc::from(signed.key.sign(&head, now)));
+        for (ledger, signed) in &mut *self.lock() {
+            if let Some(head) = signed.newest.as_ref().map(|newest| newest.head) {
+                signed.sign(head, now);
+                self.tell(ledger, signed);
+            }
         }
+    }
+
+    /// Tells the checkpoints that were signed since the last time. Called after commits, at most every 200 ms: many commits
+    /// are one piece of news.
+    pub fn announce(&self) {
+        for (ledger, signed) in &mut *self.lock() {
+            self.tell(ledger, signed);
+        }
+    }
+
+    /// The newest signed heads of these ledgers, as far as they are here, and the news from exactly there on. A receiver
+    /// that is more than 1,024 news behind is told that it missed some; no receiver keeps a commit waiting.
+    pub fn follow<'a>(
+        &self,
+        ledgers: impl IntoIterator<Item = &'a LedgerName>,
+    ) -> (BTreeMap<LedgerName, SignedHead>, broadcast::Receiver<News>) {
+        let all = self.lock();
+        let newest = |name: &LedgerName| Some((name.clone(), all.get(name)?.newest.clone()?));
+        let heads = ledgers.into_iter().filter_map(newest).collect();
+        // Under the lock, under which all news are sent.
+        (heads, self.news.subscribe())
     }
 
     /// Told after every commit that appended to a ledger.
     pub fn commits(&self) -> watch::Receiver<u64> {
         self.commits.subscribe()
+    }
+
+    /// Under the lock, so that checkpoints are told in the order of their sizes.
+    fn tell(&self, ledger: &LedgerName, signed: &mut Signed) {
+        if let Some(newest) = &signed.newest
+            && !signed.is_told
+        {
+            let (size, note) = (newest.head.size, newest.note.clone());
+            // Nobody follows: nobody need be told.
+            let _ = self.news.send(News::Checkpoint { ledger: ledger.clone(), size, note });
+            signed.is_told = true;
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<LedgerName, Signed>> {
@@ -67,15 +156,28 @@ impl Publisher {
 }
 
 impl HeadSigner for Publisher {
-    fn committed(&self, ledger: &LedgerName, head: &Head) {
+    fn committed(&self, ledger: &LedgerName, head: &Head, urgent: &[StoredEntry]) {
         let now = self.clock.now();
-        if let Some(signed) = self.lock().get_mut(ledger)
+        let mut ledgers = self.lock();
+        let signed = ledgers.get_mut(ledger);
+        if let Some(signed) = signed
             // A head that is behind the newest signed one is never signed: that would be a step back.
-            && signed.head.is_none_or(|newest| newest.size < head.size)
+            && signed.newest.as_ref().is_none_or(|newest| newest.head.size < head.size)
         {
-            signed.checkpoint = Some(Arc::from(signed.key.sign(head, now)));
-            signed.head = Some(*head);
+            signed.sign(*head, now);
+            for stored in urgent {
+                let entry = Arc::from(stored.entry.as_slice());
+                // Nobody follows: nobody need be told.
+                let _ = self.news.send(News::Urgent { ledger: ledger.clone(), position: stored.position, entry });
+            }
+            if !urgent.is_empty() {
+                self.tell(ledger, signed);
+            }
         }
+        drop(ledgers);
         self.commits.send_modify(|count| *count += 1);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@ use crate::config::profile::{self, NewProfile, Profile, ProfileSettings, pending
 use crate::config::{Config, StoreLocation};
 use crate::http::State;
 use crate::http::admin::backups::Backups;
+use crate::http::device::feed::followers::Followers;
 use crate::http::limits::AddressLimit;
 use crate::http::listeners::{Addresses, Listeners};
 use crate::http::public::health::Pulse;
@@ -27,6 +28,7 @@ use crate::pki::keys::KeyFiles;
 use crate::pki::profile::Profiles;
 use crate::registrar::authorities::AuthoritySet;
 use crate::registrar::install::Parts;
+use crate::registrar::snapshots::Snapshots;
 use crate::registrar::{Error, Registrar};
 use crate::store::{BoxError, HeadSigner, StoreError, location};
 use crate::telemetry::clock::SharedClock;
@@ -161,6 +163,7 @@ async fn open(begin: &Start) -> Result<Arc<Registrar>, ServerError> {
         keys: Arc::new(keys),
         profiles,
         publisher,
+        snapshots: Snapshots::new(config.data.snapshots(), config.snapshot_every.get().into()),
         trust_domain: config.trust_domain.clone(),
         public_url: config.public_url.clone(),
     };
@@ -274,6 +277,7 @@ async fn run(
         started_at: now,
         metrics: begin.metrics.clone(),
         backups: Arc::new(Backups { data: config.data.clone(), passphrase: begin.passphrase.clone() }),
+        followers: Arc::new(Followers::new(usize::try_from(config.limits.followers.get()).unwrap_or(usize::MAX))),
     };
     let connections = usize::try_from(config.limits.connections.get()).unwrap_or(usize::MAX);
     let options = Options { workers: config.workers.get(), max_connections: connections };

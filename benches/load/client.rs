@@ -60,6 +60,15 @@ impl Client {
         self.send(request.as_bytes()).await
     }
 
+    /// `PATCH path`, whatever the version of what is there.
+    pub async fn patch(&mut self, path: &str, body: &str) -> Outcome<()> {
+        let length = body.len();
+        let head = format!(
+            "PATCH {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nIf-Match: *\r\nContent-Length: {length}\r\n\r\n"
+        );
+        self.send(&[head.as_bytes(), body.as_bytes()].concat()).await.map(drop)
+    }
+
     /// `POST path` with a body of any type.
     pub async fn post_octets(&mut self, path: &str, kind: &str, body: &[u8]) -> Outcome<Answer> {
         let length = body.len();

@@ -5,7 +5,9 @@
 //! on a busy machine, while the rates are of this machine at this moment.
 
 mod client;
+mod gateway;
 mod limits;
+mod nginx;
 mod ocsp;
 mod report;
 mod rounds;
@@ -27,6 +29,8 @@ struct Size {
     connecting: usize,
     /// OCSP requests.
     ocsp: usize,
+    /// Our gateway.
+    gateway: gateway::Size,
 }
 
 fn main() -> Outcome<()> {
@@ -34,9 +38,11 @@ fn main() -> Outcome<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
     let size = if has("--short") {
-        Size { keep_alive: 2_000, connecting: 1_000, ocsp: 5_000 }
+        let gateway = gateway::Size { live: 100, cut: 50, followers: 50, handshakes: 500, revoked: 2_000 };
+        Size { keep_alive: 2_000, connecting: 1_000, ocsp: 5_000, gateway }
     } else {
-        Size { keep_alive: 20_000, connecting: 5_000, ocsp: 40_000 }
+        let gateway = gateway::Size { live: 1_000, cut: 300, followers: 500, handshakes: 3_000, revoked: 100_000 };
+        Size { keep_alive: 20_000, connecting: 5_000, ocsp: 40_000, gateway }
     };
     rustls::crypto::ring::default_provider().install_default().map_err(|_| "a TLS provider is set already")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -52,8 +58,8 @@ async fn run(size: &Size, report: Report) -> Outcome<()> {
     report.figure("bare mTLS handshake, server's side", limits.handshake, "µs", None);
 
     let server = server::Server::start().await?;
-    let tokens = server.tokens(size.keep_alive + size.connecting + size.keep_alive / 4 + 1).await?;
-    let mut devices = rounds::devices(tokens)?;
+    let tokens = server.tokens("bench", size.keep_alive + size.connecting + size.keep_alive / 4 + 1).await?;
+    let mut devices = rounds::devices(tokens.into_iter().map(|token| token.text).collect())?;
 
     let first = devices.pop().ok_or("no device")?;
     let known = rounds::first_device(&server, first).await?;
@@ -78,5 +84,6 @@ async fn run(size: &Size, report: Report) -> Outcome<()> {
     let hits = ocsp::run(&server, &asked.again).await?;
     report.figure("OCSP hits", hits.per_second(), "1/s", None);
     report.figure("OCSP hit: server CPU", hits.cpu, "µs", Some(limits.sign));
-    Ok(())
+
+    gateway::run(&server, &size.gateway, &report).await
 }

@@ -49,9 +49,14 @@ impl Taken {
 
     /// The latency that so many of a hundred do not exceed.
     pub fn percentile(&self, percent: usize) -> f64 {
-        let place = (self.milliseconds.len() * percent).div_ceil(100).saturating_sub(1);
-        self.milliseconds.get(place).copied().unwrap_or(f64::NAN)
+        percentile(&self.milliseconds, percent)
     }
+}
+
+/// The value, of ascending ones, that so many of a hundred do not exceed.
+pub fn percentile(ascending: &[f64], percent: usize) -> f64 {
+    let place = (ascending.len() * percent).div_ceil(100).saturating_sub(1);
+    ascending.get(place).copied().unwrap_or(f64::NAN)
 }
 
 /// A count as a figure.

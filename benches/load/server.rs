@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
@@ -20,6 +20,12 @@ use crate::client::Client;
 const TICKS_PER_SECOND: f64 = 100.0;
 /// Operators' connections that mint tokens at the same time.
 const MINTERS: usize = 32;
+
+/// An enrollment token, and the device that it is for.
+pub struct Token {
+    pub device: String,
+    pub text: String,
+}
 
 /// The server.
 pub struct Server {
@@ -60,13 +66,56 @@ impl Server {
 
     /// CPU seconds that the server used so far.
     pub fn cpu(&self) -> Outcome<f64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
-        let fields: Vec<_> = stat.rsplit(')').next().ok_or("no stat")?.split_whitespace().collect();
-        let ticks = |field: usize| -> Outcome<f64> { Ok(fields.get(field).ok_or("short stat")?.parse()?) };
-        Ok((ticks(11)? + ticks(12)?) / TICKS_PER_SECOND)
+        cpu_of(self.process.id())
     }
 
-    fn operator(&self, file: &str) -> std::path::PathBuf {
+    /// A path in the benchmark's own directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// SHA-256 over the root's certificate, in hexadecimal.
+    pub fn root_fingerprint(&self) -> Outcome<String> {
+        let root = read_chain(&self.operator("ca.pem"))?.into_iter().next().ok_or("no root")?;
+        Ok(hex::encode(ring::digest::digest(&ring::digest::SHA256, &root)))
+    }
+
+    /// A connection to the admin door, as its owner.
+    pub async fn operator_client(&self) -> Outcome<Client> {
+        Client::tls(self.admin, &self.as_operator()?).await
+    }
+
+    /// Changes a resource, whatever its version.
+    pub async fn patch(&self, path: &str, change: &serde_json::Value) -> Outcome<()> {
+        self.operator_client().await?.patch(path, &change.to_string()).await
+    }
+
+    /// How many entries a ledger has.
+    pub async fn ledger_size(&self, ledger: &str) -> Outcome<f64> {
+        let answer = self.operator_client().await?.get(&format!("/v1/ledgers/{ledger}/checkpoint")).await?;
+        Ok(String::from_utf8(answer.0)?.lines().nth(1).ok_or("no size")?.parse()?)
+    }
+
+    /// Admits a gateway that may follow every fleet, and returns its invitation.
+    pub async fn invite_gateway(&self, name: &str) -> Outcome<String> {
+        let body = serde_json::json!({ "name": name, "dns_names": ["localhost"] }).to_string();
+        self.operator_client().await?.post("/v1/gateways", "", &body).await?.field("token")
+    }
+
+    /// A gateway's certificate, as a client shows it.
+    pub async fn gateway_config(&self, name: &str) -> Outcome<Arc<ClientConfig>> {
+        let key = rcgen::KeyPair::generate()?;
+        let csr = rcgen::CertificateParams::new(Vec::new())?.serialize_request(&key)?.pem()?;
+        let authorization = format!("Authorization: Bearer {}\r\n", self.invite_gateway(name).await?);
+        let body = serde_json::json!({ "csr": csr }).to_string();
+        let mut client = Client::tls(self.device, &self.anonymous()?).await?;
+        let certificate = client.post("/v1/enroll", &authorization, &body).await?.field("certificate")?;
+        let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes())?];
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        Ok(Arc::new(ClientConfig::builder().with_root_certificates(self.roots()?).with_client_auth_cert(chain, key)?))
+    }
+
+    fn operator(&self, file: &str) -> PathBuf {
         self.directory.path().join("data/operator").join(file)
     }
 
@@ -90,20 +139,21 @@ impl Server {
         Ok(Arc::new(ClientConfig::builder().with_root_certificates(self.roots()?).with_client_auth_cert(chain, key)?))
     }
 
-    /// Mints tokens, each for a device of its own.
-    pub async fn tokens(&self, count: usize) -> Outcome<Vec<String>> {
+    /// Mints tokens, each for a device of its own, whose name begins with `prefix`.
+    pub async fn tokens(&self, prefix: &str, count: usize) -> Outcome<Vec<Token>> {
         let config = self.as_operator()?;
         let mut minters = JoinSet::new();
         for minter in 0..MINTERS {
-            let (config, admin) = (config.clone(), self.admin);
+            let (config, admin, prefix) = (config.clone(), self.admin, prefix.to_owned());
             let share = count / MINTERS + usize::from(minter < count % MINTERS);
             minters.spawn(async move {
                 let mut client = Client::tls(admin, &config).await?;
                 let mut tokens = Vec::with_capacity(share);
                 for number in 0..share {
-                    let body = format!(r#"{{"device":"bench-{minter}-{number}"}}"#);
-                    let answer = client.post("/v1/fleets/default/tokens", "", &body).await?;
-                    tokens.push(answer.field("token")?);
+                    let device = format!("{prefix}-{minter}-{number}");
+                    let body = serde_json::json!({ "device": device }).to_string();
+                    let text = client.post("/v1/fleets/default/tokens", "", &body).await?.field("token")?;
+                    tokens.push(Token { device, text });
                 }
                 Outcome::Ok(tokens)
             });
@@ -122,6 +172,19 @@ impl Drop for Server {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// CPU seconds that a process used so far.
+pub fn cpu_of(process: u32) -> Outcome<f64> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let fields: Vec<_> = stat.rsplit(')').next().ok_or("no stat")?.split_whitespace().collect();
+    let ticks = |field: usize| -> Outcome<f64> { Ok(fields.get(field).ok_or("short stat")?.parse()?) };
+    Ok((ticks(11)? + ticks(12)?) / TICKS_PER_SECOND)
+}
+
+/// A port of 127.0.0.1 where nobody listens.
+pub fn free_port() -> Outcome<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 fn read_chain(path: &Path) -> Outcome<Vec<CertificateDer<'static>>> {

@@ -224,6 +224,9 @@ fn advice_on(code: &str) -> Option<&'static str> {
             "This profile is of another installation, or not an operator's: check --operator."
         }
         R::NotPermitted => "`fleetmark whoami` shows your role and fleets; an owner may change them.",
+        R::BlastRadiusExceeded => {
+            "Another security officer or owner may allow more: fleetmark fleet allow FLEET YOUR-NAME --devices N."
+        }
         R::EtagMismatch => "Somebody else changed it meanwhile: look at it again, then repeat the command.",
         R::NameTaken => "Choose another name, or look at the one that is there.",
         R::LastOwner => "Admit another owner first: fleetmark operator create NAME --role owner.",

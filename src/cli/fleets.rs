@@ -18,6 +18,12 @@ const COLUMNS: [Column; 5] = [
     Column("MAX AGE (S)", "max_age_seconds"),
     Column("CREATED", "created_at"),
 ];
+const ALLOWANCES: [Column; 4] = [
+    Column("OPERATOR", "operator"),
+    Column("DEVICES", "devices"),
+    Column("ALLOWED BY", "allowed_by"),
+    Column("UNTIL", "expires_at"),
+];
 const FIRST: [&str; 3] = ["name", "state", "profile"];
 
 /// `fleetmark fleet`
@@ -47,6 +53,28 @@ pub enum FleetCommand {
         #[command(flatten)]
         rules: Rules,
     },
+    /// Allow another operator to change more devices of a fleet than its blast radius
+    Allow(Allowance),
+    /// List what operators may change beyond a fleet's blast radius now
+    Allowances {
+        /// The fleet
+        fleet: String,
+    },
+}
+
+/// An allowance to give.
+#[derive(Debug, Args)]
+pub struct Allowance {
+    /// The fleet
+    fleet: String,
+    /// Another operator's name
+    operator: String,
+    /// How many more devices in an hour
+    #[arg(long)]
+    devices: u64,
+    /// For how many hours, at most 24
+    #[arg(long, default_value_t = 1)]
+    hours: u64,
 }
 
 /// Whether a fleet takes enrollments.
@@ -76,6 +104,9 @@ pub struct Rules {
     /// After how long without news a gateway refuses, such as 15m
     #[arg(long, value_name = "TIME", value_parser = duration)]
     max_age: Option<Duration>,
+    /// How many devices one operator may change in an hour; `default` takes the larger of 10 and 1 %
+    #[arg(long, value_name = "DEVICES", value_parser = blast_radius)]
+    blast_radius: Option<Value>,
 }
 
 impl Rules {
@@ -89,6 +120,7 @@ impl Rules {
             ("list_superseded", self.list_superseded.map(Value::from)),
             ("list_quarantined", self.list_quarantined.map(Value::from)),
             ("max_age_seconds", self.max_age.map(|age| Value::from(age.as_secs()))),
+            ("blast_radius", self.blast_radius.clone()),
         ])
     }
 }
@@ -110,8 +142,28 @@ impl FleetCommand {
                 let changed = session.client.change(&["v1", "fleets", &name], rules.body(None, state)).await?;
                 session.print_record(&changed, &FIRST)
             }
+            Self::Allow(Allowance { fleet, operator, devices, hours }) => {
+                let body = object([
+                    ("operator", Some(Value::from(operator))),
+                    ("devices", Some(Value::from(devices))),
+                    ("hours", Some(Value::from(hours))),
+                ]);
+                let ask = Ask::path(&["v1", "fleets", &fleet, "allowances"]).body(body).creates();
+                session.print_record(&session.client.post(ask).await?, &["operator", "devices", "expires_at"])
+            }
+            Self::Allowances { fleet } => {
+                let listing = Listing { limit: u32::MAX, all: true };
+                session.list(Ask::path(&["v1", "fleets", &fleet, "allowances"]), listing, &ALLOWANCES).await
+            }
         }
     }
+}
+
+fn blast_radius(text: &str) -> Result<Value, String> {
+    if text == "default" {
+        return Ok(Value::Null);
+    }
+    text.parse::<u64>().map(Value::from).map_err(|_| "a number of devices, or `default`".to_owned())
 }
 
 fn ttl(text: &str) -> Result<Value, String> {

@@ -20,6 +20,7 @@ mod fleets;
 mod ledger;
 mod members;
 mod operators;
+mod policies;
 mod serve;
 mod session;
 mod table;
@@ -92,6 +93,9 @@ enum Command {
     /// Ledgers, and whether they are what they claim to be
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
+    /// Policies: who may do what, as Cedar policy sets
+    #[command(subcommand)]
+    Policy(policies::PolicyCommand),
     /// Backups
     #[command(subcommand)]
     Backup(backups::BackupCommand),
@@ -158,6 +162,7 @@ async fn ask(command: Command, profile: Option<PathBuf>, json: bool) -> Result<(
         Command::Operator(command) => command.run(profile.as_deref(), json).await,
         Command::Accept(arguments) => arguments.run(json).await,
         Command::Ledger(command) => command.run(&session()?).await,
+        Command::Policy(command) => command.run(profile.as_deref(), json).await,
         Command::Backup(command) => command.run(profile.as_deref(), json).await,
         Command::Doctor(arguments) => arguments.run(profile.as_deref(), json).await,
         Command::Whoami => session()?.show(&["v1", "whoami"], &["identity", "role", "fleets"]).await,

@@ -37,6 +37,10 @@ fn nonsense_is_refused_as_usage() {
         "fleetmark operator create a --role root --all-fleets",
         "fleetmark gateway create a --fleet b --all-fleets",
         "fleetmark ledger verify --whole",
+        "fleetmark policy activate",
+        "fleetmark policy activate set.cedar --version 1",
+        "fleetmark policy show --scope No/Fleet",
+        "fleetmark policy test --principal a",
         "fleetmark accept --server http://a --ca-fingerprint 00 --token t --dir d",
     ] {
         let error = parsed(line).map(|_| ()).expect_err(line);

@@ -34,6 +34,7 @@ pub(super) fn check(data: Layout, read: &Read) -> Result<Config, ConfigError> {
         default_fleet: parsed(read, "default_fleet", raw.default_fleet.as_deref(), "default")?,
         workers: workers(read)?,
         limits: limits(read)?,
+        snapshot_every: snapshot_every(read)?,
         log: log(read)?,
         profiles: raw.profiles.as_ref().map(path),
         passphrase_file: raw.passphrase_file.as_ref().map(path),
@@ -189,6 +190,8 @@ fn limits(read: &Read) -> Result<Limits, ConfigError> {
     let connections = raw.connections.unwrap_or(25_000);
     let connections =
         NonZeroU32::new(connections).ok_or_else(|| value(read, "limits.connections", connections, "at least 1"))?;
+    let followers = raw.followers.unwrap_or(1_000);
+    let followers = NonZeroU32::new(followers).ok_or_else(|| value(read, "limits.followers", followers, "at least 1"))?;
     let given = (NonZeroU32::new(raw.enroll_per_second.unwrap_or(ENROLL_PER_SECOND)), raw.enroll_burst);
     let usual = raw.enroll_per_second.is_none().then_some(ENROLL_BURST);
     let enroll = match (given.0, given.1.or(usual)) {
@@ -204,7 +207,15 @@ fn limits(read: &Read) -> Result<Limits, ConfigError> {
             Some(EnrollRate { per_second, burst })
         }
     };
-    Ok(Limits { connections, enroll })
+    Ok(Limits { connections, followers, enroll })
+}
+
+/// Entries between two snapshots of a ledger, unless the configuration says otherwise.
+const SNAPSHOT_EVERY: u32 = 4_096;
+
+fn snapshot_every(read: &Read) -> Result<NonZeroU32, ConfigError> {
+    let every = read.raw.ledger.snapshot_every.unwrap_or(SNAPSHOT_EVERY);
+    NonZeroU32::new(every).ok_or_else(|| value(read, "ledger.snapshot_every", every, "at least 1"))
 }
 
 fn log(read: &Read) -> Result<Log, ConfigError> {

@@ -55,6 +55,11 @@ impl Layout {
         self.0.join("restored.json")
     }
 
+    /// The ledgers' snapshots; what is missing is made again.
+    pub fn snapshots(&self) -> PathBuf {
+        self.0.join("snapshots")
+    }
+
     /// The database, unless the configuration names another.
     pub fn database(&self) -> PathBuf {
         self.0.join("fleetmark.db")

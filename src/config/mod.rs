@@ -50,6 +50,8 @@ pub struct Config {
     pub workers: NonZeroUsize,
     /// Bounds on what callers may take.
     pub limits: Limits,
+    /// A ledger's snapshot is made anew after so many entries (or an eighth of the ledger, where that is more).
+    pub snapshot_every: NonZeroU32,
     /// How to log.
     pub log: Log,
     /// Certificate profiles that replace or add to the built-in ones.
@@ -100,6 +102,8 @@ pub enum StoreLocation {
 pub struct Limits {
     /// Connections that are open at a door at once.
     pub connections: NonZeroU32,
+    /// Streams of the ledger feed that are open at once.
+    pub followers: NonZeroU32,
     /// Enrollments of one address a second; None: no bound.
     pub enroll: Option<EnrollRate>,
 }

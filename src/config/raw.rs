@@ -35,6 +35,8 @@ pub(super) struct Raw {
     #[serde(default)]
     pub limits: RawLimits,
     #[serde(default)]
+    pub ledger: RawLedger,
+    #[serde(default)]
     pub log: RawLog,
     pub profiles: Option<String>,
     pub passphrase_file: Option<String>,
@@ -69,8 +71,15 @@ impl RawDoors {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawLimits {
     pub connections: Option<u32>,
+    pub followers: Option<u32>,
     pub enroll_per_second: Option<u32>,
     pub enroll_burst: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLedger {
+    pub snapshot_every: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -42,6 +42,7 @@ fn without_a_file_all_is_default() {
     assert_eq!(config.public_url, "http://localhost:8080");
     assert!(matches!(&config.store, StoreLocation::Sqlite(path) if path == &directory.path().join("fleetmark.db")));
     assert!(!config.danger_online_root && config.limits.enroll.is_some());
+    assert_eq!(config.snapshot_every.get(), 4_096);
 }
 
 #[test]
@@ -86,6 +87,7 @@ fn errors_name_file_key_and_what_was_expected() {
         ("store = \"mysql://u:secret@h/db\"", "`store`", "postgres://"),
         ("workers = 0", "`workers`", "1 to 256"),
         ("[limits]\nconnections = 0", "`limits.connections`", "at least 1"),
+        ("[limits]\nfollowers = 0", "`limits.followers`", "at least 1"),
         ("[limits]\nenroll_per_second = 0\nenroll_burst = 5", "`limits.enroll_burst`", "enroll_per_second"),
         ("[log]\nformat = \"xml\"", "`log.format`", "text or json"),
         ("[log]\nlevel = \"fleetmark=loud\"", "`log.level`", "error, warn"),

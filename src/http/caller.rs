@@ -24,7 +24,8 @@ pub struct Identified(pub Caller);
 async fn identify(request: &HttpRequest) -> Result<Caller, Problem> {
     let peer = request.conn_data::<Peer>().ok_or(Refusal::CertificateRequired)?;
     let state = request.app_data::<web::Data<State>>().ok_or(Refusal::Overloaded)?;
-    Ok(state.registrar.identify(peer, state.clock.now()).await?)
+    let caller = state.registrar.identify(peer, state.clock.now()).await?;
+    Ok(Caller { source: request.peer_addr().map(|address| address.ip()), ..caller })
 }
 
 impl FromRequest for Identified {

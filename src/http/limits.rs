@@ -125,10 +125,22 @@ pub async fn read_body(request: &HttpRequest, mut payload: web::Payload, limit: 
 /// # Errors
 /// `MediaTypeNotSupported`, `BodyTooLarge`, `RequestTimeout`, `MalformedRequest`.
 pub async fn read_json<T: DeserializeOwned>(request: &HttpRequest, payload: web::Payload) -> Result<T, Error> {
+    read_json_within(request, payload, MAX_JSON).await
+}
+
+/// Reads a JSON body of at most `limit` octets.
+///
+/// # Errors
+/// See [`read_json`].
+pub async fn read_json_within<T: DeserializeOwned>(
+    request: &HttpRequest,
+    payload: web::Payload,
+    limit: usize,
+) -> Result<T, Error> {
     if !is_of_type(request, "application/json") {
         return Err(Refusal::MediaTypeNotSupported.into());
     }
-    let body = read_body(request, payload, MAX_JSON).await?;
+    let body = read_body(request, payload, limit).await?;
     serde_json::from_slice(&body).map_err(|error| malformed(&error.to_string()))
 }
 

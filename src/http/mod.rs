@@ -29,6 +29,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::registrar::Registrar;
 use crate::telemetry::clock::SharedClock;
+use device::feed::followers::Followers;
 use limits::AddressLimit;
 use public::health::Pulse;
 
@@ -51,6 +52,8 @@ pub struct State {
     pub metrics: PrometheusHandle,
     /// What backups are made of.
     pub backups: Arc<admin::backups::Backups>,
+    /// Who follows the ledgers.
+    pub followers: Arc<Followers>,
 }
 
 #[cfg(test)]

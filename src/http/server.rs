@@ -19,6 +19,7 @@ use futures_util::future::{join_all, select_all};
 use rustls::ServerConfig;
 use tokio::task::JoinHandle;
 
+use super::device::feed::followers::Followers;
 use super::limits::{self, HEAD_TIME};
 use super::listeners::Listeners;
 use super::problem::not_found;
@@ -68,6 +69,7 @@ pub struct Running {
     handles: Vec<ServerHandle>,
     tasks: Vec<JoinHandle<io::Result<()>>>,
     rescue: Option<PathBuf>,
+    followers: Arc<Followers>,
 }
 
 /// Opens the doors. Needs a Tokio runtime around it; each server brings its own threads.
@@ -79,6 +81,7 @@ pub fn start(listeners: Listeners, doors: &TlsDoors, state: State, options: Opti
         ("device", doors.device.certificate.clone()),
         ("admin", doors.admin.certificate.clone()),
     ]));
+    let followers = Arc::clone(&state.followers);
     let state = Data::new(state);
     let site = |door, configure| Site { door, state: state.clone(), certificates: certificates.clone(), configure };
     let few = Options { workers: options.workers.min(2), ..options };
@@ -102,13 +105,13 @@ pub fn start(listeners: Listeners, doors: &TlsDoors, state: State, options: Opti
         servers.push(serve(site("rescue", rescue::configure), Sockets::Unix(listener), one)?);
         rescue = Some(path);
     }
-    Ok(Running::spawn(servers, rescue))
+    Ok(Running::spawn(servers, rescue, followers))
 }
 
 impl Running {
-    fn spawn(servers: Vec<Server>, rescue: Option<PathBuf>) -> Self {
+    fn spawn(servers: Vec<Server>, rescue: Option<PathBuf>, followers: Arc<Followers>) -> Self {
         let handles = servers.iter().map(Server::handle).collect();
-        Self { handles, tasks: servers.into_iter().map(|server| tokio::spawn(server)).collect(), rescue }
+        Self { handles, tasks: servers.into_iter().map(|server| tokio::spawn(server)).collect(), rescue, followers }
     }
 
     /// Serves until `stop` is done, then lets requests in progress end, within 10 s in all.
@@ -133,6 +136,8 @@ impl Running {
 
     /// Takes no more connections, lets requests in progress end, and cuts what is left after 8 s.
     pub async fn stop(&self) {
+        // Streams have no end of their own.
+        self.followers.stop();
         let stopped = join_all(self.handles.iter().map(|handle| handle.stop(true)));
         if tokio::time::timeout(STOP_TIME, stopped).await.is_err() {
             tracing::warn!("the doors did not close in time and were cut");

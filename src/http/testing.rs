@@ -39,6 +39,7 @@ pub(crate) struct Installation {
     pub(crate) addresses: Addresses,
     pub(crate) registrar: Arc<Registrar>,
     pub(crate) operator: Caller,
+    pub(crate) state: State,
     pub(crate) running: Running,
 }
 
@@ -86,6 +87,7 @@ impl Installation {
             keys: Arc::clone(&keys),
             profiles: Profiles::load(None).unwrap(),
             publisher,
+            snapshots: crate::registrar::snapshots::Snapshots::new(path.join("snapshots"), 1),
             trust_domain: "fleet.example".parse().unwrap(),
             public_url: "http://localhost".to_owned(),
         };
@@ -112,6 +114,7 @@ impl Installation {
                 data: crate::config::Layout::new(path.to_owned()),
                 passphrase: "passphrase".to_owned().into(),
             }),
+            followers: Arc::new(super::device::feed::followers::Followers::new(8)),
         };
         state.pulse.written(now);
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
@@ -120,10 +123,10 @@ impl Installation {
         let listeners = Listeners::bind(&addresses).unwrap();
         let addresses = listeners.addresses();
         let options = Options { workers: 1, max_connections: 100 };
-        let running = start(listeners, &TlsDoors { device: doors.clone(), admin: doors }, state, options).unwrap();
+        let running = start(listeners, &TlsDoors { device: doors.clone(), admin: doors }, state.clone(), options).unwrap();
         let operator = first_operator(&registrar, path).await;
         std::fs::write(path.join("root.pem"), pem(&[&registrar.authorities().root().unwrap().record.certificate])).unwrap();
-        Self { directory, addresses, registrar, operator, running }
+        Self { directory, addresses, registrar, operator, state, running }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -88,9 +88,9 @@ fn may_read(caller: &Caller, ledger: &LedgerName) -> Result<()> {
 }
 
 /// A ledger's stored hashes: leaves from their entries, the rest from the nodes.
-struct StoredNodes<'a> {
-    rows: &'a mut dyn Rows,
-    ledger: &'a LedgerName,
+pub(super) struct StoredNodes<'a> {
+    pub(super) rows: &'a mut dyn Rows,
+    pub(super) ledger: &'a LedgerName,
 }
 
 impl NodeSource for StoredNodes<'_> {

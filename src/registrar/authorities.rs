@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use fleetmark_domain::{Epoch, FleetName, Index, Kind, LedgerName, Refusal, Timestamp};
+use fleetmark_domain::{Epoch, Fingerprint, FleetName, Index, Kind, LedgerName, Refusal, Timestamp};
 use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
 
 use super::{Error, Registrar, Result};
@@ -38,6 +38,8 @@ pub struct Authority {
     pub hashes: IssuerHashes,
     /// Its subject key identifier: the AKI of what it issued.
     pub key_id: Vec<u8>,
+    /// SHA-256 over its certificate.
+    pub fingerprint: Fingerprint,
     /// End of its certificate.
     pub not_after: Timestamp,
     /// What stands in the certificates that it issues.
@@ -60,6 +62,7 @@ impl Authority {
             has_key,
             hashes: IssuerHashes::of(&record.certificate)?,
             key_id: facts.subject_key_id.unwrap_or_default(),
+            fingerprint: facts.fingerprint,
             not_after: facts.not_after,
             pointers: pointers(public_url, &record),
             issuer,

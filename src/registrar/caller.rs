@@ -1,10 +1,12 @@
 //! From a verified peer certificate to a caller in good standing.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use fleetmark_domain::standing::Choices;
 use fleetmark_domain::{Action, FleetName, Identity, Kind, Refusal, Sight, Standing, Timestamp, View};
 
+use super::policies::Table;
 use super::{Registrar, Result};
 use crate::pki::issue::CertificateFacts;
 use crate::store::acts::confirm::Confirm;
@@ -30,6 +32,12 @@ pub struct Caller {
     pub subject: Subject,
     /// The certificate that it came with.
     pub certificate: Certificate,
+    /// When it asks.
+    pub at: Timestamp,
+    /// The address that it asks from, where that is known; policies may look at it.
+    pub source: Option<IpAddr>,
+    /// The policies that counted when it asked.
+    pub policies: Arc<Table>,
 }
 
 impl Registrar {
@@ -52,13 +60,14 @@ impl Registrar {
             return Err(Refusal::IdentityOut.into());
         }
         check_standing(&certificate, &identity, now)?;
+        let policies = self.policies();
         if certificate.standing != Standing::Unconfirmed {
-            return Ok(Caller { identity, subject, certificate });
+            return Ok(Caller { identity, subject, certificate, at: now, source: None, policies });
         }
         let act = Confirm { serial: certificate.serial, ledger: certificate.ledger, at: now };
         let certificate = commit(&*self.store, act).await?;
         let subject = Subject { state: SubjectState::Active, confirmed_generation: certificate.generation, ..subject };
-        Ok(Caller { identity, subject, certificate })
+        Ok(Caller { identity, subject, certificate, at: now, source: None, policies })
     }
 
     /// The certificate's record and its holder's. Any other certificate under a serial of ours is a forgery.
@@ -133,7 +142,8 @@ impl Caller {
         }
     }
 
-    /// Whether the caller may do `action` to something of `fleet`; None: of the installation.
+    /// Whether the caller may do `action` to something of `fleet`; None: of the installation. Its role's rights are policies;
+    /// that the grants bound them is not.
     ///
     /// # Errors
     /// `WrongKind` for who is no operator; `FleetUnknown` for a fleet that the caller may not know of; `NotPermitted`.
@@ -145,8 +155,8 @@ impl Caller {
             return Err(Refusal::FleetUnknown.into());
         }
         let everywhere = self.subject.grants.is_none();
-        let role = self.subject.role.ok_or(Refusal::NotPermitted)?;
-        if role.may(action) && (everywhere || !action.is_installation_wide()) {
+        let within_grants = everywhere || !action.is_installation_wide();
+        if self.subject.role.is_some() && within_grants && self.policies.permits(self, action, fleet) {
             Ok(())
         } else {
             Err(Refusal::NotPermitted.into())

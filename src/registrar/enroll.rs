@@ -205,6 +205,7 @@ impl Registrar {
         if fleet.is_some_and(|fleet| !fleet.open) {
             return Err(Refusal::FleetClosed.into());
         }
+        self.policies().admit(subject, &ticket.proof, now)?;
         let authority = self.authorities.issuing(subject.kind, subject.fleet.as_ref())?;
         let profile = self.profile_of(subject, fleet)?;
         if !profile.keys.contains(&csr.algorithm()) {

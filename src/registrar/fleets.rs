@@ -7,10 +7,11 @@ use fleetmark_domain::{Action, FleetName, Kind, LedgerName, Refusal, Timestamp};
 use fleetmark_ledger::entry::AuthorityKind;
 
 use super::caller::Caller;
+use super::policies::first_set;
 use super::{Error, Idempotency, Page, PageRequest, Registrar, Result};
 use crate::store::acts::Repeatable;
 use crate::store::acts::fleets::{ChangeFleet, CreateFleet};
-use crate::store::model::Fleet;
+use crate::store::model::{Fleet, PolicySet};
 use crate::store::{commit, read};
 
 /// What to create.
@@ -26,6 +27,8 @@ pub struct NewFleet {
     pub choices: Choices,
     /// 15 min unless given; 10 s to 30 d.
     pub max_age: Option<Duration>,
+    /// How many devices one operator may change in an hour; the larger of 10 and 1 % unless given.
+    pub blast_radius: Option<u64>,
 }
 
 /// What to change; None leaves as it is.
@@ -43,6 +46,8 @@ pub struct FleetChange {
     pub list_quarantined: Option<bool>,
     /// The bound for gateways that are cut off.
     pub max_age: Option<Duration>,
+    /// How many devices one operator may change in an hour; `Some(None)`: the larger of 10 and 1 %.
+    pub blast_radius: Option<Option<u64>>,
 }
 
 /// The bounds of `max_age`.
@@ -71,6 +76,7 @@ impl Registrar {
             max_age: new.max_age.unwrap_or(DEFAULT_MAX_AGE),
             created_at: now,
             version: 1,
+            blast_radius: new.blast_radius,
         };
         self.check(&fleet)?;
         let repeatable = idempotency.map(|key| key.repeatable(caller, fleet.name.to_string(), now));
@@ -101,10 +107,14 @@ impl Registrar {
         // Asked first: without the root nothing is begun, and no key file is left behind.
         self.authorities.issuing_root()?;
         let (ledger, key) = self.new_ledger(&LedgerName::Fleet(name.clone()))?;
+        let policy = first_set(&LedgerName::Fleet(name.clone()), self.random()?, actor.clone(), now);
+        let first = PolicySet { version: 1, ..policy.set.clone() };
         let authority = self.new_authority(AuthorityKind::Of(Kind::Device), Some(name), actor, now).await?;
         let record = authority.authority.clone();
-        let created = commit(&*self.store, CreateFleet { fleet: fleet.clone(), authority, ledger, repeatable }).await?;
+        let create = CreateFleet { fleet: fleet.clone(), authority, ledger, policy, repeatable };
+        let created = commit(&*self.store, create).await?;
         if created.is_some() {
+            self.policies.take_on(&first);
             self.take_on_ledger(&LedgerName::Fleet(fleet.name.clone()), key).await?;
             self.authorities.add(record)?;
             self.renew_responders(now).await?;
@@ -155,13 +165,14 @@ impl Registrar {
         if version.is_some_and(|version| version != fleet.version) {
             return Err(Refusal::EtagMismatch.into());
         }
-        let FleetChange { open, profile, unconfirmed_ttl, list_superseded, list_quarantined, max_age } = change;
+        let FleetChange { open, profile, unconfirmed_ttl, list_superseded, list_quarantined, max_age, blast_radius } = change;
         fleet.open = open.unwrap_or(fleet.open);
         fleet.profile = profile.unwrap_or(fleet.profile);
         fleet.unconfirmed_ttl = unconfirmed_ttl.unwrap_or(fleet.unconfirmed_ttl);
         fleet.choices.list_superseded = list_superseded.unwrap_or(fleet.choices.list_superseded);
         fleet.choices.list_quarantined = list_quarantined.unwrap_or(fleet.choices.list_quarantined);
         fleet.max_age = max_age.unwrap_or(fleet.max_age);
+        fleet.blast_radius = blast_radius.unwrap_or(fleet.blast_radius);
         self.check(&fleet)?;
         let details = self.details(caller.actor(self), Some(name.to_string()), None, None)?;
         Ok(commit(&*self.store, ChangeFleet { fleet, details, at: now }).await?)

@@ -15,6 +15,8 @@ use ring::rand::SystemRandom;
 use super::authorities::Authorities;
 use super::enroll::{Enrollment, Ticket};
 use super::issue::Order;
+use super::policies::InForce;
+use super::snapshots::Snapshots;
 use super::subjects::new_subject;
 use super::{Error, Registrar, Result};
 use crate::ledger::Publisher;
@@ -55,6 +57,8 @@ pub struct Parts {
     pub profiles: Profiles,
     /// The ledgers' publisher, without ledgers yet.
     pub publisher: Arc<Publisher>,
+    /// Where the ledgers' snapshots lie, none looked at yet.
+    pub snapshots: Snapshots,
     /// The installation's trust domain.
     pub trust_domain: TrustDomain,
     /// The public door, as relying parties reach it: `http://HOST:PORT`.
@@ -65,7 +69,7 @@ impl Registrar {
     /// Opens the registrar over what is there: ledgers and authorities with their keys. On the first start it opens the
     /// system ledger.
     pub async fn open(parts: Parts, now: Timestamp) -> Result<Self> {
-        let Parts { store, keys, profiles, publisher, trust_domain, public_url } = parts;
+        let Parts { store, keys, profiles, publisher, snapshots, trust_domain, public_url } = parts;
         check_trust_domain(&*store, &trust_domain).await?;
         open_system_ledger(&*store, &keys, &publisher, &trust_domain, now).await?;
         for ledger in read(&*store, |rows| rows.ledgers()).await? {
@@ -78,13 +82,17 @@ impl Registrar {
         for record in read(&*store, |rows| rows.authorities()).await? {
             authorities.add(record)?;
         }
+        let random = SystemRandom::new();
+        let policies = InForce::open(&*store, &random, now).await?;
         Ok(Self {
+            policies: Arc::new(policies),
             store,
             authorities,
             publisher,
+            snapshots,
             published: super::publish::Published::default(),
             trust_domain,
-            random: SystemRandom::new(),
+            random,
             token_key: hmac::Key::new(hmac::HMAC_SHA256, token_key.as_ref()),
             founding: tokio::sync::Mutex::default(),
         })
@@ -114,6 +122,7 @@ impl Registrar {
                 max_age: super::fleets::DEFAULT_MAX_AGE,
                 created_at: now,
                 version: 1,
+                blast_radius: None,
             };
             self.make_fleet(fleet, ITSELF.to_owned(), None, now).await?;
         }

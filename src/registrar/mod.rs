@@ -5,12 +5,16 @@
 //! - [`enroll`]: enroll, renew, confirm.
 //! - [`standing`]: revoke, hold, release; lapse of what was never confirmed.
 //! - [`fleets`], [`tokens`], [`subjects`]: what operators keep records of.
+//! - [`limits`]: how many devices one operator may change in an hour.
 //! - [`certificates`]: search and look-up.
 //! - [`authorities`]: the issuing authorities in memory: keys, certificates, index leases.
 //! - [`publish`]: CRLs and OCSP answers as views of the ledger.
+//! - [`policies`]: the policies that count: operators' rights, who may enroll and renew; sets are put and activated.
 //! - [`overview`]: the authorities with what their certificates say, and the writer's queue.
 //! - [`backup`]: a consistent copy of the store.
-//! - [`audit`]: the ledgers' checkpoints, entries and proofs.
+//! - [`audit`]: the ledgers' checkpoints, entries and proofs, for operators.
+//! - [`feed`]: the same for gateways and services, and what they need beside it.
+//! - [`snapshots`]: the ledgers' snapshots, as files.
 //! - `issue`: one certificate, from a holder's record to a certificate's record.
 //! - [`own`]: the server's own certificates: doors, OCSP responders.
 //! - [`install`]: what the first start makes.
@@ -21,16 +25,21 @@ pub mod backup;
 pub mod caller;
 pub mod certificates;
 pub mod enroll;
+pub mod feed;
 pub mod fleets;
 pub mod install;
 mod issue;
+pub mod limits;
 pub mod overview;
 pub mod own;
+pub mod policies;
 pub mod publish;
+pub mod snapshots;
 pub mod standing;
 pub mod subjects;
 pub mod tokens;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fleetmark_domain::{Refusal, RevocationReason, Timestamp, TrustDomain};
@@ -163,7 +172,9 @@ pub struct Registrar {
     store: Arc<dyn Store>,
     authorities: authorities::Authorities,
     publisher: Arc<Publisher>,
+    snapshots: snapshots::Snapshots,
     published: publish::Published,
+    policies: Arc<policies::InForce>,
     trust_domain: TrustDomain,
     random: SystemRandom,
     /// Derives the secrets of tokens minted with an Idempotency-Key.
@@ -196,6 +207,6 @@ impl Registrar {
         reason: Option<RevocationReason>,
         note: Option<String>,
     ) -> Result<Details> {
-        Ok(Details { salt: self.random()?, actor, subject, reason, note })
+        Ok(Details { salt: self.random()?, actor, subject, reason, note, attributes: BTreeMap::new() })
     }
 }

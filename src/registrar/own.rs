@@ -55,7 +55,7 @@ impl Registrar {
             subject
         } else {
             let details = self.details(ITSELF.to_owned(), Some(DOORS.to_owned()), None, None)?;
-            commit(&*self.store, ChangeSubject { subject: wanted, details, at: now }).await?
+            commit(&*self.store, ChangeSubject { subject: wanted, by: None, details, at: now }).await?
         };
         let authority = self.authorities.issuing(Kind::Service, None)?;
         let profile = self.find_profile(Kind::Service.as_str())?;

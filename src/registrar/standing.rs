@@ -82,8 +82,12 @@ impl Registrar {
         let whom = super::subjects::identity_of(&subject)?.uri(&self.trust_domain);
         let details = self.details(caller.actor(self), Some(whom), reason, checked_note(note)?)?;
         let ledger = ledger_of(&subject);
-        let act = ChangeStanding { scope, ledger: ledger.clone(), change, details, at: now };
-        let changed = commit(&*self.store, act).await?;
+        let by = Some(caller.subject.id);
+        let act = ChangeStanding { scope, ledger: ledger.clone(), change, by, details, at: now };
+        let changed = match commit(&*self.store, act).await {
+            Ok(changed) => changed,
+            Err(error) => return Err(self.told(error, caller, subject.fleet.as_ref(), now).await),
+        };
         self.published.standing_changed();
         Ok(Changed { certificates: changed.certificates, ledger, position: changed.position })
     }

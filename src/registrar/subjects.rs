@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use fleetmark_domain::{Action, FleetName, Identity, Kind, Name, Refusal, RevocationReason, Role, Timestamp};
+use fleetmark_ledger::details::attributes_fit;
 
 use super::caller::Caller;
 use super::tokens::{Draft, MintedToken, checked_lifetime};
@@ -258,7 +259,12 @@ impl Registrar {
         subject.addresses = addresses.unwrap_or(subject.addresses);
         check(&subject)?;
         let details = self.details(caller.actor(self), Some(subject.name.to_string()), None, role_note(&subject))?;
-        self.view(commit(&*self.store, ChangeSubject { subject, details, at: now }).await?).await
+        let fleet = subject.fleet.clone();
+        let act = ChangeSubject { subject, by: Some(caller.subject.id), details, at: now };
+        match commit(&*self.store, act).await {
+            Ok(subject) => self.view(subject).await,
+            Err(error) => Err(self.told(error, caller, fleet.as_ref(), now).await),
+        }
     }
 
     /// Puts a subject out for good: revokes all its certificates and admits it no more.
@@ -274,8 +280,12 @@ impl Registrar {
         let subject = self.find(who).await?;
         let note = super::standing::checked_note(note)?;
         let details = self.details(caller.actor(self), Some(subject.name.to_string()), Some(reason), note)?;
-        let act = PutOut { subject: subject.id, ledger: ledger_of(&subject), reason, details, at: now };
-        let subject = commit(&*self.store, act).await?;
+        let (by, ledger) = (Some(caller.subject.id), ledger_of(&subject));
+        let act = PutOut { subject: subject.id, ledger, reason, by, details, at: now };
+        let subject = match commit(&*self.store, act).await {
+            Ok(subject) => subject,
+            Err(error) => return Err(self.told(error, caller, who.fleet.as_ref(), now).await),
+        };
         self.published.standing_changed();
         self.view(subject).await
     }
@@ -339,6 +349,9 @@ fn check(subject: &Subject) -> Result<()> {
         || attributes.iter().any(|(key, value)| key.is_empty() || too_long(key) || too_long(value))
     {
         return no("There are at most 32 attributes, of at most 256 characters without control characters.");
+    }
+    if !attributes_fit(attributes) {
+        return no("Attributes have at most 12,288 octets in all, each counting six beside key and value.");
     }
     if (subject.kind == Kind::Operator) != subject.role.is_some() {
         return no("An operator has a role, and nobody else has one.");

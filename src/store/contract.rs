@@ -1,6 +1,8 @@
 //! What every backend must do, asked of each with the same code.
 
 pub mod enrollment;
+pub mod limits;
+pub mod policies;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,8 +22,18 @@ use super::rows::{Rows, StandingUpdate, certificate_id};
 /// Runs every check on `backend`, which must be empty.
 pub fn holds(backend: &impl Backend) {
     let mut connection = backend.connect_writer().unwrap();
-    let checks: [fn(&mut dyn Rows); 8] =
-        [values_and_fleets, authorities_and_epochs, leases, subjects, certificates, tokens, ledgers, lists_and_requests];
+    let checks: [fn(&mut dyn Rows); 10] = [
+        values_and_fleets,
+        authorities_and_epochs,
+        leases,
+        subjects,
+        certificates,
+        tokens,
+        ledgers,
+        lists_and_requests,
+        policies::rows,
+        touched_and_allowed,
+    ];
     for check in checks {
         connection.begin_write().unwrap();
         check(&mut connection);
@@ -45,6 +57,7 @@ pub fn fleet(name: &str) -> Fleet {
         max_age: Duration::from_secs(900),
         created_at: Timestamp(1_000),
         version: 1,
+        blast_radius: None,
     }
 }
 
@@ -424,10 +437,42 @@ fn lists_and_requests(rows: &mut dyn Rows) {
     assert_eq!(rows.remembered(2, "key").unwrap(), Some(value(20)));
 }
 
+fn touched_and_allowed(rows: &mut dyn Rows) {
+    let (alpha, beta) = (fleet_name("alpha"), fleet_name("beta"));
+    for (operator, fleet, subject, at) in
+        [(1, &alpha, 5, 10), (1, &alpha, 6, 20), (1, &alpha, 5, 30), (1, &beta, 5, 30), (2, &alpha, 5, 30)]
+    {
+        rows.touch(operator, fleet, subject, Timestamp(at)).unwrap();
+    }
+    assert_eq!(rows.touched(1, &alpha, Timestamp(19)).unwrap(), 2);
+    assert_eq!(rows.touched(1, &alpha, Timestamp(20)).unwrap(), 1);
+    assert!(rows.has_touched(1, &alpha, 5, Timestamp(29)).unwrap());
+    assert!(!rows.has_touched(1, &alpha, 5, Timestamp(30)).unwrap());
+    assert!(!rows.has_touched(2, &beta, 5, Timestamp(0)).unwrap());
+    assert_eq!(rows.forget_touched(Timestamp(20)).unwrap(), 1);
+    assert_eq!(rows.touched(1, &alpha, Timestamp(0)).unwrap(), 1);
+
+    let allowance = |id, expires_at| Allowance {
+        id,
+        fleet: fleet_name("alpha"),
+        operator: 1,
+        devices: 50,
+        allowed_by: 2,
+        allowed_at: Timestamp(1),
+        expires_at: Timestamp(expires_at),
+    };
+    rows.insert_allowance(&allowance(i64::MAX.unsigned_abs(), 20)).unwrap();
+    rows.insert_allowance(&allowance(3, 10)).unwrap();
+    assert_eq!(rows.allowances(&alpha, Timestamp(9)).unwrap(), [allowance(3, 10), allowance(i64::MAX.unsigned_abs(), 20)]);
+    assert_eq!(rows.allowances(&alpha, Timestamp(19)).unwrap().len(), 1);
+    assert_eq!(rows.allowances(&alpha, Timestamp(20)).unwrap(), []);
+    assert_eq!(rows.allowances(&beta, Timestamp(0)).unwrap(), []);
+}
+
 /// What is unique is unique. Each in a transaction of its own: PostgreSQL ends one with its first error.
 fn collisions(connection: &mut impl Connection) {
     type Try = fn(&mut dyn Rows) -> Result<(), StoreError>;
-    let tries: [(&str, Try); 9] = [
+    let tries: [(&str, Try); 11] = [
         ("fleet", |rows| rows.insert_fleet(&fleet("alpha"))),
         ("epoch", |rows| {
             let opened_at = Timestamp(0);
@@ -447,6 +492,11 @@ fn collisions(connection: &mut impl Connection) {
         }),
         ("request", |rows| {
             rows.remember(2, "key", &Remembered { request_hash: [0; 32], resource: String::new(), at: Timestamp(0) })
+        }),
+        ("policy set", |rows| rows.insert_policy_set(&policies::policy_set(&LedgerName::System, 7))),
+        ("activation", |rows| {
+            let active = rows.active_policy(&LedgerName::System).unwrap().unwrap();
+            rows.insert_policy_activation(&active)
         }),
     ];
     for (what, attempt) in tries {

@@ -35,6 +35,7 @@ use async_trait::async_trait;
 use fleetmark_domain::{LedgerName, Refusal};
 use fleetmark_ledger::merkle::Head;
 
+use model::StoredEntry;
 use rows::Rows;
 use transaction::Transaction;
 
@@ -231,8 +232,9 @@ fn typed<T: 'static>(value: Box<dyn Any + Send>) -> Result<T, StoreError> {
 
 /// Who signs checkpoints. Called by the writer after a commit and before its callers are answered.
 pub trait HeadSigner: Send + Sync {
-    /// The newest durable head of `ledger`.
-    fn committed(&self, ledger: &LedgerName, head: &Head);
+    /// The newest durable head of `ledger`, and those of the entries under it that followers must learn at once, ascending.
+    /// May not block: the writer thread calls it.
+    fn committed(&self, ledger: &LedgerName, head: &Head, urgent: &[StoredEntry]);
 }
 
 /// A signer to share.

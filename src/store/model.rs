@@ -30,6 +30,27 @@ pub struct Fleet {
     pub created_at: Timestamp,
     /// Rises with every change; the entity tag (RFC 9110 8.8.3).
     pub version: u64,
+    /// How many of its devices one operator may change in an hour; None: the larger of 10 and 1 % of them.
+    pub blast_radius: Option<u64>,
+}
+
+/// What one operator allowed another beyond a fleet's limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Allowance {
+    /// A random number below 2^63.
+    pub id: u64,
+    /// In this fleet.
+    pub fleet: FleetName,
+    /// Whom.
+    pub operator: SubjectId,
+    /// How many more devices in an hour.
+    pub devices: u64,
+    /// Who allowed it.
+    pub allowed_by: SubjectId,
+    /// When.
+    pub allowed_at: Timestamp,
+    /// Until when it holds.
+    pub expires_at: Timestamp,
 }
 
 /// An authority's id; small and dense.
@@ -302,6 +323,55 @@ pub struct StoredCrl {
     pub position: u64,
     /// The list.
     pub der: Vec<u8>,
+}
+
+/// A policy set as it was put. It never changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicySet {
+    /// The ledger of its scope: a fleet's, or `system` for the installation's.
+    pub ledger: LedgerName,
+    /// From 1 in each ledger.
+    pub version: u64,
+    /// Cedar.
+    pub text: String,
+    /// SHA-256 over the text.
+    pub hash: [u8; 32],
+    /// What the operator wrote.
+    pub note: String,
+    /// When it was put.
+    pub created_at: Timestamp,
+    /// By whom: a SPIFFE ID, or `fleetmark` for the server itself.
+    pub created_by: String,
+}
+
+/// A policy set without its text, for a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyVersion {
+    /// From 1 in each ledger.
+    pub version: u64,
+    /// SHA-256 over the text.
+    pub hash: [u8; 32],
+    /// What the operator wrote.
+    pub note: String,
+    /// When it was put.
+    pub created_at: Timestamp,
+    /// By whom.
+    pub created_by: String,
+}
+
+/// A policy set was made the one that counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyActivation {
+    /// The ledger of the scope.
+    pub ledger: LedgerName,
+    /// Which activation in this ledger, from 1; the entity tag (RFC 9110 8.8.3).
+    pub number: u64,
+    /// Of which version.
+    pub version: u64,
+    /// When.
+    pub at: Timestamp,
+    /// By whom: a SPIFFE ID, or `fleetmark` for the server itself.
+    pub by: String,
 }
 
 /// What an Idempotency-Key was used for.

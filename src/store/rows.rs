@@ -6,8 +6,9 @@ use fleetmark_ledger::merkle::{Hash, Node};
 
 use super::StoreError;
 use super::model::{
-    AuthorityId, AuthorityRecord, Certificate, CertificateFilter, EpochRecord, Fleet, LeaseRecord, LedgerRecord, Remembered,
-    StoredCrl, StoredEntry, Subject, SubjectFilter, SubjectId, Token, TokenId,
+    Allowance, AuthorityId, AuthorityRecord, Certificate, CertificateFilter, EpochRecord, Fleet, LeaseRecord, LedgerRecord,
+    PolicyActivation, PolicySet, PolicyVersion, Remembered, StoredCrl, StoredEntry, Subject, SubjectFilter, SubjectId, Token,
+    TokenId,
 };
 
 /// A certificate's place as one number, ascending by epoch and index: `epoch << 32 | index`. Cursors of lists too.
@@ -112,8 +113,30 @@ pub trait Rows {
     fn crl(&mut self, authority: AuthorityId) -> Result<Option<StoredCrl>, StoreError>;
     fn put_crl(&mut self, crl: &StoredCrl) -> Result<(), StoreError>;
 
+    fn policy_set(&mut self, ledger: &LedgerName, version: u64) -> Result<Option<PolicySet>, StoreError>;
+    fn policy_versions(&mut self, ledger: &LedgerName, after: u64, limit: u32) -> Result<Vec<PolicyVersion>, StoreError>;
+    /// The highest version ever put for this ledger; 0 before the first.
+    fn highest_policy(&mut self, ledger: &LedgerName) -> Result<u64, StoreError>;
+    fn insert_policy_set(&mut self, set: &PolicySet) -> Result<(), StoreError>;
+    /// The newest activation.
+    fn active_policy(&mut self, ledger: &LedgerName) -> Result<Option<PolicyActivation>, StoreError>;
+    fn insert_policy_activation(&mut self, activation: &PolicyActivation) -> Result<(), StoreError>;
+
     fn remembered(&mut self, subject: SubjectId, key: &str) -> Result<Option<Remembered>, StoreError>;
     fn remember(&mut self, subject: SubjectId, key: &str, value: &Remembered) -> Result<(), StoreError>;
     /// Forgets what was remembered before `before`.
     fn forget(&mut self, before: Timestamp) -> Result<u64, StoreError>;
+
+    /// How many devices of `fleet` this operator changed after `since`.
+    fn touched(&mut self, operator: SubjectId, fleet: &FleetName, since: Timestamp) -> Result<u64, StoreError>;
+    /// Whether it changed this one after `since`.
+    fn has_touched(&mut self, operator: SubjectId, fleet: &FleetName, subject: SubjectId, since: Timestamp) -> Result<bool, StoreError>;
+    fn touch(&mut self, operator: SubjectId, fleet: &FleetName, subject: SubjectId, at: Timestamp) -> Result<(), StoreError>;
+    /// Forgets what was changed at or before `before`.
+    fn forget_touched(&mut self, before: Timestamp) -> Result<u64, StoreError>;
+    /// How many devices the fleet has, those that are out among them. Counts them all.
+    fn devices(&mut self, fleet: &FleetName) -> Result<u64, StoreError>;
+    /// The fleet's allowances that have not expired. There are few.
+    fn allowances(&mut self, fleet: &FleetName, now: Timestamp) -> Result<Vec<Allowance>, StoreError>;
+    fn insert_allowance(&mut self, allowance: &Allowance) -> Result<(), StoreError>;
 }

@@ -18,6 +18,7 @@ diesel::table! {
         max_age -> BigInt,
         created_at -> BigInt,
         version -> BigInt,
+        blast_radius -> Nullable<BigInt>,
     }
 }
 
@@ -160,6 +161,49 @@ diesel::table! {
         request_hash -> Binary,
         resource -> Text,
         at -> BigInt,
+    }
+}
+
+diesel::table! {
+    policy_sets (ledger, version) {
+        ledger -> Text,
+        version -> BigInt,
+        text -> Text,
+        hash -> Binary,
+        note -> Text,
+        created_at -> BigInt,
+        created_by -> Text,
+    }
+}
+
+diesel::table! {
+    touched (operator, fleet, subject) {
+        operator -> BigInt,
+        fleet -> Text,
+        subject -> BigInt,
+        at -> BigInt,
+    }
+}
+
+diesel::table! {
+    policy_activations (ledger, number) {
+        ledger -> Text,
+        number -> BigInt,
+        version -> BigInt,
+        activated_at -> BigInt,
+        activated_by -> Text,
+    }
+}
+
+diesel::table! {
+    allowances (id) {
+        id -> BigInt,
+        fleet -> Text,
+        operator -> BigInt,
+        devices -> BigInt,
+        allowed_by -> BigInt,
+        allowed_at -> BigInt,
+        expires_at -> BigInt,
     }
 }
 

@@ -154,5 +154,17 @@ impl Connection for SqliteRows {
 // Each entry is the same prepared statement again: that is quicker here than a new text for every number of rows.
 rows!(SqliteRows, 1);
 
+/// Takes back the migration that brought policies.
+///
+/// # Panics
+/// Where the database cannot be written.
+#[cfg(test)]
+pub fn forget_policies(path: &Path) {
+    let mut connection = open::establish(path).unwrap();
+    let statements = "DROP TABLE policy_activations; DROP TABLE policy_sets; \
+                      DELETE FROM __diesel_schema_migrations WHERE version = '00000000000002'";
+    connection.batch_execute(statements).unwrap();
+}
+
 #[cfg(test)]
 mod tests;

@@ -22,7 +22,25 @@ pub struct Transaction<'a> {
 struct Tail {
     record: LedgerRecord,
     entries: Vec<StoredEntry>,
+    /// Which of `entries` are urgent.
+    urgent: Vec<usize>,
     nodes: Vec<(Node, Hash)>,
+}
+
+/// What the commit makes durable in one ledger.
+pub struct Appended {
+    /// Where.
+    pub ledger: LedgerName,
+    /// Its head from here on.
+    pub head: Head,
+    /// The urgent ones of the entries.
+    pub urgent: Vec<StoredEntry>,
+}
+
+impl Tail {
+    const fn new(record: LedgerRecord) -> Self {
+        Self { record, entries: Vec::new(), urgent: Vec::new(), nodes: Vec::new() }
+    }
 }
 
 impl<'a> Transaction<'a> {
@@ -36,7 +54,7 @@ impl<'a> Transaction<'a> {
         let sorted: std::collections::BTreeSet<_> = ledgers.into_iter().collect();
         for name in sorted {
             if let Some(record) = self.rows.lock_ledger(&name)? {
-                self.tails.insert(name, Tail { record, entries: Vec::new(), nodes: Vec::new() });
+                self.tails.insert(name, Tail::new(record));
             }
         }
         Ok(())
@@ -45,7 +63,7 @@ impl<'a> Transaction<'a> {
     /// Makes a new ledger, which may be appended to at once.
     pub fn open_ledger(&mut self, record: LedgerRecord) -> Result<(), StoreError> {
         self.rows.insert_ledger(&record)?;
-        self.tails.insert(record.name.clone(), Tail { record, entries: Vec::new(), nodes: Vec::new() });
+        self.tails.insert(record.name.clone(), Tail::new(record));
         Ok(())
     }
 
@@ -63,18 +81,22 @@ impl<'a> Transaction<'a> {
         details: Option<&Details>,
     ) -> Result<u64, StoreError> {
         let tail = self.tails.get_mut(ledger).ok_or(StoreError::Unreadable { what: "ledger" })?;
+        let is_urgent = event.is_urgent();
         let entry = Entry { at, event, details: details.map(Details::commitment) };
         let octets = entry.encode().map_err(|source| StoreError::Unavailable(Box::new(source)))?;
         let position = tail.record.frontier.size();
         let nodes = &mut tail.nodes;
         tail.record.frontier.append(leaf_hash(&octets), |node, hash| nodes.push((node, hash)));
+        if is_urgent {
+            tail.urgent.push(tail.entries.len());
+        }
         tail.entries.push(StoredEntry { position, entry: octets, details: details.map(Details::encode) });
         Ok(position)
     }
 
-    /// Writes entries, nodes and tails. The last step before the commit; returns the heads that the commit makes durable.
-    pub fn finish(self) -> Result<Vec<(LedgerName, Head)>, StoreError> {
-        let mut heads = Vec::new();
+    /// Writes entries, nodes and tails. The last step before the commit; returns what the commit makes durable.
+    pub fn finish(self) -> Result<Vec<Appended>, StoreError> {
+        let mut appended = Vec::new();
         for (name, tail) in self.tails {
             if tail.entries.is_empty() {
                 continue;
@@ -84,8 +106,9 @@ impl<'a> Transaction<'a> {
                 self.rows.insert_nodes(&name, &tail.nodes)?;
             }
             self.rows.set_frontier(&tail.record)?;
-            heads.push((name, tail.record.head()));
+            let urgent = tail.urgent.iter().filter_map(|place| tail.entries.get(*place).cloned()).collect();
+            appended.push(Appended { head: tail.record.head(), ledger: name, urgent });
         }
-        Ok(heads)
+        Ok(appended)
     }
 }

@@ -2,15 +2,23 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::dev::Extensions;
 use actix_web::rt::net::TcpStream;
 use arc_swap::ArcSwap;
+use fleetmark_domain::Kind;
+use socket2::SockRef;
 
 use super::Trust;
 use crate::pki::issue::facts;
 use crate::registrar::caller::Peer;
+
+/// What the kernel keeps of what a follower did not read, in octets.
+const SEND_BUFFER: usize = 32 * 1024;
+/// Sent octets may stay unacknowledged, or a full window closed, for so long; then the connection ends (RFC 5482).
+const UNANSWERED: Duration = Duration::from_secs(5);
 
 /// The `on_connect` of a door: parses the client's certificate once, and puts a [`Peer`] beside the connection. A client
 /// whose authority was taken out of the trust since its handshake has none.
@@ -24,7 +32,20 @@ pub fn remember_peer(trust: Arc<ArcSwap<Trust>>) -> impl Fn(&dyn Any, &mut Exten
 
 fn peer(connection: &dyn Any, trust: &Trust) -> Option<Peer> {
     let stream = connection.downcast_ref::<TlsStream<TcpStream>>()?;
-    let (_, session) = stream.get_ref();
+    let (tcp, session) = stream.get_ref();
     let facts = facts(session.peer_certificates()?.first()?).ok()?;
+    if matches!(trust.kind(&facts), Some(Kind::Gateway | Kind::Service)) {
+        expect_a_follower(tcp);
+    }
     Some(Peer { authority: trust.authority(&facts)?, facts: Arc::new(facts) })
+}
+
+/// Gateways and services hold streams open for ever. One that stops reading may not fill megabytes of the kernel's memory, and
+/// one that is gone is noticed within seconds; the others ask and leave.
+fn expect_a_follower(tcp: &TcpStream) {
+    let socket = SockRef::from(tcp);
+    let set = socket.set_send_buffer_size(SEND_BUFFER).and_then(|()| socket.set_tcp_user_timeout(Some(UNANSWERED)));
+    if let Err(error) = set {
+        tracing::warn!(%error, "a follower's socket keeps the system's limits");
+    }
 }

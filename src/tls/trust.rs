@@ -59,6 +59,11 @@ impl Trust {
         self.named_by(facts).map(|anchor| anchor.id)
     }
 
+    /// What the authority of [`Self::authority`] issues for.
+    pub fn kind(&self, facts: &CertificateFacts) -> Option<Kind> {
+        self.named_by(facts).map(|anchor| anchor.kind)
+    }
+
     /// Verifies a client's certificate: signed by the authority that its authority key identifier names, in time, for
     /// clientAuth, and by an authority for `kind`, where the door takes one kind only.
     ///

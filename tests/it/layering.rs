@@ -13,7 +13,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("http", &["tls", "registrar", "store::model", "store::BoxError", "pki", "backup", "config::Layout", "telemetry"]),
     ("tls", &["registrar::caller", "store::model", "pki"]),
     ("registrar", &["store", "pki", "ledger", "backup", "telemetry::clock"]),
-    ("ledger", &["store::HeadSigner", "telemetry::clock"]),
+    ("ledger", &["store::HeadSigner", "store::model", "telemetry::clock"]),
     ("store", &[]),
     ("pki", &[]),
     ("backup", &[]),
@@ -38,14 +38,18 @@ const HOMES: &[(&str, &[&str])] = &[
     ("pkcs8", &["pki"]),
     ("rcgen", &["pki", "tls", "server"]),
     ("fleetmark_device", &["cli"]),
+    ("fleetmark_policy", &["registrar", "http", "cli"]),
+    ("cedar_policy", &[]),
 ];
 
 /// The crates of the workspace, and which others of it they may depend on.
 const CRATES: &[(&str, &[&str])] = &[
     ("fleetmark-domain", &[]),
     ("fleetmark-ledger", &["fleetmark-domain"]),
+    ("fleetmark-policy", &["fleetmark-domain"]),
     ("fleetmark-device", &["fleetmark-domain"]),
-    ("fleetmark", &["fleetmark-domain", "fleetmark-ledger", "fleetmark-device"]),
+    ("fleetmark-gateway", &["fleetmark-domain", "fleetmark-ledger", "fleetmark-policy", "fleetmark-device"]),
+    ("fleetmark", &["fleetmark-domain", "fleetmark-ledger", "fleetmark-policy", "fleetmark-device"]),
 ];
 
 /// A use that the tables forbid.

@@ -1,6 +1,6 @@
 //! The ledger after a storm: read whole, judged by the auditor, proven.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use base64::Engine;
@@ -12,6 +12,8 @@ use fleetmark_ledger::entry::{Entry, Event};
 use fleetmark_ledger::merkle::{Hash, leaf_hash};
 use fleetmark_ledger::note::{Checkpoint, VerifierKey};
 use fleetmark_ledger::proof::{verify_consistency, verify_inclusion};
+use fleetmark_ledger::snapshot;
+use fleetmark_ledger::state::State;
 use serde_json::{Value, json};
 
 use crate::harness::device::{confirm_by_token, enroll};
@@ -124,6 +126,8 @@ fn after_a_storm_the_ledger_holds_what_was_done_and_proves_it() {
         let newest = checkpoint(&owner, &fleet, &pinned).await;
         assert!(newest.head.size > 200, "a storm of {} entries is none", newest.head.size);
 
+        let wanted = BTreeMap::from([("storm-attribute".to_owned(), "storm-value".to_owned())]);
+        let mut attributes = false;
         for ledger in [fleet.as_str(), "system", "default"] {
             let key = key(&owner, ledger).await;
             let newest = checkpoint(&owner, ledger, &key).await;
@@ -135,6 +139,9 @@ fn after_a_storm_the_ledger_holds_what_was_done_and_proves_it() {
                 // Whatever the entry commits to is here, and is what it commits to.
                 let commitment = details.as_deref().map(|details| Details::decode(details).unwrap().commitment());
                 assert_eq!(decoded.details, commitment, "{ledger}");
+                let changes = matches!(decoded.event, Event::Changed { .. });
+                attributes |=
+                    changes && details.as_deref().is_some_and(|details| Details::decode(details).unwrap().attributes == wanted);
                 for name in ["storm-name", "storm-note", "storm-attribute", "storm-value", "spiffe://", "admin"] {
                     let found = entry.windows(name.len()).any(|window| window == name.as_bytes());
                     assert!(!found, "{ledger}: {name} stands in an entry");
@@ -145,6 +152,7 @@ fn after_a_storm_the_ledger_holds_what_was_done_and_proves_it() {
             let last = all.last().unwrap();
             assert!(auditor.append(&last.0, last.1.as_deref()).is_err() || auditor.finish(&newest).is_err());
         }
+        assert!(attributes, "no attributes came back in the details");
         let all = entries(&owner, &fleet, newest.head.size).await;
         let by_details = all.iter().filter_map(|(_, details)| Details::decode(details.as_deref()?).ok());
         let noted = by_details.filter(|details| details.note.as_deref() == Some("storm-note")).count();
@@ -165,6 +173,98 @@ fn after_a_storm_the_ledger_holds_what_was_done_and_proves_it() {
             let answer = owner.get(&format!("/v1/ledgers/{fleet}/proofs/{path}")).await;
             assert!(matches!(answer.status, 400 | 404 | 422), "{path}: {}", answer.text());
         }
+    });
+}
+
+/// The last snapshot that a ledger's entries name, once there is one beyond `size` entries: its own position, size, and hash.
+async fn named_snapshot(client: &Client, ledger: &str, beyond: u64) -> (u64, [u8; 32]) {
+    until("a snapshot", 60, || async {
+        let newest = checkpoint(client, ledger, &key(client, ledger).await).await;
+        let all = entries(client, ledger, newest.head.size).await;
+        all.iter().rev().find_map(|(entry, _)| match Entry::decode(entry).unwrap().event {
+            Event::SnapshotMade { size, hash } if size > beyond => Some((size, hash)),
+            _ => None,
+        })
+    })
+    .await
+}
+
+#[test]
+fn a_snapshot_and_the_entries_after_it_lead_to_the_signed_checkpoint() {
+    let mut server = Server::start(&[]);
+    server.stop();
+    let file = server.data().join("fleetmark.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text + "\n[ledger]\nsnapshot_every = 20\n").unwrap();
+    server.start_again();
+    let (fleet, (size, hash), gateway) = run(async {
+        let fleet = server.fleet(json!({})).await;
+        let owner = server.owner().clone();
+        for number in 0..8 {
+            let device = Device::good(&server, &fleet, &format!("snap-{number}")).await;
+            if number % 3 == 0 {
+                drop(device.act(&server, "hold", json!({"note": "n"})).await);
+            }
+        }
+        let named = named_snapshot(&owner, &fleet, 20).await;
+        let device = Device::unconfirmed(&server, &fleet, "snap-after").await;
+        drop(device.act(&server, "revoke", json!({"reason": "keyCompromise", "note": "n"})).await);
+        let gateway = crate::certificates::member(&server, "gateways", "gw-snapshot").await;
+        (fleet, named, gateway)
+    });
+    let path = server.data().join("snapshots").join(&fleet).join(format!("{size}.snapshot"));
+    let octets = std::fs::read(&path).unwrap();
+    run(async {
+        let owner = server.owner().clone();
+        let pinned = key(&owner, &fleet).await;
+        let newest = checkpoint(&owner, &fleet, &pinned).await;
+        let all = entries(&owner, &fleet, newest.head.size).await;
+        let (mut state, read) = snapshot::read(pinned.clone(), &mut &octets[..], octets.len() as u64).unwrap();
+        assert_eq!((state.frontier().size(), read), (size, hash));
+        let mut named = false;
+        for (entry, _) in &all[usize::try_from(size).unwrap()..] {
+            let event = state.append(entry).unwrap().event;
+            named |= event == (Event::SnapshotMade { size, hash });
+        }
+        assert!(named, "the ledger does not name it after its entries");
+        assert_eq!(state.frontier().head(), newest.head);
+
+        let mut whole = State::new(pinned);
+        for (entry, _) in &all {
+            whole.append(entry).unwrap();
+        }
+        let mut standings = BTreeMap::new();
+        for (epoch, _) in whole.epochs() {
+            for index in (0..20).map(fleetmark_domain::Index) {
+                let holding = state.certificate(epoch, index);
+                assert_eq!(holding, whole.certificate(epoch, index));
+                let standing = holding.map(|holding| holding.standing.as_str().to_owned());
+                assert_eq!(standing, standing_on_the_ledger(&all, epoch, index));
+                *standings.entry(standing).or_insert(0) += 1;
+            }
+        }
+        let count = |standing: &str| standings.get(&Some(standing.to_owned())).copied();
+        assert_eq!(
+            (count("good"), count("held"), count("revoked")),
+            (Some(5 + 1), Some(3), Some(1)),
+            "the OCSP responder beside the devices"
+        );
+    });
+
+    // What is lost is made again, the same; a gateway gets it.
+    std::fs::remove_file(&path).unwrap();
+    server.restart();
+    run(async {
+        until("the file", 60, || async { path.exists().then_some(()) }).await;
+        assert_eq!(std::fs::read(&path).unwrap(), octets);
+        let client = server.device_client(Some(&gateway));
+        let answer = until("the snapshot at the device door", 30, || async {
+            let answer = client.get(&format!("/v1/ledgers/{fleet}/snapshot")).await;
+            (answer.status != 404).then_some(answer)
+        })
+        .await;
+        assert_eq!(answer.is(200).body, octets);
+        client.get("/v1/ledgers/another/snapshot").await.is(404);
     });
 }
 

@@ -26,13 +26,17 @@
 mod certificates;
 mod csr;
 mod enrollment;
+mod feed;
+mod gateway;
 mod harness;
 mod kill;
 mod layering;
 mod ledger;
+mod limits;
 mod machine;
 mod matrix;
 mod operators;
+mod policies;
 mod production;
 mod renewal;
 mod rest;

@@ -146,7 +146,11 @@ impl Subjects {
             ("PATCH", ["v1", "fleets", "{fleet}"]) => {
                 (format!("/v1/fleets/{fleet}"), Some(json!({"max_age_seconds": 600})), true)
             }
-            ("GET", ["v1", "fleets", "{fleet}", list @ ("tokens" | "devices")]) => {
+            ("POST", ["v1", "fleets", "{fleet}", "allowances"]) => {
+                let allowance = json!({"operator": "matrix-victim", "devices": 1});
+                (format!("/v1/fleets/{fleet}/allowances"), Some(allowance), true)
+            }
+            ("GET", ["v1", "fleets", "{fleet}", list @ ("tokens" | "devices" | "allowances")]) => {
                 (format!("/v1/fleets/{fleet}/{list}"), None, true)
             }
             ("POST", ["v1", "fleets", "{fleet}", "tokens"]) => (format!("/v1/fleets/{fleet}/tokens"), Some(none), true),
@@ -197,9 +201,27 @@ impl Subjects {
                 };
                 (format!("{}{query}", [&["/v1/ledgers", fleet], rest].concat().join("/")), None, true)
             }
+            ("GET", ["v1", "policies", "schema"]) => (pattern.to_owned(), None, false),
+            ("POST", ["v1", "policies", "check"]) => (pattern.to_owned(), Some(json!({"text": ""})), false),
+            ("GET", ["v1", "policies", "{scope}", ..]) => (of_first_set(pattern, fleet), None, true),
+            ("POST", ["v1", "policies", "{scope}", "versions"]) => {
+                (of_first_set(pattern, fleet), Some(json!({"text": "", "note": self.next()})), true)
+            }
+            ("POST", ["v1", "policies", "{scope}", "versions", "{version}", "activate"]) => {
+                (of_first_set(pattern, fleet), Some(none), true)
+            }
+            ("POST", ["v1", "policies", "{scope}", "test"]) => {
+                let question = json!({"principal": format!("spiffe://fleet.test/device/{fleet}/a"), "action": "Connect"});
+                (of_first_set(pattern, fleet), Some(question), true)
+            }
             _ => panic!("the route {method} {pattern} is missing from the table of this test"),
         }
     }
+}
+
+/// The path of a fleet's first policy set.
+fn of_first_set(pattern: &str, fleet: &str) -> String {
+    pattern.replace("{scope}", fleet).replace("{version}", "1")
 }
 
 /// What the domain says: allowed, not permitted, or not there.
@@ -348,6 +370,8 @@ fn every_route_of_the_device_door_answers_every_credential_by_name() {
         let by_fleet =
             |granted: &'static str| [&["certificate_required", granted, "wrong_fleet", "wrong_kind"][..], &ended].concat();
         let by_anybody = |granted: &'static str| [&["certificate_required", granted, granted, granted][..], &ended].concat();
+        let by_gateways =
+            |granted: &'static str| [&["certificate_required", "wrong_kind", "wrong_kind", granted][..], &ended].concat();
         let same = |code: &'static str| vec![code; 7];
         let est = |label: &str, act: &str| format!("/.well-known/est/{label}/{act}");
         // Method, path, token, what each caller is told. A granted request has a body that is wrong in a known way, so that it
@@ -368,6 +392,15 @@ fn every_route_of_the_device_door_answers_every_credential_by_name() {
             ("POST", est(&fleet, "simplereenroll"), None, by_fleet("csr_malformed")),
             ("POST", format!("/v1/fleets/{fleet}/confirm"), None, by_fleet("200")),
             ("POST", "/v1/confirm".into(), None, by_anybody("200")),
+            ("GET", "/v1/ledgers".into(), None, by_gateways("200")),
+            ("GET", format!("/v1/ledgers/{fleet}/checkpoint"), None, by_gateways("200")),
+            ("GET", format!("/v1/ledgers/{fleet}/tile/0/000.p/1"), None, by_gateways("200")),
+            ("GET", format!("/v1/ledgers/{fleet}/tile/entries/000.p/1"), None, by_gateways("200")),
+            ("GET", format!("/v1/ledgers/{fleet}/tile/details/000.p/1"), None, by_gateways("200")),
+            ("GET", format!("/v1/ledgers/{fleet}/attributes"), None, by_gateways("200")),
+            ("POST", format!("/v1/ledgers/{fleet}/sightings"), None, by_gateways("malformed_request")),
+            ("GET", format!("/v1/authorities/{}", "ab".repeat(32)), None, by_gateways("not_found")),
+            ("GET", "/v1/feed?ledger=no-such-fleet".into(), None, by_gateways("not_found")),
         ];
         let mut wrong = Vec::new();
         for (method, path, token, wanted) in &rows {

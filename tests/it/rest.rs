@@ -21,6 +21,11 @@ fn a_create_that_is_repeated_with_its_key_gives_the_same_answer_and_nothing_twic
             (format!("/v1/fleets/{fleet}/devices"), json!({"name": "d1"}), json!({"name": "d2"})),
             ("/v1/fleets".to_owned(), json!({"name": "repeated"}), json!({"name": "repeated", "max_age_seconds": 60})),
             ("/v1/operators".to_owned(), json!({"name": "erin", "role": "viewer"}), json!({"name": "erin", "role": "owner"})),
+            (
+                format!("/v1/fleets/{fleet}/allowances"),
+                json!({"operator": "erin", "devices": 5}),
+                json!({"operator": "erin", "devices": 6}),
+            ),
             ("/v1/gateways".to_owned(), json!({"name": "gw-r"}), json!({"name": "gw-s"})),
             ("/v1/services".to_owned(), json!({"name": "sv-r"}), json!({"name": "sv-s"})),
         ];

@@ -53,7 +53,7 @@ pub struct ServerUrl(Url);
 
 impl ServerUrl {
     /// The URL of `path`, which begins with a slash.
-    pub(crate) fn at(&self, path: &str) -> Url {
+    pub fn at(&self, path: &str) -> Url {
         let mut url = self.0.clone();
         url.set_path(path);
         url

@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{RequestBuilder, Response, Url};
-use rustls::client::Resumption;
 use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{ResolvesClientCert, Resumption, WantsClientCert};
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::{AlertDescription, ClientConfig, Error as TlsError};
+use rustls::{AlertDescription, ClientConfig, ConfigBuilder, Error as TlsError};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::clock::Dates;
+use crate::clock::{Dates, DeviceTime};
 use crate::error::{Error, Refused};
-use crate::verifier::Seen;
+use crate::trust::Roots;
+use crate::verifier::{Seen, ServerVerifier};
 use crate::wire::Problem;
 
 /// The largest answer that is read, in octets.
@@ -58,25 +59,45 @@ impl Answer {
     }
 }
 
+fn crypto(error: &TlsError) -> Error {
+    Error::Crypto(error.to_string())
+}
+
+fn tls_builder(verifier: Arc<dyn ServerCertVerifier>) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, Error> {
+    let builder = ClientConfig::builder_with_provider(provider());
+    let builder = builder.with_protocol_versions(rustls::ALL_VERSIONS).map_err(|error| crypto(&error))?;
+    Ok(builder.dangerous().with_custom_certificate_verifier(verifier))
+}
+
+/// Every connection is verified anew, on both sides; HTTP/1.1 alone.
+fn hardened(mut tls: ClientConfig) -> ClientConfig {
+    tls.resumption = Resumption::disabled();
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    tls
+}
+
+/// TLS for a client of the device door other than [`crate::Client`]: the server is verified against `roots` alone, at a time
+/// that a machine without a clock can stand behind; `identity` gives the certificate anew for each connection.
+///
+/// # Errors
+/// [`Error::Untrusted`] for a root that cannot be used, [`Error::Crypto`].
+pub fn tls_config(roots: &Roots, time: &DeviceTime, identity: Arc<dyn ResolvesClientCert>) -> Result<ClientConfig, Error> {
+    let verifier = ServerVerifier::new(roots.store()?, provider(), time.clone(), Arc::default());
+    Ok(hardened(tls_builder(Arc::new(verifier))?.with_client_cert_resolver(identity)))
+}
+
 impl Connection {
     pub(crate) fn new(
         verifier: Arc<dyn ServerCertVerifier>,
         seen: Arc<Mutex<Seen>>,
         identity: Option<ClientIdentity>,
     ) -> Result<Self, Error> {
-        let crypto = |error: TlsError| Error::Crypto(error.to_string());
-        let builder = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(rustls::ALL_VERSIONS)
-            .map_err(crypto)?
-            .dangerous()
-            .with_custom_certificate_verifier(verifier);
-        let mut tls = match identity {
-            Some(identity) => builder.with_client_auth_cert(identity.chain, identity.key).map_err(crypto)?,
+        let builder = tls_builder(verifier)?;
+        let tls = match identity {
+            Some(identity) => builder.with_client_auth_cert(identity.chain, identity.key).map_err(|error| crypto(&error))?,
             None => builder.with_no_client_auth(),
         };
-        // Every connection is verified anew, on both sides.
-        tls.resumption = Resumption::disabled();
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let tls = hardened(tls);
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .https_only(true)

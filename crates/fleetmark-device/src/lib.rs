@@ -53,6 +53,7 @@ pub use client::{Client, Token};
 pub use clock::{Clock, DeviceTime, SystemClock};
 pub use door::{Door, ServerUrl};
 pub use error::{Error, Refused};
+pub use http::tls_config;
 pub use key::DeviceKey;
 pub use store::{Generation, Store};
 pub use trust::{Roots, fingerprint};

@@ -122,6 +122,10 @@ refusals! {
 
     // Acts.
     NotPermitted => "not_permitted", Forbidden, "Your role does not permit this.";
+    PolicyDenied => "policy_denied", Forbidden, "The fleet's policy does not permit this.";
+    PolicyInvalid => "policy_invalid", Unacceptable, "The policy set has errors. Check it.";
+    PolicyLocksOut => "policy_locks_out", Conflict, "Under this policy set its owners or you could not replace it again.";
+    BlastRadiusExceeded => "blast_radius_exceeded", Forbidden, "You have changed as many devices of this fleet as one operator may in an hour.";
     NotFound => "not_found", Unknown, "There is no such thing here.";
     FleetUnknown => "fleet_unknown", Unknown, "There is no such fleet here.";
     FleetClosed => "fleet_closed", Forbidden, "The fleet takes no enrollments now.";

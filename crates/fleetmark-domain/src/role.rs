@@ -13,7 +13,7 @@ pub enum Role {
     Viewer,
     /// Registers devices and mints tokens.
     Operator,
-    /// Revokes, holds, releases; admits gateways and services.
+    /// Revokes, holds, releases; admits gateways and services; writes fleets' policies.
     SecurityOfficer,
     /// Creates fleets, admits operators, makes backups.
     Owner,
@@ -40,11 +40,15 @@ pub enum Action {
     ManageOperators,
     /// Make a backup of the installation.
     Backup,
+    /// Write, activate and roll back a fleet's policy set.
+    ManagePolicy,
+    /// Write, activate and roll back the installation's policy set.
+    ManageInstallationPolicy,
 }
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Read,
         Self::ReadLedger,
         Self::RegisterDevice,
@@ -54,11 +58,33 @@ impl Action {
         Self::ManageFleets,
         Self::ManageOperators,
         Self::Backup,
+        Self::ManagePolicy,
+        Self::ManageInstallationPolicy,
     ];
+
+    /// The action's name, as policies and the audit trail have it: the variant's.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "Read",
+            Self::ReadLedger => "ReadLedger",
+            Self::RegisterDevice => "RegisterDevice",
+            Self::MintToken => "MintToken",
+            Self::ChangeStanding => "ChangeStanding",
+            Self::ManageGateways => "ManageGateways",
+            Self::ManageFleets => "ManageFleets",
+            Self::ManageOperators => "ManageOperators",
+            Self::Backup => "Backup",
+            Self::ManagePolicy => "ManagePolicy",
+            Self::ManageInstallationPolicy => "ManageInstallationPolicy",
+        }
+    }
 
     /// Whether the action reaches beyond single fleets, so that an operator granted only some fleets may not do it.
     pub const fn is_installation_wide(self) -> bool {
-        matches!(self, Self::ManageGateways | Self::ManageFleets | Self::ManageOperators | Self::Backup)
+        matches!(
+            self,
+            Self::ManageGateways | Self::ManageFleets | Self::ManageOperators | Self::Backup | Self::ManageInstallationPolicy
+        )
     }
 
     /// The least role that may do it.
@@ -66,8 +92,8 @@ impl Action {
         match self {
             Self::Read | Self::ReadLedger => Role::Viewer,
             Self::RegisterDevice | Self::MintToken => Role::Operator,
-            Self::ChangeStanding | Self::ManageGateways => Role::SecurityOfficer,
-            Self::ManageFleets | Self::ManageOperators | Self::Backup => Role::Owner,
+            Self::ChangeStanding | Self::ManageGateways | Self::ManagePolicy => Role::SecurityOfficer,
+            Self::ManageFleets | Self::ManageOperators | Self::Backup | Self::ManageInstallationPolicy => Role::Owner,
         }
     }
 }
@@ -128,12 +154,15 @@ mod tests {
             (Action::ManageFleets, "nnny"),
             (Action::ManageOperators, "nnny"),
             (Action::Backup, "nnny"),
+            (Action::ManagePolicy, "nnyy"),
+            (Action::ManageInstallationPolicy, "nnny"),
         ];
         assert_eq!(table.map(|(action, _)| action), Action::ALL);
         for (action, row) in table {
             for (role, mark) in Role::ALL.into_iter().zip(row.chars()) {
                 assert_eq!(role.may(action), mark == 'y', "{role} {action:?}");
             }
+            assert_eq!(action.as_str(), format!("{action:?}"));
         }
     }
 }

@@ -1,15 +1,29 @@
 //! What the gateway knows, how old it is, and who is told when it changes. Shared by every thread.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+pub(crate) mod fetching;
+pub(crate) mod pushed;
+pub(crate) mod sightings;
+pub(crate) mod table;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use fleetmark_domain::{Epoch, FleetName, Index, LedgerName, Standing};
+use fleetmark_domain::{Epoch, Fingerprint, FleetName, Index, LedgerName, Serial, Standing};
 use fleetmark_ledger::entry::{AuthorityKind, AuthorityState, IndexSet};
 use fleetmark_ledger::state::ShortFingerprint;
 use fleetmark_policy::Policies;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::broadcast;
+
+use crate::clock::{Clock, SystemClock};
+use fetching::Fetching;
+use sightings::Sightings;
+use table::Ledger;
+
+/// Changes that a receiver may lag behind before it has to look at everything.
+const CHANGES: usize = 1_024;
 
 /// What is known of one certificate.
 #[derive(Debug, Clone)]
@@ -76,67 +90,194 @@ pub enum Change {
 /// A first use of an unconfirmed certificate, to be reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sighting {
-    /// Its epoch.
-    pub epoch: Epoch,
-    /// Its index.
-    pub index: Index,
+    /// Its serial.
+    pub serial: Serial,
     /// SHA-256 over the certificate.
     pub fingerprint: [u8; 32],
 }
 
 /// The knowledge. Cheap to clone: one shared thing.
 #[derive(Debug, Clone)]
-pub struct Knowledge {}
+pub struct Knowledge {
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// What all clones share. The follower writes, everybody reads.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) clock: Arc<dyn Clock>,
+    /// `system` first.
+    ledgers: RwLock<Arc<[Arc<Ledger>]>>,
+    /// By ledger: the sets that count for it.
+    policies: RwLock<HashMap<LedgerName, Arc<Policies>>>,
+    /// Authorities' certificates by their SHA-256.
+    certificates: RwLock<HashMap<Fingerprint, CertificateDer<'static>>>,
+    generation: AtomicU64,
+    changes: broadcast::Sender<Change>,
+    pub(crate) sightings: Mutex<Sightings>,
+    pub(crate) fetching: Fetching,
+}
+
+impl Default for Knowledge {
+    fn default() -> Self {
+        Self::new(Arc::new(SystemClock))
+    }
+}
 
 impl Knowledge {
-    /// The certificate at this place, if a followed ledger has one.
-    pub fn certificate(&self, _epoch: Epoch, _index: Index) -> Option<Known> {
-        todo!()
+    /// Knows nothing yet. A [`crate::follow::Follower`] fills it.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        let fetching = Fetching::new(clock.now());
+        let inner = Inner {
+            clock,
+            ledgers: RwLock::new(Arc::from([])),
+            policies: RwLock::default(),
+            certificates: RwLock::default(),
+            generation: AtomicU64::new(0),
+            changes: broadcast::Sender::new(CHANGES),
+            sightings: Mutex::default(),
+            fetching,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The certificate at this place, if a followed ledger has one. None where two ledgers claim the same place.
+    pub fn certificate(&self, epoch: Epoch, index: Index) -> Option<Known> {
+        let mut found = None;
+        for ledger in self.inner.ledgers().iter() {
+            let Some((holding, authority)) = ledger.read(|table| table.certificate(epoch, index)) else {
+                continue;
+            };
+            if found.is_some() {
+                return None;
+            }
+            found = Some((ledger.name.clone(), holding, authority));
+        }
+        let (ledger, holding, authority) = found?;
+        let authority = authority.and_then(|id| self.inner.authority(id));
+        let (fingerprint, standing, subject) = (holding.fingerprint, holding.standing, holding.subject);
+        Some(Known { ledger, fingerprint, standing, subject, authority })
     }
 
     /// Has what is new fetched at once because a certificate is not known, and waits for it, at most `patience`. Bounded: at most
     /// one fetch at a time, and at most a few a second; who comes beyond that gets no wait.
-    pub async fn refresh(&self, _patience: Duration) {
-        todo!()
+    pub async fn refresh(&self, patience: Duration) {
+        self.inner.fetching.ask(self.inner.clock.now(), patience).await;
     }
 
     /// How far and how old; None for a ledger that is not followed.
-    pub fn freshness(&self, _ledger: &LedgerName, _now: Instant) -> Option<Freshness> {
-        todo!()
+    pub fn freshness(&self, ledger: &LedgerName, now: Instant) -> Option<Freshness> {
+        let ledger = self.inner.ledger(ledger)?;
+        Some(ledger.read(|table| table.freshness(now, self.inner.clock.as_ref())))
     }
 
     /// The sets that count for a fleet (None: for the installation alone); None while their text is not here.
-    pub fn policies(&self, _fleet: Option<&FleetName>) -> Option<Arc<Policies>> {
-        todo!()
+    pub fn policies(&self, fleet: Option<&FleetName>) -> Option<Arc<Policies>> {
+        let policies = self.inner.policies.read().unwrap_or_else(PoisonError::into_inner);
+        policies.get(&LedgerName::from(fleet)).cloned()
     }
 
     /// Rises whenever policies or attributes change: answers kept under another number are void.
     pub fn policy_generation(&self) -> u64 {
-        todo!()
+        self.inner.generation.load(Ordering::Acquire)
     }
 
     /// A device's attributes; none where there are none or they are withheld.
-    pub fn attributes(&self, _ledger: &LedgerName, _subject: u64) -> Arc<BTreeMap<String, String>> {
-        todo!()
+    pub fn attributes(&self, ledger: &LedgerName, subject: u64) -> Arc<BTreeMap<String, String>> {
+        self.inner.ledger(ledger).and_then(|ledger| ledger.read(|table| table.attributes(subject))).unwrap_or_default()
     }
 
     /// The ledgers followed, `system` first.
     pub fn ledgers(&self) -> Vec<LedgerName> {
-        todo!()
+        self.inner.ledgers().iter().map(|ledger| ledger.name.clone()).collect()
     }
 
     /// Every authority with a certificate that may sign clients' certificates: prepared, active or tainted.
     pub fn authorities(&self) -> Vec<KnownAuthority> {
-        todo!()
+        let Some(system) = self.inner.ledger(&LedgerName::System) else {
+            return Vec::new();
+        };
+        let signs = |kind| matches!(kind, AuthorityKind::Of(_));
+        let ids = system.read(|table| table.state.authorities());
+        ids.into_iter()
+            .filter(|(_, authority)| signs(authority.kind))
+            .filter_map(|(id, _)| self.inner.authority(id))
+            .filter(|authority| authority.certificate.is_some() && authority.state != AuthorityState::Revoked)
+            .collect()
     }
 
     /// Told of every [`Change`]. A receiver that lags looks at everything.
     pub fn changes(&self) -> broadcast::Receiver<Change> {
-        todo!()
+        self.inner.changes.subscribe()
     }
 
     /// Takes a sighting for the next report; bounded, repeated ones are dropped.
-    pub fn saw(&self, _sighting: Sighting) {
-        todo!()
+    pub fn saw(&self, sighting: Sighting) {
+        let Some(known) = self.certificate(sighting.serial.epoch(), sighting.serial.index()) else {
+            return;
+        };
+        let mut sightings = self.inner.sightings.lock().unwrap_or_else(PoisonError::into_inner);
+        sightings.take(known.ledger, sighting);
+    }
+}
+
+impl Inner {
+    pub(crate) fn ledgers(&self) -> Arc<[Arc<Ledger>]> {
+        self.ledgers.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn ledger(&self, name: &LedgerName) -> Option<Arc<Ledger>> {
+        self.ledgers().iter().find(|ledger| ledger.name == *name).cloned()
+    }
+
+    /// Replaces the list of ledgers; `system` comes first in it.
+    pub(crate) fn follow(&self, mut ledgers: Vec<Arc<Ledger>>) {
+        ledgers.sort_by(|one, other| one.name.cmp(&other.name));
+        *self.ledgers.write().unwrap_or_else(PoisonError::into_inner) = ledgers.into();
+    }
+
+    fn authority(&self, id: u32) -> Option<KnownAuthority> {
+        let authority = self.ledger(&LedgerName::System)?.read(|table| table.authority(id))?;
+        let certificates = self.certificates.read().unwrap_or_else(PoisonError::into_inner);
+        let certificate = certificates.get(&authority.fingerprint).cloned();
+        Some(KnownAuthority { id, kind: authority.kind, state: authority.state, certificate })
+    }
+
+    /// Keeps an authority's certificate; the caller has compared its SHA-256.
+    pub(crate) fn keep_certificate(&self, fingerprint: Fingerprint, certificate: CertificateDer<'static>) {
+        self.certificates.write().unwrap_or_else(PoisonError::into_inner).insert(fingerprint, certificate);
+    }
+
+    /// Whether an authority's certificate is here.
+    pub(crate) fn has_certificate(&self, fingerprint: &Fingerprint) -> bool {
+        self.certificates.read().unwrap_or_else(PoisonError::into_inner).contains_key(fingerprint)
+    }
+
+    /// Puts together, for every ledger, the sets that count; after one of them changed.
+    pub(crate) fn combine_policies(&self) {
+        let ledgers = self.ledgers();
+        let set = |ledger: &Arc<Ledger>| ledger.read(|table| table.set.clone());
+        let installation = ledgers.iter().find(|ledger| ledger.name == LedgerName::System).and_then(set);
+        let mut combined = HashMap::new();
+        for ledger in ledgers.iter() {
+            let (Some(installation), Some(own)) = (&installation, set(ledger)) else {
+                continue;
+            };
+            let fleet = matches!(ledger.name, LedgerName::Fleet(_)).then_some(own);
+            combined.insert(ledger.name.clone(), Arc::new(Policies { installation: installation.clone(), fleet }));
+        }
+        *self.policies.write().unwrap_or_else(PoisonError::into_inner) = combined;
+        self.answers_are_void();
+    }
+
+    /// Answers that were kept by [`Knowledge::policy_generation`] count no more.
+    pub(crate) fn answers_are_void(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Tells everybody.
+    pub(crate) fn tell(&self, change: Change) {
+        // Nobody listens: nobody has to be told.
+        let _ = self.changes.send(change);
     }
 }

@@ -1,2 +1,7 @@
-//! The daemon.
-fn main() {}
+//! `fleetmark-gateway`: the daemon, and the commands around it.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fleetmark_gateway::cli::main()
+}

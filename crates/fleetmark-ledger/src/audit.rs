@@ -9,8 +9,9 @@ use crate::details::Details;
 use crate::entry::Entry;
 use crate::merkle::{Frontier, leaf_hash};
 use crate::note::{Checkpoint, VerifierKey};
-use model::Model;
+use standings::Standings;
 
+pub(crate) use model::{Model, Places};
 pub use violation::{Rule, Violation};
 
 /// Reads a ledger and judges it. It needs about one octet for each certificate.
@@ -18,7 +19,7 @@ pub use violation::{Rule, Violation};
 pub struct Auditor {
     key: VerifierKey,
     frontier: Frontier,
-    model: Model,
+    model: Model<Standings>,
     found: Option<Violation>,
 }
 

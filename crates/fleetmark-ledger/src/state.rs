@@ -2,12 +2,15 @@
 //! first octets of its fingerprint and its holder. A pure function of the entries: who has read the same entries has the
 //! same state, and the same snapshot of it.
 
+mod holdings;
+
 use fleetmark_domain::{Epoch, Fingerprint, Index, Standing};
 
-use crate::audit::Violation;
-use crate::entry::{AuthorityKind, AuthorityState, Entry};
-use crate::merkle::Frontier;
+use crate::audit::{Model, Rule, Violation};
+use crate::entry::{AuthorityKind, AuthorityState, Entry, Event};
+use crate::merkle::{Frontier, leaf_hash};
 use crate::note::VerifierKey;
+use holdings::Holdings;
 
 /// The first 12 octets of SHA-256 over a certificate: who would forge another certificate for them needs 2^96 tries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,64 +57,90 @@ pub struct ActivePolicy {
 
 /// The state after the entries so far. About 21 octets a certificate.
 #[derive(Debug, Clone)]
-pub struct State {}
+pub struct State {
+    pub(crate) key: VerifierKey,
+    pub(crate) frontier: Frontier,
+    pub(crate) model: Model<Holdings>,
+    pub(crate) certificates: u64,
+    /// What ended it.
+    found: Option<Violation>,
+}
 
 impl State {
     /// Before the first entry of the ledger with this pinned key.
-    pub fn new(_key: VerifierKey) -> Self {
-        todo!()
+    pub fn new(key: VerifierKey) -> Self {
+        Self { key, frontier: Frontier::default(), model: Model::new(true), certificates: 0, found: None }
     }
 
     /// The next entry, judged by every rule of [`crate::audit`].
     ///
     /// # Errors
     /// The first violation; the entry changed nothing, and nothing after it can be taken.
-    pub fn append(&mut self, _octets: &[u8]) -> Result<Entry, Violation> {
-        todo!()
+    pub fn append(&mut self, octets: &[u8]) -> Result<Entry, Violation> {
+        if let Some(found) = self.found {
+            return Err(found);
+        }
+        let position = self.frontier.size();
+        let judged = Entry::decode(octets).map_err(|_| Rule::NotAnEntry).and_then(|entry| {
+            self.model.apply(&entry.event, position, &self.key)?;
+            Ok(entry)
+        });
+        let entry = judged.map_err(|rule| *self.found.insert(Violation { position, rule }))?;
+        self.frontier.append(leaf_hash(octets), |_, _| {});
+        self.certificates += u64::from(matches!(entry.event, Event::Issued(_)));
+        Ok(entry)
     }
 
     /// The pinned key.
-    pub fn key(&self) -> &VerifierKey {
-        todo!()
+    pub const fn key(&self) -> &VerifierKey {
+        &self.key
     }
 
     /// The tree so far: its size is the position of the next entry.
-    pub fn frontier(&self) -> &Frontier {
-        todo!()
+    pub const fn frontier(&self) -> &Frontier {
+        &self.frontier
     }
 
     /// How many certificates were issued.
-    pub fn certificates(&self) -> u64 {
-        todo!()
+    pub const fn certificates(&self) -> u64 {
+        self.certificates
     }
 
     /// The certificate at a place; None where none was issued.
-    pub fn certificate(&self, _epoch: Epoch, _index: Index) -> Option<Holding> {
-        todo!()
+    pub fn certificate(&self, epoch: Epoch, index: Index) -> Option<Holding> {
+        self.model.places.holding(epoch, index)
     }
 
     /// The authority that an epoch was opened for.
-    pub fn authority_of(&self, _epoch: Epoch) -> Option<u32> {
-        todo!()
+    pub fn authority_of(&self, epoch: Epoch) -> Option<u32> {
+        self.model.epochs.get(&epoch).copied()
     }
 
-    /// All epochs opened in this ledger, with their authorities.
+    /// All epochs opened in this ledger, with their authorities; ascending.
     pub fn epochs(&self) -> Vec<(Epoch, u32)> {
-        todo!()
+        self.model.epochs.iter().map(|(epoch, authority)| (*epoch, *authority)).collect()
     }
 
     /// An authority (the `system` ledger has them).
-    pub fn authority(&self, _id: u32) -> Option<Authority> {
-        todo!()
+    pub fn authority(&self, id: u32) -> Option<Authority> {
+        self.model.authorities.get(&id).copied()
     }
 
-    /// All authorities.
+    /// All authorities, ascending by id.
     pub fn authorities(&self) -> Vec<(u32, Authority)> {
-        todo!()
+        self.model.authorities.iter().map(|(id, authority)| (*id, *authority)).collect()
     }
 
     /// The policy set that counts now.
-    pub fn policy(&self) -> Option<ActivePolicy> {
-        todo!()
+    pub const fn policy(&self) -> Option<ActivePolicy> {
+        self.model.policy
+    }
+
+    /// Size and hash of the snapshot that the entries named last.
+    pub const fn snapshot(&self) -> Option<(u64, [u8; 32])> {
+        self.model.snapshot
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -156,5 +156,6 @@ fn told(event: &Event) -> String {
         }
         Event::PolicyActivated { version, .. } => format!("policy {version} activated"),
         Event::FleetChanged { version } => format!("fleet's rules, version {version}"),
+        Event::SnapshotMade { size, .. } => format!("snapshot of {size} entries made"),
     }
 }

@@ -109,6 +109,24 @@ impl<T: DeserializeOwned> Json<T> {
         let value = serde_json::from_slice(text).map_err(|error| malformed(&error))?;
         Ok(Self { value, request_hash: request_hash(method, path, body) })
     }
+
+    /// Reads a body of at most `limit` octets.
+    pub fn read(
+        request: &HttpRequest,
+        payload: &mut Payload,
+        limit: usize,
+    ) -> impl Future<Output = Result<Self, Problem>> + use<T> {
+        let request = request.clone();
+        let payload = web::Payload::from_request(&request, payload).into_inner();
+        async move {
+            let payload = payload.map_err(|error| malformed(&error))?;
+            let body = limits::read_body(&request, payload, limit).await?;
+            if !body.is_empty() {
+                check_media_type(request.method(), request.headers())?;
+            }
+            Self::parse(&body, request.method(), request.path())
+        }
+    }
 }
 
 impl<T: DeserializeOwned + 'static> FromRequest for Json<T> {
@@ -116,16 +134,7 @@ impl<T: DeserializeOwned + 'static> FromRequest for Json<T> {
     type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let request = request.clone();
-        let payload = web::Payload::from_request(&request, payload).into_inner();
-        Box::pin(async move {
-            let payload = payload.map_err(|error| malformed(&error))?;
-            let body = limits::read_body(&request, payload, limits::MAX_JSON).await?;
-            if !body.is_empty() {
-                check_media_type(request.method(), request.headers())?;
-            }
-            Self::parse(&body, request.method(), request.path())
-        })
+        Box::pin(Self::read(request, payload, limits::MAX_JSON))
     }
 }
 

@@ -22,6 +22,9 @@ const LONGEST_TTL: u64 = 315_360_000;
 /// 30 days, in seconds.
 const LONGEST_AGE: u64 = 2_592_000;
 
+/// The largest blast radius, in devices.
+pub(super) const MOST_DEVICES: u64 = 10_000_000;
+
 /// A fleet in a path.
 #[derive(Debug, Deserialize, IntoParams)]
 pub struct FleetPath {
@@ -117,6 +120,7 @@ impl From<model::Fleet> for wire::Fleet {
             max_age_seconds: fleet.max_age.as_secs(),
             created_at: fleet.created_at,
             version: fleet.version,
+            blast_radius: fleet.blast_radius,
         }
     }
 }
@@ -134,6 +138,7 @@ impl TryFrom<wire::NewFleet> for NewFleet {
                 list_quarantined: new.list_quarantined.unwrap_or_default(),
             },
             max_age: max_age(new.max_age_seconds)?,
+            blast_radius: blast_radius(new.blast_radius)?,
         })
     }
 }
@@ -149,6 +154,7 @@ impl TryFrom<wire::FleetChange> for FleetChange {
             list_superseded: change.list_superseded,
             list_quarantined: change.list_quarantined,
             max_age: max_age(change.max_age_seconds)?,
+            blast_radius: change.blast_radius.map(blast_radius).transpose()?,
         })
     }
 }
@@ -159,6 +165,10 @@ fn profile(profile: Option<String>) -> Result<Option<String>, Problem> {
 
 fn ttl(seconds: Option<u64>) -> Result<Option<Duration>, Problem> {
     Ok(within("unconfirmed_ttl_seconds", seconds, 1, LONGEST_TTL)?.map(Duration::from_secs))
+}
+
+fn blast_radius(devices: Option<u64>) -> Result<Option<u64>, Problem> {
+    within("blast_radius", devices, 1, MOST_DEVICES)
 }
 
 fn max_age(seconds: Option<u64>) -> Result<Option<Duration>, Problem> {

@@ -25,26 +25,43 @@ use crate::registrar::enroll::EnrollRequest;
 use crate::registrar::install::Parts;
 use crate::registrar::tokens::PresentedToken;
 use crate::store::SharedHeadSigner;
-use crate::store::location::open;
+use crate::store::location::{StoreLocation, open};
 use crate::telemetry::clock::{SharedClock, SystemClock};
+
+/// The registrar of the installation in a directory.
+async fn registrar(directory: &std::path::Path) -> Registrar {
+    let clock: SharedClock = Arc::new(SystemClock);
+    let now = clock.now();
+    let publisher = Arc::new(Publisher::new(Arc::clone(&clock)));
+    let place: StoreLocation = format!("sqlite:{}", directory.join("store").display()).parse().unwrap();
+    let signer: SharedHeadSigner = publisher.clone();
+    // The threads of a store that was stopped a moment ago may hold its lock still.
+    let mut opened = open(place.clone(), signer.clone()).await;
+    for _ in 0..500 {
+        if !matches!(opened, Err(crate::store::StoreError::Locked(_))) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        opened = open(place.clone(), signer.clone()).await;
+    }
+    let parts = Parts {
+        store: opened.unwrap(),
+        keys: Arc::new(KeyFiles::open(&directory.join("keys"), "passphrase".to_owned().into()).unwrap()),
+        profiles: Profiles::load(None).unwrap(),
+        publisher,
+        snapshots: crate::registrar::snapshots::Snapshots::new(directory.join("snapshots"), 1),
+        trust_domain: "fleet.example".parse().unwrap(),
+        public_url: "http://localhost".to_owned(),
+    };
+    Registrar::open(parts, now).await.unwrap()
+}
 
 /// A fresh installation with its first operator, an owner.
 async fn installation() -> (TempDir, State, Caller) {
     let directory = tempfile::tempdir().unwrap();
     let clock: SharedClock = Arc::new(SystemClock);
     let now = clock.now();
-    let publisher = Arc::new(Publisher::new(Arc::clone(&clock)));
-    let place = format!("sqlite:{}", directory.path().join("store").display()).parse().unwrap();
-    let signer: SharedHeadSigner = publisher.clone();
-    let parts = Parts {
-        store: open(place, signer).await.unwrap(),
-        keys: Arc::new(KeyFiles::open(&directory.path().join("keys"), "passphrase".to_owned().into()).unwrap()),
-        profiles: Profiles::load(None).unwrap(),
-        publisher,
-        trust_domain: "fleet.example".parse().unwrap(),
-        public_url: "http://localhost".to_owned(),
-    };
-    let registrar = Registrar::open(parts, now).await.unwrap();
+    let registrar = registrar(directory.path()).await;
     registrar.install(&"default".parse().unwrap(), now).await.unwrap();
     registrar.renew_responders(now).await.unwrap();
     registrar.refresh_crls(now).await.unwrap();
@@ -64,6 +81,7 @@ async fn installation() -> (TempDir, State, Caller) {
             data: crate::config::Layout::new(directory.path().to_owned()),
             passphrase: "passphrase".to_owned().into(),
         }),
+        followers: Arc::new(crate::http::device::feed::followers::Followers::new(1)),
     };
     (directory, state, caller)
 }
@@ -275,4 +293,24 @@ async fn the_installation_is_looked_at() {
     let document = call!(&door, "GET", "/v1/openapi.json", None, &[]);
     assert_eq!(document.2["openapi"], "3.1.0");
     assert_eq!(call!(&door, "GET", "/metrics", None, &[]).0, 200);
+}
+
+/// What version 0.1.0 left behind: fleets without policy sets, and no tables for them.
+#[actix_web::test]
+async fn an_installation_of_before_policies_gets_the_built_in_sets() {
+    let (directory, state, caller) = installation().await;
+    state.registrar.stop().await;
+    drop(state);
+    crate::store::sqlite::forget_policies(&directory.path().join("store"));
+
+    for start in 1..=2 {
+        let again = registrar(directory.path()).await;
+        let caller = Caller { policies: again.policies(), ..caller.clone() };
+        for scope in ["system", "default"] {
+            let active = again.active_policy(&caller, &scope.parse().unwrap()).await.unwrap();
+            let told = (active.activation.number, active.set.version, active.activation.by.as_str(), active.is_usable);
+            assert_eq!(told, (1, 1, "fleetmark", true), "{scope}, start {start}");
+        }
+        again.stop().await;
+    }
 }

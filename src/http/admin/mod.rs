@@ -7,6 +7,7 @@
 //! - [`routes`]: what there is, and which right it takes.
 //! - the other modules: one resource each.
 
+pub mod allowances;
 pub mod authorities;
 pub mod backups;
 pub mod certificates;
@@ -16,6 +17,7 @@ pub mod fleets;
 pub mod ledgers;
 pub mod members;
 pub mod openapi;
+pub mod policies;
 pub mod routes;
 pub mod schema;
 pub mod status;
@@ -55,6 +57,8 @@ fn documented(config: &mut ServiceConfig<'_>) {
         .service(fleets::create_fleet)
         .service(fleets::show_fleet)
         .service(fleets::change_fleet)
+        .service(allowances::list_allowances)
+        .service(allowances::allow)
         .service(tokens::list_tokens)
         .service(tokens::mint_token)
         .service(tokens::withdraw_token)
@@ -83,6 +87,14 @@ fn documented(config: &mut ServiceConfig<'_>) {
         .service(ledgers::list_entries)
         .service(ledgers::prove_inclusion)
         .service(ledgers::prove_consistency)
+        .service(policies::show_policy_schema)
+        .service(policies::check_policy)
+        .service(policies::show_active_policy)
+        .service(policies::list_policy_versions)
+        .service(policies::show_policy_set)
+        .service(policies::put_policy_set)
+        .service(policies::activate_policy_set)
+        .service(policies::test_policy)
         .service(status::show_whoami)
         .service(status::show_status)
         .service(status::show_metrics)

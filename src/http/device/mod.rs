@@ -1,12 +1,14 @@
-//! The device door: enroll, renew, confirm, time, EST.
+//! The device door: enroll, renew, confirm, time, EST; the ledgers, for gateways and services.
 //!
 //! - [`rest`]: JSON under `/v1`.
 //! - [`est`]: RFC 7030 with RFC 8951 under `/.well-known/est`.
+//! - [`feed`]: ledgers, tiles, entries and the stream of news (docs/feed.md).
 //! - [`proof`]: tokens as they come in `Authorization`.
 //! - [`answer`]: what a client gets with its certificate.
 
 pub mod answer;
 pub mod est;
+pub mod feed;
 pub mod proof;
 pub mod rest;
 
@@ -16,4 +18,5 @@ use actix_web::web::ServiceConfig;
 pub fn configure(config: &mut ServiceConfig) {
     rest::configure(config);
     est::configure(config);
+    feed::configure(config);
 }

@@ -5,12 +5,13 @@ use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::Event;
 
 use super::found::{AddAuthority, add_authority, open_ledger};
+use super::policies::{FirstPolicySet, first_policy_set};
 use super::{Repeatable, made_before, remember};
 use crate::store::model::{Fleet, LedgerRecord};
 use crate::store::transaction::Transaction;
 use crate::store::{Act, StoreError};
 
-/// Creates a fleet with its device authority and its ledger.
+/// Creates a fleet with its device authority, its ledger and its first policy set.
 #[derive(Debug)]
 pub struct CreateFleet {
     /// The fleet.
@@ -19,6 +20,8 @@ pub struct CreateFleet {
     pub authority: AddAuthority,
     /// Its ledger, empty.
     pub ledger: LedgerRecord,
+    /// Its first policy set.
+    pub policy: FirstPolicySet,
     /// For a repeat.
     pub repeatable: Option<Repeatable>,
 }
@@ -42,6 +45,7 @@ impl Act for CreateFleet {
         open_ledger(transaction, &self.ledger, self.authority.at)?;
         add_authority(transaction, &self.authority)?;
         write_change(transaction, &self.fleet, &self.authority.details, self.authority.at)?;
+        first_policy_set(transaction, &self.policy)?;
         remember(transaction.rows, self.repeatable.as_ref())?;
         Ok(Some(self.fleet.clone()))
     }

@@ -8,14 +8,20 @@
 //! - [`confirm`]: the holder keeps the certificate; what it replaces is superseded.
 //! - [`standing`]: revoke, hold, release, put out; the lapse of what was never confirmed.
 //! - [`fleets`], [`subjects`], [`tokens`]: operators' records.
+//! - [`snapshots`]: a ledger names its snapshot.
+//! - [`policies`]: policy sets are put and activated.
+//! - [`limits`]: how many devices one operator may change in an hour.
 //! - [`lists`]: revocation lists and remembered requests.
 
 pub mod confirm;
 pub mod fleets;
 pub mod found;
 pub mod lease;
+pub mod limits;
 pub mod lists;
+pub mod policies;
 pub mod record;
+pub mod snapshots;
 pub mod standing;
 pub mod subjects;
 pub mod tokens;

@@ -6,6 +6,7 @@ use fleetmark_ledger::entry::Event;
 
 use super::found::issued;
 use super::standing::set_standing;
+use super::subjects::with_attributes;
 use crate::store::model::{Certificate, Credential, Subject, SubjectId, SubjectState, Token, TokenId, TokenState};
 use crate::store::rows::certificate_id;
 use crate::store::transaction::Transaction;
@@ -160,7 +161,8 @@ impl RecordCertificate {
     fn register(&self, transaction: &mut Transaction<'_>, subject: Subject) -> Result<Subject, StoreError> {
         let id = transaction.rows.insert_subject(&subject)?;
         let registered = Event::Registered { subject: id, kind: subject.kind };
-        transaction.append(&self.certificate.ledger, self.at, registered, Some(&self.details))?;
+        let details = with_attributes(&self.details, &subject);
+        transaction.append(&self.certificate.ledger, self.at, registered, Some(&details))?;
         Ok(Subject { id, ..subject })
     }
 

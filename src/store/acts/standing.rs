@@ -5,6 +5,8 @@ use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::{Event, IndexSet};
 
 use super::confirm::settle;
+use super::limits::spend;
+use super::subjects::with_attributes;
 use crate::store::model::{Certificate, Subject, SubjectId, SubjectState};
 use crate::store::rows::{StandingUpdate, certificate_id};
 use crate::store::transaction::Transaction;
@@ -62,6 +64,8 @@ pub struct ChangeStanding {
     pub ledger: LedgerName,
     /// What.
     pub change: Change,
+    /// The operator against whose limit it counts; None for the server itself.
+    pub by: Option<SubjectId>,
     /// Who did it, and why.
     pub details: Details,
     /// Now.
@@ -94,6 +98,7 @@ impl Act for ChangeStanding {
             Change::To(standing) => standing,
             Change::Release => return self.release(transaction, affected),
         };
+        self.spend(transaction, &affected)?;
         let position = set_standing(transaction, &affected, standing, self.at, Some(&self.details))?;
         let certificates =
             affected.into_iter().map(|certificate| Certificate { standing, changed_at: self.at, ..certificate }).collect();
@@ -106,6 +111,14 @@ impl ChangeStanding {
         match self.change {
             Change::To(next) => standing.may_become(next),
             Change::Release => matches!(standing, Standing::Held | Standing::Quarantined),
+        }
+    }
+
+    /// What changes nothing costs nothing. All that is affected is one subject's.
+    fn spend(&self, transaction: &mut Transaction<'_>, affected: &[Certificate]) -> Result<(), StoreError> {
+        match (affected.first().and_then(|certificate| certificate.subject), &self.ledger) {
+            (Some(subject), LedgerName::Fleet(fleet)) => spend(transaction.rows, self.by, Some(fleet), subject, self.at),
+            _ => Ok(()),
         }
     }
 
@@ -149,6 +162,7 @@ impl ChangeStanding {
             }
             holders.push(holder);
         }
+        self.spend(transaction, &affected)?;
         let position = set_standing(transaction, &affected, Standing::Good, self.at, Some(&self.details))?;
         let mut certificates = Vec::new();
         for (certificate, holder) in affected.into_iter().zip(holders) {
@@ -171,6 +185,8 @@ pub struct PutOut {
     pub ledger: LedgerName,
     /// The reason.
     pub reason: RevocationReason,
+    /// The operator against whose limit it counts.
+    pub by: Option<SubjectId>,
     /// Who did it, and why.
     pub details: Details,
     /// Now.
@@ -196,12 +212,14 @@ impl Act for PutOut {
         if is_working_owner(&subject) && transaction.rows.owners()? <= 1 {
             return Err(Refusal::LastOwner.into());
         }
+        spend(transaction.rows, self.by, subject.fleet.as_ref(), subject.id, self.at)?;
         let revoked = Standing::Revoked(self.reason);
         let mut live = transaction.rows.live_certificates_of(subject.id)?;
         live.retain(|certificate| certificate.standing.may_become(revoked));
         let out = Subject { state: SubjectState::Out, version: subject.version + 1, ..subject };
         transaction.rows.update_subject(&out)?;
-        transaction.append(&self.ledger, self.at, Event::Changed { subject: out.id }, Some(&self.details))?;
+        let details = with_attributes(&self.details, &out);
+        transaction.append(&self.ledger, self.at, Event::Changed { subject: out.id }, Some(&details))?;
         set_standing(transaction, &live, revoked, self.at, Some(&self.details))?;
         Ok(out)
     }

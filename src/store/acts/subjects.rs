@@ -1,12 +1,15 @@
 //! Devices, gateways, services and operators are registered and change.
 
-use fleetmark_domain::{LedgerName, Refusal, Timestamp};
+use std::collections::BTreeMap;
+
+use fleetmark_domain::{Kind, LedgerName, Refusal, Timestamp};
 use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::Event;
 
+use super::limits::spend;
 use super::standing::is_working_owner;
 use super::{Repeatable, made_before, remember};
-use crate::store::model::{Subject, Token};
+use crate::store::model::{Subject, SubjectId, Token};
 use crate::store::transaction::Transaction;
 use crate::store::{Act, StoreError};
 
@@ -23,6 +26,12 @@ pub struct Register {
     pub details: Details,
     /// Now.
     pub at: Timestamp,
+}
+
+/// The details of a `registered` or `changed` entry: of a device, with the attributes that it has from here on.
+pub(super) fn with_attributes(details: &Details, subject: &Subject) -> Details {
+    let attributes = if subject.kind == Kind::Device { subject.attributes.clone() } else { BTreeMap::new() };
+    Details { attributes, ..details.clone() }
 }
 
 /// The ledger that a subject's entries stand in.
@@ -56,7 +65,7 @@ impl Act for Register {
             &ledger_of(&self.subject),
             self.at,
             Event::Registered { subject: id, kind: *kind },
-            Some(&self.details),
+            Some(&with_attributes(&self.details, &self.subject)),
         )?;
         if let Some(invitation) = &self.invitation {
             transaction.rows.insert_token(&Token { subject: Some(id), ..invitation.clone() })?;
@@ -71,6 +80,8 @@ impl Act for Register {
 pub struct ChangeSubject {
     /// The record as it is to be; its version is the one that was read.
     pub subject: Subject,
+    /// The operator against whose limit it counts; None for the server itself.
+    pub by: Option<SubjectId>,
     /// Who did it.
     pub details: Details,
     /// Now.
@@ -93,6 +104,7 @@ impl Act for ChangeSubject {
         if is_working_owner(&current) && !stays_owner && transaction.rows.owners()? <= 1 {
             return Err(Refusal::LastOwner.into());
         }
+        spend(transaction.rows, self.by, current.fleet.as_ref(), current.id, self.at)?;
         let changed = Subject {
             version: current.version + 1,
             last_generation: current.last_generation,
@@ -101,7 +113,8 @@ impl Act for ChangeSubject {
             ..self.subject.clone()
         };
         transaction.rows.update_subject(&changed)?;
-        transaction.append(&ledger_of(&changed), self.at, Event::Changed { subject: changed.id }, Some(&self.details))?;
+        let details = with_attributes(&self.details, &changed);
+        transaction.append(&ledger_of(&changed), self.at, Event::Changed { subject: changed.id }, Some(&details))?;
         Ok(changed)
     }
 }

@@ -4,7 +4,7 @@ use fleetmark_domain::{FleetName, Kind, LedgerName, Refusal, Timestamp};
 use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::Event;
 
-use super::subjects::ledger_of;
+use super::subjects::{ledger_of, with_attributes};
 use super::{Repeatable, made_before, remember};
 use crate::store::model::{Subject, SubjectState, Token, TokenId, TokenState};
 use crate::store::transaction::Transaction;
@@ -65,7 +65,8 @@ impl Act for MintToken {
 impl MintToken {
     fn register(&self, transaction: &mut Transaction<'_>, new: &Subject) -> Result<Subject, StoreError> {
         let id = transaction.rows.insert_subject(new)?;
-        transaction.append(&ledger_of(new), self.at, Event::Registered { subject: id, kind: new.kind }, Some(&self.details))?;
+        let details = with_attributes(&self.details, new);
+        transaction.append(&ledger_of(new), self.at, Event::Registered { subject: id, kind: new.kind }, Some(&details))?;
         Ok(Subject { id, ..new.clone() })
     }
 }
@@ -103,7 +104,7 @@ impl Act for WithdrawToken {
     }
 }
 
-/// Forgets requests that were remembered for their repeats.
+/// Forgets requests that were remembered for their repeats, and what counted against operators' limits.
 #[derive(Debug)]
 pub struct ForgetRequests {
     /// Those before this.
@@ -118,6 +119,7 @@ impl Act for ForgetRequests {
     }
 
     fn perform(&self, transaction: &mut Transaction<'_>) -> Result<u64, StoreError> {
+        transaction.rows.forget_touched(self.before)?;
         transaction.rows.forget(self.before)
     }
 }

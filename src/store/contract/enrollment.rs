@@ -15,7 +15,7 @@ use crate::store::acts::found::{AddAuthority, OpenSystemLedger};
 use crate::store::acts::lease::LeaseIndices;
 use crate::store::acts::record::{Holder, Proof, RecordCertificate, Recorded};
 use crate::store::acts::tokens::MintToken;
-use crate::store::model::{AuthorityRecord, Certificate, EpochRecord, TokenState};
+use crate::store::model::{AuthorityRecord, Certificate, EpochRecord, StoredEntry, TokenState};
 use crate::store::{HeadSigner, Store, commit, read};
 
 /// Keeps the newest head of each ledger.
@@ -23,13 +23,20 @@ use crate::store::{HeadSigner, Store, commit, read};
 pub struct Heads(Mutex<BTreeMap<LedgerName, Head>>);
 
 impl HeadSigner for Heads {
-    fn committed(&self, ledger: &LedgerName, head: &Head) {
+    fn committed(&self, ledger: &LedgerName, head: &Head, _: &[StoredEntry]) {
         self.0.lock().unwrap().insert(ledger.clone(), *head);
     }
 }
 
-fn details() -> Details {
-    Details { salt: [3; 16], actor: "fleetmark".to_owned(), subject: None, reason: None, note: None }
+pub fn details() -> Details {
+    Details {
+        salt: [3; 16],
+        actor: "fleetmark".to_owned(),
+        subject: None,
+        reason: None,
+        note: None,
+        attributes: BTreeMap::new(),
+    }
 }
 
 /// Founds an installation in the empty `store`, enrolls a device, and repeats it. `heads` is the store's signer.
@@ -91,6 +98,7 @@ async fn found(store: &dyn Store, alpha: &LedgerName, at: Timestamp) {
         ..authority(2)
     };
     let authority = AddAuthority { authority: device, certificate: of_authority(1), epoch: None, details: details(), at };
-    let create = CreateFleet { fleet: fleet("alpha"), authority, ledger: ledger(alpha.clone()), repeatable: None };
+    let policy = super::policies::first(alpha, at);
+    let create = CreateFleet { fleet: fleet("alpha"), authority, ledger: ledger(alpha.clone()), policy, repeatable: None };
     commit(store, create).await.unwrap();
 }

@@ -137,7 +137,13 @@ async fn a_lost_connection_is_replaced() {
 struct NoSigner;
 
 impl crate::store::HeadSigner for NoSigner {
-    fn committed(&self, _: &fleetmark_domain::LedgerName, _: &fleetmark_ledger::merkle::Head) {}
+    fn committed(
+        &self,
+        _: &fleetmark_domain::LedgerName,
+        _: &fleetmark_ledger::merkle::Head,
+        _: &[crate::store::model::StoredEntry],
+    ) {
+    }
 }
 
 struct SetValue;
@@ -155,12 +161,14 @@ impl crate::store::Act for SetValue {
 }
 
 #[tokio::test]
-async fn a_device_enrolls() {
+async fn a_device_enrolls_and_limits_hold() {
     let (authority, _) = cluster().authorities();
     let place = cluster().tls_url(&cluster().database(), "localhost", &authority).parse().unwrap();
     let heads = std::sync::Arc::new(crate::store::contract::enrollment::Heads::default());
     let signer: crate::store::SharedHeadSigner = heads.clone();
     let store = crate::store::location::open(place, signer).await.unwrap();
     crate::store::contract::enrollment::works(&*store, &heads).await;
+    crate::store::contract::policies::works(&*store).await;
+    crate::store::contract::limits::works(&*store).await;
     store.stop().await;
 }

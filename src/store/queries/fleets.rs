@@ -23,6 +23,7 @@ pub struct FleetRow {
     max_age: i64,
     created_at: i64,
     version: i64,
+    blast_radius: Option<i64>,
 }
 
 impl From<&Fleet> for FleetRow {
@@ -37,6 +38,7 @@ impl From<&Fleet> for FleetRow {
             max_age: signed(fleet.max_age.as_secs()),
             created_at: fleet.created_at.0,
             version: signed(fleet.version),
+            blast_radius: fleet.blast_radius.map(signed),
         }
     }
 }
@@ -55,6 +57,7 @@ impl TryFrom<FleetRow> for Fleet {
             max_age: seconds(row.max_age)?,
             created_at: Timestamp(row.created_at),
             version: number(row.version, "fleet")?,
+            blast_radius: row.blast_radius.map(|devices| number(devices, "fleet")).transpose()?,
         })
     }
 }

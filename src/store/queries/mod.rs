@@ -20,6 +20,10 @@ pub mod tokens;
 pub mod ledgers;
 #[macro_use]
 pub mod kept;
+#[macro_use]
+pub mod limits;
+#[macro_use]
+pub mod policies;
 
 /// Implements [`Rows`](super::rows::Rows) for a type with a field `connection` and a method `fault` that makes a diesel
 /// error ours. `$at_once`: how many ledger entries a statement inserts; `$for_update`: diesel's method that locks a row.
@@ -34,8 +38,8 @@ macro_rules! rows {
             use fleetmark_ledger::merkle::{Hash, Node};
             use $crate::store::StoreError;
             use $crate::store::model::{
-                AuthorityId, AuthorityRecord, Certificate, CertificateFilter, EpochRecord, Fleet, LeaseRecord, LedgerRecord,
-                Remembered, StoredCrl, StoredEntry, Subject, SubjectFilter, SubjectId, SubjectState, Token, TokenId,
+                Allowance, AuthorityId, AuthorityRecord, Certificate, CertificateFilter, EpochRecord, Fleet, LeaseRecord, LedgerRecord,
+                PolicyActivation, PolicySet, PolicyVersion, Remembered, StoredCrl, StoredEntry, Subject, SubjectFilter, SubjectId, SubjectState, Token, TokenId,
             };
             use $crate::store::queries::authorities::{AuthorityRow, EpochRow, LeaseRow};
             use $crate::store::queries::certificates::CertificateRow;
@@ -43,6 +47,8 @@ macro_rules! rows {
             use $crate::store::queries::fleets::FleetRow;
             use $crate::store::queries::kept::{CrlRow, RememberedColumns};
             use $crate::store::queries::ledgers::{EntryColumns, LedgerRow, NewEntry, NewNode};
+            use $crate::store::queries::limits::AllowanceRow;
+            use $crate::store::queries::policies::{PolicyActivationRow, PolicySetRow, PolicyVersionColumns};
             use $crate::store::queries::subjects::SubjectRow;
             use $crate::store::queries::tokens::TokenRow;
             use $crate::store::queries::update::update;
@@ -61,6 +67,8 @@ macro_rules! rows {
                 token_rows!();
                 ledger_rows!($at_once $(, $for_update)?);
                 kept_rows!();
+                policy_rows!();
+                limit_rows!();
             }
         };
     };

@@ -4,16 +4,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use fleetmark_domain::LedgerName;
-use fleetmark_ledger::merkle::Head;
-
 use super::{Answer, Job};
 use crate::store::backend::{Backend, Connection};
-use crate::store::transaction::Transaction;
+use crate::store::transaction::{Appended, Transaction};
 use crate::store::{SharedHeadSigner, StoreError};
-
-/// The heads that a commit made durable.
-type Heads = Vec<(LedgerName, Head)>;
 
 /// The writer thread's belongings.
 pub struct Performer<B: Backend> {
@@ -76,7 +70,7 @@ impl<B: Backend> Performer<B> {
             Err(error) => return Outcome::Spoiled(error),
         };
         let outcome = match catch_unwind(AssertUnwindSafe(|| perform_all(&mut connection, jobs))) {
-            Ok(Ok((answers, heads))) => self.seal(&mut connection, answers, &heads),
+            Ok(Ok((answers, appended))) => self.seal(&mut connection, answers, &appended),
             Ok(Err(error)) => undo(&mut connection, error),
             Err(panic) => {
                 tracing::error!(panic = panic_text(&*panic), "an act panicked");
@@ -90,7 +84,7 @@ impl<B: Backend> Performer<B> {
     }
 
     /// Commits, and has the heads signed.
-    fn seal(&self, connection: &mut B::Connection, answers: Vec<Answer>, heads: &[(LedgerName, Head)]) -> Outcome {
+    fn seal(&self, connection: &mut B::Connection, answers: Vec<Answer>, appended: &[Appended]) -> Outcome {
         if let Err(error) = connection.commit() {
             // The caller drops the connection, and with it whatever the transaction left behind.
             if let Err(second) = connection.rollback() {
@@ -99,7 +93,7 @@ impl<B: Backend> Performer<B> {
             return Outcome::Lost(error);
         }
         metrics::counter!("fleetmark_store_commits_total").increment(1);
-        let sign = || heads.iter().for_each(|(ledger, head)| self.signer.committed(ledger, head));
+        let sign = || appended.iter().for_each(|it| self.signer.committed(&it.ledger, &it.head, &it.urgent));
         match catch_unwind(AssertUnwindSafe(sign)) {
             Ok(()) => Outcome::Done(answers),
             Err(panic) => {
@@ -111,7 +105,7 @@ impl<B: Backend> Performer<B> {
 }
 
 /// Performs the acts within one transaction, up to its commit.
-fn perform_all(connection: &mut impl Connection, jobs: &[Job]) -> Result<(Vec<Answer>, Heads), StoreError> {
+fn perform_all(connection: &mut impl Connection, jobs: &[Job]) -> Result<(Vec<Answer>, Vec<Appended>), StoreError> {
     connection.begin_write()?;
     let mut transaction = Transaction::new(connection);
     transaction.lock(jobs.iter().flat_map(|job| job.act.ledgers()))?;

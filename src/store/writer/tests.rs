@@ -8,6 +8,7 @@ use fleetmark_ledger::merkle::Head;
 
 use super::*;
 use crate::store::engine::Engine;
+use crate::store::model::StoredEntry;
 use crate::store::sqlite::Sqlite;
 use crate::store::transaction::Transaction;
 use crate::store::{Act, HeadSigner, Lane, Store, commit, contract, read};
@@ -17,7 +18,7 @@ use crate::store::{Act, HeadSigner, Lane, Store, commit, contract, read};
 struct Signed(Mutex<Vec<Head>>);
 
 impl HeadSigner for Signed {
-    fn committed(&self, _: &LedgerName, head: &Head) {
+    fn committed(&self, _: &LedgerName, head: &Head, _: &[StoredEntry]) {
         self.0.lock().unwrap().push(*head);
     }
 }
@@ -318,4 +319,52 @@ async fn a_full_disk_loses_nothing_acknowledged() {
     .await;
     std::process::Command::new("umount").arg("-l").arg(directory.path()).status().unwrap();
     result.unwrap();
+}
+
+/// Keeps the positions of the urgent entries that it was told of, commit by commit.
+#[derive(Default)]
+struct Urgent(Mutex<Vec<Vec<u64>>>);
+
+impl HeadSigner for Urgent {
+    fn committed(&self, _: &LedgerName, _: &Head, urgent: &[StoredEntry]) {
+        self.0.lock().unwrap().push(urgent.iter().map(|stored| stored.position).collect());
+    }
+}
+
+/// Appends an authority's states in this order.
+struct States(Vec<AuthorityState>);
+
+impl Act for States {
+    type Outcome = ();
+
+    fn ledgers(&self) -> Vec<LedgerName> {
+        vec![LedgerName::System]
+    }
+
+    fn perform(&self, transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
+        for state in &self.0 {
+            let event = Event::AuthorityChanged {
+                authority: 1,
+                kind: fleetmark_ledger::entry::AuthorityKind::Root,
+                state: *state,
+                fingerprint: fleetmark_domain::Fingerprint([0; 32]),
+            };
+            transaction.append(&LedgerName::System, Timestamp(1), event, None)?;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_signer_is_told_of_the_urgent_entries_of_each_commit() {
+    use AuthorityState::{Active, Prepared, Revoked, Tainted};
+    let directory = tempfile::tempdir().unwrap();
+    let urgent = Arc::new(Urgent::default());
+    let sqlite = Sqlite::open(&directory.path().join("fleetmark.db")).unwrap();
+    let engine = Engine::start(sqlite, Arc::<Urgent>::clone(&urgent)).unwrap();
+    commit(&engine, OpenLedger).await.unwrap();
+    commit(&engine, States(vec![Prepared, Active])).await.unwrap();
+    commit(&engine, States(vec![Active, Tainted, Active, Revoked])).await.unwrap();
+    assert_eq!(*urgent.0.lock().unwrap(), [vec![], vec![3, 5]]);
+    engine.stop().await;
 }

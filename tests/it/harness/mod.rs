@@ -3,12 +3,16 @@
 //! - [`server`]: the process.
 //! - [`client`]: HTTP over one connection, or over as many as it takes.
 //! - [`device`]: keys, requests, devices that enroll.
+//! - [`feed`]: followers of the ledgers.
 //! - [`forge`]: certificates signed with an authority's own key.
+//! - [`gateway`]: our gateway's process, and connections through it.
 //! - [`openssl`]: the stranger who judges.
 
 pub mod client;
 pub mod device;
+pub mod feed;
 pub mod forge;
+pub mod gateway;
 pub mod openssl;
 pub mod server;
 

@@ -64,7 +64,7 @@ impl Drop for Server {
     }
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
@@ -230,7 +230,8 @@ impl Server {
     pub async fn fleet(&self, options: Value) -> String {
         let number = self.fleets.fetch_add(1, Ordering::Relaxed);
         let name = format!("fleet-{number}");
-        let mut body = json!({"name": name});
+        // Tests change more devices in an hour than an operator would.
+        let mut body = json!({"name": name, "blast_radius": 1_000});
         body.as_object_mut().unwrap().extend(options.as_object().cloned().unwrap_or_default());
         self.owner().post("/v1/fleets", &body).await.is(201);
         name
@@ -254,11 +255,7 @@ impl Server {
     /// The value of a counter at /metrics, summed over all series of this name that have these labels.
     pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let page = self.owner().get("/metrics").await.is(200).text();
-        let has = |line: &str| {
-            let is_named = line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
-            is_named && labels.iter().all(|(label, value)| line.contains(&format!("{label}=\"{value}\"")))
-        };
-        page.lines().filter(|line| has(line)).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        sum_of_metric(&page, name, labels)
     }
 
     /// How often a refusal of this name was given.
@@ -284,6 +281,15 @@ impl Server {
         File::create(&path).unwrap().write_all(octets).unwrap();
         path
     }
+}
+
+/// The sum, on a page of metrics, over all series of this name that have these labels.
+pub fn sum_of_metric(page: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
+    let has = |line: &str| {
+        let is_named = line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        is_named && labels.iter().all(|(label, value)| line.contains(&format!("{label}=\"{value}\"")))
+    };
+    page.lines().filter(|line| has(line)).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
 /// A text field.

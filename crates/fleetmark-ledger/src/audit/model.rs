@@ -5,62 +5,97 @@ use std::collections::BTreeMap;
 use fleetmark_domain::{Epoch, Index, Standing};
 
 use super::Rule;
-use super::standings::Standings;
-use crate::entry::{AuthorityKind, AuthorityState, Event, IndexSet, Issued};
+use crate::entry::{AuthorityState, Event, IndexSet, Issued, Range};
 use crate::note::VerifierKey;
+use crate::state::{ActivePolicy, Authority};
 
-/// Epochs, authorities and standings after the entries so far.
+/// What is kept of each certificate.
+pub(crate) trait Places {
+    /// What the certificate is worth; None where it was not issued in sight.
+    fn standing(&self, epoch: Epoch, index: Index) -> Option<Standing>;
+
+    /// Keeps a certificate at a place that holds none.
+    fn issue(&mut self, issued: &Issued);
+
+    /// What those of the range's certificates are worth that were issued in sight. A hostile range costs no more than what
+    /// was issued.
+    fn known(&self, range: Range) -> impl Iterator<Item = Standing>;
+
+    /// Sets the standing of those of the range's certificates that were issued in sight.
+    fn change(&mut self, range: Range, standing: Standing);
+}
+
+/// Epochs, authorities, standings, policy and snapshot after the entries so far.
 #[derive(Debug, Clone)]
-pub(super) struct Model {
+pub(crate) struct Model<P> {
     /// Whether the ledger was read from position 0: what was not seen then does not exist.
     whole: bool,
     /// The authority of each epoch.
-    epochs: BTreeMap<Epoch, u32>,
-    authorities: BTreeMap<u32, (AuthorityKind, AuthorityState)>,
-    standings: Standings,
+    pub(crate) epochs: BTreeMap<Epoch, u32>,
+    pub(crate) authorities: BTreeMap<u32, Authority>,
+    /// The policy set that was activated last.
+    pub(crate) policy: Option<ActivePolicy>,
+    /// Size and hash of the snapshot that was made last.
+    pub(crate) snapshot: Option<(u64, [u8; 32])>,
+    pub(crate) places: P,
 }
 
-impl Model {
-    pub(super) fn new(whole: bool) -> Self {
-        Self { whole, epochs: BTreeMap::new(), authorities: BTreeMap::new(), standings: Standings::default() }
+impl<P: Places + Default> Model<P> {
+    pub(crate) fn new(whole: bool) -> Self {
+        let (epochs, authorities) = (BTreeMap::new(), BTreeMap::new());
+        Self { whole, epochs, authorities, policy: None, snapshot: None, places: P::default() }
     }
+}
 
-    /// Takes the event at `position`. After a refusal the model is of no more use.
-    pub(super) fn apply(&mut self, event: &Event, position: u64, pinned: &VerifierKey) -> Result<(), Rule> {
+impl<P: Places> Model<P> {
+    /// Takes the event at `position`. A refusal changes nothing.
+    pub(crate) fn apply(&mut self, event: &Event, position: u64, pinned: &VerifierKey) -> Result<(), Rule> {
         match event {
-            Event::Opened { origin, key } => opened(origin, key, position, pinned),
-            _ if position == 0 => Err(Rule::NotOpened),
-            Event::EpochOpened { authority, epoch } => self.epoch_opened(*authority, *epoch),
-            Event::AuthorityChanged { authority, kind, state, .. } => self.authority_changed(*authority, *kind, *state),
-            Event::Issued(issued) => self.issued(issued),
-            Event::Confirmed { epoch, index } => self.confirmed(*epoch, *index),
-            Event::StandingChanged { standing, certificates } => self.standing_changed(*standing, certificates),
-            Event::Registered { .. } | Event::Changed { .. } | Event::PolicyActivated { .. } | Event::FleetChanged { .. } => {
-                Ok(())
+            Event::Opened { origin, key } => return opened(origin, key, position, pinned),
+            _ if position == 0 => return Err(Rule::NotOpened),
+            Event::EpochOpened { authority, epoch } => return self.epoch_opened(*authority, *epoch),
+            Event::AuthorityChanged { authority, kind, state, fingerprint } => {
+                let next = Authority { kind: *kind, state: *state, fingerprint: *fingerprint };
+                return self.authority_changed(*authority, next);
             }
+            Event::Issued(issued) => return self.issued(issued),
+            Event::Confirmed { epoch, index } => return self.confirmed(*epoch, *index),
+            Event::StandingChanged { standing, certificates } => return self.standing_changed(*standing, certificates),
+            Event::SnapshotMade { size, .. } if *size > position => return Err(Rule::SnapshotAhead),
+            Event::SnapshotMade { size, hash } => self.snapshot = Some((*size, *hash)),
+            Event::PolicyActivated { version, hash } => {
+                self.policy = Some(ActivePolicy { version: *version, hash: *hash });
+            }
+            Event::Registered { .. } | Event::Changed { .. } | Event::FleetChanged { .. } => {}
         }
+        Ok(())
     }
 
     fn epoch_opened(&mut self, authority: u32, epoch: Epoch) -> Result<(), Rule> {
         if matches!(self.state(authority), Some(AuthorityState::Tainted | AuthorityState::Revoked)) {
             return Err(Rule::AuthorityEnded);
         }
-        if self.epochs.insert(epoch, authority).is_some() { Err(Rule::EpochReused) } else { Ok(()) }
+        if self.epochs.contains_key(&epoch) {
+            return Err(Rule::EpochReused);
+        }
+        self.epochs.insert(epoch, authority);
+        Ok(())
     }
 
-    fn authority_changed(&mut self, authority: u32, kind: AuthorityKind, state: AuthorityState) -> Result<(), Rule> {
+    fn authority_changed(&mut self, id: u32, next: Authority) -> Result<(), Rule> {
         use AuthorityState::{Active, Prepared, Revoked, Tainted};
-        let Some((kind_before, before)) = self.authorities.insert(authority, (kind, state)) else {
-            return Ok(());
-        };
-        if kind_before != kind {
-            return Err(Rule::AuthorityKindChanged);
+        if let Some(before) = self.authorities.get(&id) {
+            if before.kind != next.kind {
+                return Err(Rule::AuthorityKindChanged);
+            }
+            // A repeated state is no step back: the authority's certificate was renewed.
+            match (before.state, next.state) {
+                (Prepared, _) | (Active, Active | Tainted | Revoked) | (Tainted, Tainted | Revoked) => {}
+                _ => return Err(Rule::AuthorityStateBack),
+            }
         }
-        // A repeated state is no step back: the authority's certificate was renewed.
-        match (before, state) {
-            (Prepared, _) | (Active, Active | Tainted | Revoked) | (Tainted, Tainted | Revoked) => Ok(()),
-            _ => Err(Rule::AuthorityStateBack),
-        }
+        self.authorities.insert(id, next);
+        Ok(())
     }
 
     fn issued(&mut self, issued: &Issued) -> Result<(), Rule> {
@@ -72,22 +107,20 @@ impl Model {
         }
         match self.epochs.get(&issued.epoch) {
             Some(authority) if *authority != issued.authority => return Err(Rule::OtherAuthority),
-            Some(_) => {}
             None if self.whole => return Err(Rule::EpochUnknown),
-            None => {
-                self.epochs.insert(issued.epoch, issued.authority);
-            }
+            _ => {}
         }
-        if self.standings.of(issued.epoch, issued.index).is_some() {
+        if self.places.standing(issued.epoch, issued.index).is_some() {
             return Err(Rule::IndexReused);
         }
-        self.standings.set(issued.epoch, issued.index, issued.standing);
+        self.epochs.insert(issued.epoch, issued.authority);
+        self.places.issue(issued);
         Ok(())
     }
 
     fn confirmed(&mut self, epoch: Epoch, index: Index) -> Result<(), Rule> {
-        match self.standings.of(epoch, index) {
-            Some(Standing::Unconfirmed) => self.standings.set(epoch, index, Standing::Good),
+        match self.places.standing(epoch, index) {
+            Some(Standing::Unconfirmed) => self.places.change(Range { epoch, first: index, count: 1 }, Standing::Good),
             Some(_) => return Err(Rule::NotUnconfirmed),
             None if self.whole => return Err(Rule::CertificateUnknown),
             None => {}
@@ -97,23 +130,25 @@ impl Model {
 
     fn standing_changed(&mut self, next: Standing, certificates: &IndexSet) -> Result<(), Rule> {
         for range in certificates.ranges() {
-            let known = self.standings.known(*range);
-            if self.whole && u32::try_from(known.len()) != Ok(range.count) {
+            let mut known = 0_u32;
+            let mut allowed = true;
+            for before in self.places.known(*range) {
+                known += 1;
+                allowed &= before.may_become(next);
+            }
+            if self.whole && known != range.count {
                 return Err(Rule::CertificateUnknown);
             }
-            for index in known {
-                let before = self.standings.of(range.epoch, index);
-                if !before.is_some_and(|before| before.may_become(next)) {
-                    return Err(Rule::StandingForbidden);
-                }
-                self.standings.set(range.epoch, index, next);
+            if !allowed {
+                return Err(Rule::StandingForbidden);
             }
         }
+        certificates.ranges().iter().for_each(|range| self.places.change(*range, next));
         Ok(())
     }
 
     fn state(&self, authority: u32) -> Option<AuthorityState> {
-        self.authorities.get(&authority).map(|(_, state)| *state)
+        self.authorities.get(&authority).map(|authority| authority.state)
     }
 }
 

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use fleetmark_domain::{Epoch, Index, Standing};
 
+use super::model::Places;
+use crate::entry::{Issued, Range};
+
 /// The octet of an index that was not issued in sight.
 const NONE: u8 = u8::MAX;
 
@@ -15,29 +18,33 @@ const BLOCK: u32 = 256;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Standings(BTreeMap<(Epoch, u32), Box<[u8; 256]>>);
 
-impl Standings {
-    /// What the certificate is worth; None where it was not issued in sight.
-    pub(super) fn of(&self, epoch: Epoch, index: Index) -> Option<Standing> {
+impl Places for Standings {
+    fn standing(&self, epoch: Epoch, index: Index) -> Option<Standing> {
         let code = *self.0.get(&(epoch, index.0 / BLOCK))?.get(within(index))?;
         Standing::from_code(code, None)
     }
 
-    pub(super) fn set(&mut self, epoch: Epoch, index: Index, standing: Standing) {
-        let block = self.0.entry((epoch, index.0 / BLOCK)).or_insert_with(|| Box::new([NONE; 256]));
-        if let Some(code) = block.get_mut(within(index)) {
-            *code = standing.code();
+    fn issue(&mut self, issued: &Issued) {
+        let block = self.0.entry((issued.epoch, issued.index.0 / BLOCK)).or_insert_with(|| Box::new([NONE; 256]));
+        if let Some(code) = block.get_mut(within(issued.index)) {
+            *code = issued.standing.code();
         }
     }
 
-    /// Those of the range's certificates that were issued in sight, ascending. A hostile range costs no more than what
-    /// was issued.
-    pub(super) fn known(&self, range: crate::entry::Range) -> Vec<Index> {
+    fn known(&self, range: Range) -> impl Iterator<Item = Standing> {
         let end = range.first.0.saturating_add(range.count);
         let blocks = self.0.range((range.epoch, range.first.0 / BLOCK)..=(range.epoch, end / BLOCK));
-        let indices = blocks.flat_map(|((_, block), codes)| {
-            (block * BLOCK..).zip(codes.iter()).filter(|(_, code)| **code != NONE).map(|(index, _)| Index(index))
-        });
-        indices.filter(|index| (range.first.0..end).contains(&index.0)).collect()
+        let indices = blocks.flat_map(|((_, block), codes)| (block * BLOCK..).zip(codes.iter()));
+        let inside = indices.filter(move |(index, _)| (range.first.0..end).contains(index));
+        inside.filter_map(|(_, code)| Standing::from_code(*code, None))
+    }
+
+    fn change(&mut self, range: Range, standing: Standing) {
+        let end = range.first.0.saturating_add(range.count);
+        let blocks = self.0.range_mut((range.epoch, range.first.0 / BLOCK)..=(range.epoch, end / BLOCK));
+        let indices = blocks.flat_map(|((_, block), codes)| (block * BLOCK..).zip(codes.iter_mut()));
+        let inside = indices.filter(|(index, code)| (range.first.0..end).contains(index) && **code != NONE);
+        inside.for_each(|(_, code)| *code = standing.code());
     }
 }
 

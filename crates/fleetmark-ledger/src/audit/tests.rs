@@ -113,16 +113,17 @@ fn an_honest_ledger_passes_and_matches_its_checkpoint() {
         Event::Changed { subject: 7 },
         Event::PolicyActivated { version: 1, hash: [3; 32] },
         Event::FleetChanged { version: 1 },
+        Event::SnapshotMade { size: 24, hash: [4; 32] },
     ];
     let auditor = feed(before().into_iter().chain(everything).collect()).unwrap();
     let head = auditor.frontier().head();
-    assert_eq!(head.size, 24);
+    assert_eq!(head.size, 25);
     let open = |head: &Head| key().verifier().open(&key().sign(head, Timestamp(1))).unwrap();
     assert_eq!(auditor.finish(&open(&head)), Ok(()));
     let wrong = |checkpoint: &Checkpoint| auditor.finish(checkpoint).unwrap_err();
-    let violation = wrong(&open(&Head { size: 23, ..head }));
-    assert_eq!(violation, Violation { position: 24, rule: Rule::SizeDiffers });
-    assert_eq!(violation.to_string(), "position 24: the checkpoint is of another size than what was read (size_differs)");
+    let violation = wrong(&open(&Head { size: 24, ..head }));
+    assert_eq!(violation, Violation { position: 25, rule: Rule::SizeDiffers });
+    assert_eq!(violation.to_string(), "position 25: the checkpoint is of another size than what was read (size_differs)");
     assert_eq!(wrong(&open(&Head { root: leaf_hash(b""), ..head })).rule, Rule::RootDiffers);
     assert_eq!(wrong(&Checkpoint { origin: "another".to_owned(), ..open(&head) }).rule, Rule::AnotherLedger);
 }
@@ -184,6 +185,12 @@ fn only_unconfirmed_certificates_are_confirmed() {
     assert_eq!(broken(vec![confirmed(9, 0)]), Rule::CertificateUnknown);
 }
 
+#[test]
+fn a_snapshot_is_of_what_came_before_it() {
+    assert_eq!(broken(vec![Event::SnapshotMade { size: 11, hash: [0; 32] }]), Rule::SnapshotAhead);
+    assert_eq!(broken(vec![Event::SnapshotMade { size: u64::MAX, hash: [0; 32] }]), Rule::SnapshotAhead);
+}
+
 /// Every change of standing, against the domain's table.
 #[test]
 fn standings_change_as_the_table_allows() {
@@ -243,7 +250,15 @@ fn entries_and_details_are_read_strictly() {
     let open = Checkpoint { origin: ORIGIN.to_owned(), head: auditor.frontier().head(), at: Timestamp(0) };
     assert_eq!(auditor.finish(&open).unwrap_err().rule, Rule::NotAnEntry, "a broken ledger never passes");
 
-    let details = |salt| Details { salt: [salt; 16], actor: "fleetmark".to_owned(), subject: None, reason: None, note: None };
+    let attributes = std::collections::BTreeMap::new;
+    let details = |salt| Details {
+        salt: [salt; 16],
+        actor: "fleetmark".to_owned(),
+        subject: None,
+        reason: None,
+        note: None,
+        attributes: attributes(),
+    };
     let entry = |commitment| Entry { at: Timestamp(1), event: confirmed(1, 700), details: commitment }.encode().unwrap();
     let committed = entry(Some(details(1).commitment()));
     let result = |entry: &[u8], details: Option<&[u8]>| {

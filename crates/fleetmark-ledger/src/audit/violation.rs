@@ -39,6 +39,8 @@ pub enum Rule {
     NotUnconfirmed,
     /// A standing changes to one that it may not become.
     StandingForbidden,
+    /// A snapshot is of more entries than there are before it.
+    SnapshotAhead,
     /// The checkpoint is of another ledger.
     AnotherLedger,
     /// The checkpoint states another size.
@@ -68,6 +70,7 @@ impl Rule {
             Self::CertificateUnknown => "certificate_unknown",
             Self::NotUnconfirmed => "not_unconfirmed",
             Self::StandingForbidden => "standing_forbidden",
+            Self::SnapshotAhead => "snapshot_ahead",
             Self::AnotherLedger => "another_ledger",
             Self::SizeDiffers => "size_differs",
             Self::RootDiffers => "root_differs",
@@ -94,6 +97,7 @@ impl Rule {
             Self::CertificateUnknown => "the certificate was never issued",
             Self::NotUnconfirmed => "a certificate is confirmed that does not wait for it",
             Self::StandingForbidden => "a certificate of that standing may not come to have this one",
+            Self::SnapshotAhead => "a snapshot is of more entries than there are before it",
             Self::AnotherLedger => "the checkpoint is of another ledger",
             Self::SizeDiffers => "the checkpoint is of another size than what was read",
             Self::RootDiffers => "the checkpoint has another root than what was read",

@@ -76,6 +76,13 @@ pub enum Event {
         /// The version of the fleet's rules.
         version: u64,
     },
+    /// A snapshot was made of what the ledger's first entries add up to.
+    SnapshotMade {
+        /// How many entries; at most the position of this one.
+        size: u64,
+        /// SHA-256 over the snapshot's octets.
+        hash: [u8; 32],
+    },
 }
 
 /// A certificate's place, holder and fingerprint.
@@ -135,6 +142,25 @@ impl Event {
             Self::StandingChanged { .. } => 8,
             Self::PolicyActivated { .. } => 9,
             Self::FleetChanged { .. } => 10,
+            Self::SnapshotMade { .. } => 11,
+        }
+    }
+
+    /// Whether followers are told of it at once, before the checkpoint that covers it: a standing that is no longer good,
+    /// an authority that issues no more, another policy.
+    pub const fn is_urgent(&self) -> bool {
+        match self {
+            Self::StandingChanged { standing, .. } => !matches!(standing, Standing::Good),
+            Self::AuthorityChanged { state, .. } => matches!(state, AuthorityState::Tainted | AuthorityState::Revoked),
+            Self::PolicyActivated { .. } => true,
+            Self::Opened { .. }
+            | Self::EpochOpened { .. }
+            | Self::Registered { .. }
+            | Self::Changed { .. }
+            | Self::Issued(_)
+            | Self::Confirmed { .. }
+            | Self::FleetChanged { .. }
+            | Self::SnapshotMade { .. } => false,
         }
     }
 
@@ -167,12 +193,13 @@ impl Event {
             }
             Self::PolicyActivated { version, hash } => w.map(2)?.u8(1)?.u64(*version)?.u8(2)?.bytes(hash)?.ok(),
             Self::FleetChanged { version } => w.map(1)?.u8(1)?.u64(*version)?.ok(),
+            Self::SnapshotMade { size, hash } => w.map(2)?.u8(1)?.u64(*size)?.u8(2)?.bytes(hash)?.ok(),
         }
     }
 
     pub(super) fn read(code: u8, r: &mut Reader<'_>) -> Result<Self, EntryError> {
         let fields = match code {
-            1 | 2 | 4 | 7 | 8 | 9 => 2,
+            1 | 2 | 4 | 7 | 8 | 9 | 11 => 2,
             3 => 4,
             5 | 10 => 1,
             6 => 8,
@@ -190,7 +217,8 @@ impl Event {
             7 => Self::Confirmed { epoch: Epoch(r.u32()?), index: Index(second(r, Reader::u32)?) },
             8 => Self::StandingChanged { standing: standing_from_code(r.u8()?)?, certificates: second(r, IndexSet::read)? },
             9 => Self::PolicyActivated { version: r.u64()?, hash: second(r, Reader::octets)? },
-            _ => Self::FleetChanged { version: r.u64()? },
+            10 => Self::FleetChanged { version: r.u64()? },
+            _ => Self::SnapshotMade { size: r.u64()?, hash: second(r, Reader::octets)? },
         })
     }
 
@@ -235,20 +263,20 @@ impl Issued {
 }
 
 impl AuthorityKind {
-    const fn code(self) -> u8 {
+    pub(crate) const fn code(self) -> u8 {
         match self {
             Self::Root => 0,
             Self::Of(kind) => kind_code(kind),
         }
     }
 
-    fn from_code(code: u8) -> Result<Self, EntryError> {
+    pub(crate) fn from_code(code: u8) -> Result<Self, EntryError> {
         if code == 0 { Ok(Self::Root) } else { kind_from_code(code).map(Self::Of) }
     }
 }
 
 impl AuthorityState {
-    const fn code(self) -> u8 {
+    pub(crate) const fn code(self) -> u8 {
         match self {
             Self::Prepared => 0,
             Self::Active => 1,
@@ -257,7 +285,7 @@ impl AuthorityState {
         }
     }
 
-    fn from_code(code: u8) -> Result<Self, EntryError> {
+    pub(crate) fn from_code(code: u8) -> Result<Self, EntryError> {
         let states = [Self::Prepared, Self::Active, Self::Tainted, Self::Revoked];
         states.into_iter().find(|state| state.code() == code).ok_or_else(|| form("an authority has no such state"))
     }

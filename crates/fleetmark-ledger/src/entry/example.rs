@@ -14,6 +14,7 @@ pub(crate) fn entries(verifier: &VerifierKey) -> Vec<(Entry, Option<Details>)> {
         subject: Some("spiffe://fleet.example/device/default/sensor-01".to_owned()),
         reason: Some(RevocationReason::KeyCompromise),
         note: None,
+        attributes: std::collections::BTreeMap::new(),
     };
     let (epoch, index) = (Epoch(1), Index(0));
     let issued = Issued {

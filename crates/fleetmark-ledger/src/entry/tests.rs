@@ -75,7 +75,7 @@ fn other_encodings_of_the_same_are_refused() {
     change("8303000283", "83030001"); // other shape
     change("0105", "0106"); // no such standing
     change("0105", "0100"); // nothing becomes unconfirmed
-    change("0208", "020b"); // no such event
+    change("0208", "020c"); // no such event
     change("028283030002", "028283030002830302018303"); // more than the array has
     change("831901f41a000100001818", "8303021818"); // a range beside the one before
     let trailing = [hex::decode(BY_HAND).unwrap(), vec![0]].concat();
@@ -156,6 +156,32 @@ fn splitting_loses_nothing() {
     assert_eq!(IndexSet::default().split(3), []);
 }
 
+/// Written by hand from the CDDL in docs/ledger.md and RFC 8949.
+#[test]
+fn a_snapshots_entry_is_the_one_written_by_hand() {
+    let by_hand = format!("a30100020b04a201191000025820{}", "cc".repeat(32));
+    let entry = Entry { at: Timestamp(0), event: Event::SnapshotMade { size: 4_096, hash: [0xcc; 32] }, details: None };
+    assert_eq!(hex::encode(entry.encode().unwrap()), by_hand);
+    assert_eq!(Entry::decode(&hex::decode(by_hand).unwrap()), Ok(entry));
+}
+
+#[test]
+fn bad_news_is_urgent() {
+    let certificates = IndexSet::from_certificates([(Epoch(1), Index(1))]);
+    let standing = |standing| Event::StandingChanged { standing, certificates: certificates.clone() }.is_urgent();
+    assert!(!standing(Standing::Good));
+    let bad = [Standing::Superseded, Standing::Held, Standing::Quarantined, Standing::Revoked(RevocationReason::Unspecified)];
+    assert!(bad.into_iter().all(standing));
+    let authority = |state| {
+        let fingerprint = Fingerprint([1; 32]);
+        Event::AuthorityChanged { authority: 1, kind: AuthorityKind::Root, state, fingerprint }.is_urgent()
+    };
+    assert!([AuthorityState::Tainted, AuthorityState::Revoked].into_iter().all(authority));
+    assert!(![AuthorityState::Prepared, AuthorityState::Active].into_iter().any(authority));
+    assert!(Event::PolicyActivated { version: 1, hash: [0; 32] }.is_urgent());
+    assert!(!Event::Confirmed { epoch: Epoch(1), index: Index(1) }.is_urgent());
+}
+
 #[test]
 fn what_has_no_place_is_not_written() {
     let entry = |event| Entry { at: Timestamp(0), event, details: None }.encode();
@@ -224,6 +250,7 @@ fn events() -> impl Strategy<Value = Event> {
             }),
         any::<(u64, [u8; 32])>().prop_map(|(version, hash)| Event::PolicyActivated { version, hash }),
         any::<u64>().prop_map(|version| Event::FleetChanged { version }),
+        any::<(u64, [u8; 32])>().prop_map(|(size, hash)| Event::SnapshotMade { size, hash }),
     ]
 }
 

@@ -219,6 +219,14 @@ fn the_documents_example_is_true() {
     }
     let signed = key().sign(&frontier.head(), Timestamp(1_795_305_602));
     assert!(document.contains(&signed), "{signed}");
+    let mut state = crate::state::State::new(key().verifier());
+    for (entry, _) in &entries {
+        state.append(&entry.encode().unwrap()).unwrap();
+    }
+    let mut snapshot = Vec::new();
+    let hash = hex::encode(crate::snapshot::write(&state, &mut snapshot).unwrap());
+    let snapshot = hex::encode(snapshot);
+    assert!(document.contains(&snapshot) && document.contains(&hash), "{snapshot} {hash}");
     assert!(document.contains(&key().verifier().to_vkey()), "{}", key().verifier().to_vkey());
     for (_, details) in entries {
         let Some(details) = details else { continue };

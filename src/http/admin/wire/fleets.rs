@@ -40,6 +40,8 @@ pub struct Fleet {
     pub created_at: Timestamp,
     /// Rises with every change; the `ETag`.
     pub version: u64,
+    /// How many devices one operator may change in an hour; null: the larger of 10 and 1 % of the fleet's.
+    pub blast_radius: Option<u64>,
 }
 
 /// A fleet to create.
@@ -67,6 +69,10 @@ pub struct NewFleet {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 10, maximum = 2_592_000)]
     pub max_age_seconds: Option<u64>,
+    /// How many devices one operator may change in an hour; the larger of 10 and 1 % of the fleet's unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 10_000_000)]
+    pub blast_radius: Option<u64>,
 }
 
 /// What to change of a fleet; what is not named stays.
@@ -94,6 +100,45 @@ pub struct FleetChange {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 10, maximum = 2_592_000)]
     pub max_age_seconds: Option<u64>,
+    /// How many devices one operator may change in an hour; null: the larger of 10 and 1 % of the fleet's.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 10_000_000)]
+    pub blast_radius: Option<Option<u64>>,
+}
+
+/// What one operator allowed another beyond a fleet's blast radius.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Allowance {
+    /// Whom: an operator's name.
+    #[schema(value_type = schema::Name)]
+    pub operator: Name,
+    /// How many more devices in an hour.
+    pub devices: u64,
+    /// Who allowed it: an operator's name.
+    #[schema(value_type = schema::Name)]
+    pub allowed_by: Name,
+    /// When.
+    #[schema(value_type = schema::Time)]
+    pub allowed_at: Timestamp,
+    /// Until when it holds.
+    #[schema(value_type = schema::Time)]
+    pub expires_at: Timestamp,
+}
+
+/// An allowance to give; never to oneself.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewAllowance {
+    /// Whom: an operator's name.
+    #[schema(value_type = schema::Name)]
+    pub operator: String,
+    /// How many more devices in an hour.
+    #[schema(minimum = 1, maximum = 10_000_000)]
+    pub devices: u64,
+    /// For how many hours; 1 unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 24)]
+    pub hours: Option<u64>,
 }
 
 /// Where a token is in its life.

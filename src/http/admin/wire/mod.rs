@@ -3,6 +3,7 @@
 
 mod certificates;
 mod fleets;
+mod policies;
 mod subjects;
 mod system;
 
@@ -14,6 +15,7 @@ use zeroize::Zeroizing;
 
 pub use certificates::*;
 pub use fleets::*;
+pub use policies::*;
 pub use subjects::*;
 pub use system::*;
 

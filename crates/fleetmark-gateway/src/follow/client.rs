@@ -1,0 +1,154 @@
+//! The server's device door: one of several servers, mTLS, a limit on everything.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use fleetmark_device::door::ServerUrl;
+use fleetmark_device::{DeviceTime, Roots, tls_config};
+use reqwest::{Response, StatusCode, Url};
+use rustls::client::ResolvesClientCert;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The largest JSON answer, in octets.
+const MAX_JSON: usize = 4 * 1024 * 1024;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest silence within an answer.
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// Why something was not fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    /// No server answered.
+    #[error("the server cannot be reached: {0}")]
+    Unreachable(String),
+    /// The server refused.
+    #[error("the server refused {path} with status {status}")]
+    Refused {
+        /// What was asked for.
+        path: String,
+        /// HTTP status.
+        status: u16,
+    },
+    /// The answer cannot be used.
+    #[error("the server's answer cannot be used: {0}")]
+    Answer(String),
+    /// It was not what is signed; the alarm was raised.
+    #[error("the answer is not what the ledger signed")]
+    NotSigned,
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Setup(#[from] fleetmark_device::Error),
+}
+
+impl Trouble {
+    /// The server has no such thing.
+    pub(crate) const fn is_absent(&self) -> bool {
+        matches!(self, Self::Refused { status: 404, .. })
+    }
+}
+
+/// Talks to the one of `servers` that answers.
+#[derive(Debug)]
+pub(crate) struct Client {
+    servers: Vec<ServerUrl>,
+    current: AtomicUsize,
+    http: reqwest::Client,
+}
+
+impl Client {
+    pub(crate) fn new(
+        servers: Vec<ServerUrl>,
+        roots: &Roots,
+        time: &DeviceTime,
+        identity: Arc<dyn ResolvesClientCert>,
+    ) -> Result<Self, Trouble> {
+        let tls = tls_config(roots, time, identity)?;
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .https_only(true)
+            .http1_only()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(SILENCE)
+            .user_agent(concat!("fleetmark-gateway/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| Trouble::Answer(error.to_string()))?;
+        Ok(Self { servers, current: AtomicUsize::new(0), http })
+    }
+
+    /// The next server is asked from now on.
+    pub(crate) fn turn(&self) {
+        self.current.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn url(&self, path: &str) -> Result<Url, Trouble> {
+        let number = self.current.load(Ordering::Relaxed).checked_rem(self.servers.len()).unwrap_or(0);
+        let server = self.servers.get(number).ok_or_else(|| Trouble::Unreachable("no server is configured".to_owned()))?;
+        Ok(server.at(path))
+    }
+
+    /// An answer of at most `limit` octets.
+    pub(crate) async fn get(&self, path: &str, query: &[(&str, String)], limit: usize) -> Result<Vec<u8>, Trouble> {
+        let mut response = self.open(path, query, None).await?;
+        let mut body = Vec::new();
+        while let Some(chunk) = chunk(&mut response).await? {
+            if body.len() + chunk.len() > limit {
+                return Err(Trouble::Answer(format!("{path} is longer than {limit} octets")));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    pub(crate) async fn json<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<T, Trouble> {
+        let body = self.get(path, query, MAX_JSON).await?;
+        serde_json::from_slice(&body).map_err(|error| Trouble::Answer(format!("{path}: {error}")))
+    }
+
+    /// An answer that is read in chunks.
+    pub(crate) async fn open(&self, path: &str, query: &[(&str, String)], last_id: Option<&str>) -> Result<Response, Trouble> {
+        let mut url = self.url(path)?;
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query.iter().map(|(name, value)| (*name, value.as_str())));
+        }
+        let mut request = self.http.get(url);
+        if let Some(id) = last_id.filter(|id| !id.is_empty()) {
+            request = request.header("Last-Event-ID", id);
+        }
+        let response = request.send().await.map_err(|error| unreachable(&error))?;
+        accepted(path, response)
+    }
+
+    pub(crate) async fn post<T: Serialize>(&self, path: &str, body: &T) -> Result<(), Trouble> {
+        let request = self.http.post(self.url(path)?).json(body);
+        let response = request.send().await.map_err(|error| unreachable(&error))?;
+        accepted(path, response).map(|_| ())
+    }
+}
+
+/// The next octets of an answer.
+pub(crate) async fn chunk(response: &mut Response) -> Result<Option<Vec<u8>>, Trouble> {
+    response.chunk().await.map(|chunk| chunk.map(Vec::from)).map_err(|error| unreachable(&error))
+}
+
+fn accepted(path: &str, response: Response) -> Result<Response, Trouble> {
+    match response.status() {
+        StatusCode::OK => Ok(response),
+        status => Err(Trouble::Refused { path: path.to_owned(), status: status.as_u16() }),
+    }
+}
+
+/// The last cause, which is the one that a person can act on.
+fn unreachable(error: &reqwest::Error) -> Trouble {
+    let mut text = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(error) = next {
+        text = error.to_string();
+        next = error.source();
+    }
+    Trouble::Unreachable(text)
+}

@@ -1,0 +1,126 @@
+//! What operators changed in the last hour, and what they were allowed beyond their limit.
+
+use diesel::prelude::*;
+use fleetmark_domain::Timestamp;
+
+use super::codes::{number, parsed, signed};
+use crate::store::StoreError;
+use crate::store::model::Allowance;
+use crate::store::schema::allowances;
+
+#[derive(Queryable, Selectable, Insertable)]
+#[diesel(table_name = allowances)]
+pub struct AllowanceRow {
+    id: i64,
+    fleet: String,
+    operator: i64,
+    devices: i64,
+    allowed_by: i64,
+    allowed_at: i64,
+    expires_at: i64,
+}
+
+impl From<&Allowance> for AllowanceRow {
+    fn from(allowance: &Allowance) -> Self {
+        Self {
+            id: signed(allowance.id),
+            fleet: allowance.fleet.as_str().to_owned(),
+            operator: signed(allowance.operator),
+            devices: signed(allowance.devices),
+            allowed_by: signed(allowance.allowed_by),
+            allowed_at: allowance.allowed_at.0,
+            expires_at: allowance.expires_at.0,
+        }
+    }
+}
+
+impl TryFrom<AllowanceRow> for Allowance {
+    type Error = StoreError;
+
+    fn try_from(row: AllowanceRow) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: number(row.id, "allowance")?,
+            fleet: parsed(&row.fleet, "allowance")?,
+            operator: number(row.operator, "allowance")?,
+            devices: number(row.devices, "allowance")?,
+            allowed_by: number(row.allowed_by, "allowance")?,
+            allowed_at: Timestamp(row.allowed_at),
+            expires_at: Timestamp(row.expires_at),
+        })
+    }
+}
+
+macro_rules! limit_rows {
+    () => {
+        fn touched(&mut self, operator: SubjectId, fleet: &FleetName, since: Timestamp) -> Result<u64, StoreError> {
+            let query = touched::table
+                .filter(touched::operator.eq(signed(operator)))
+                .filter(touched::fleet.eq(fleet.as_str()))
+                .filter(touched::at.gt(since.0))
+                .count();
+            let count: i64 = query.get_result(&mut self.connection).map_err(|error| self.fault(error))?;
+            codes::number(count, "count")
+        }
+
+        fn has_touched(
+            &mut self,
+            operator: SubjectId,
+            fleet: &FleetName,
+            subject: SubjectId,
+            since: Timestamp,
+        ) -> Result<bool, StoreError> {
+            let query = touched::table.find((signed(operator), fleet.as_str(), signed(subject))).select(touched::at);
+            let at: Option<i64> = query.get_result(&mut self.connection).optional().map_err(|error| self.fault(error))?;
+            Ok(at.is_some_and(|at| at > since.0))
+        }
+
+        fn touch(
+            &mut self,
+            operator: SubjectId,
+            fleet: &FleetName,
+            subject: SubjectId,
+            at: Timestamp,
+        ) -> Result<(), StoreError> {
+            let query = diesel::insert_into(touched::table)
+                .values((
+                    touched::operator.eq(signed(operator)),
+                    touched::fleet.eq(fleet.as_str()),
+                    touched::subject.eq(signed(subject)),
+                    touched::at.eq(at.0),
+                ))
+                .on_conflict((touched::operator, touched::fleet, touched::subject))
+                .do_update()
+                .set(touched::at.eq(at.0));
+            query.execute(&mut self.connection).map(drop).map_err(|error| self.fault(error))
+        }
+
+        fn forget_touched(&mut self, before: Timestamp) -> Result<u64, StoreError> {
+            let query = diesel::delete(touched::table.filter(touched::at.le(before.0)));
+            let forgotten = query.execute(&mut self.connection).map_err(|error| self.fault(error))?;
+            Ok(u64::try_from(forgotten).unwrap_or(u64::MAX))
+        }
+
+        fn devices(&mut self, fleet: &FleetName) -> Result<u64, StoreError> {
+            let query = subjects::table
+                .filter(subjects::kind.eq(Kind::Device.code()))
+                .filter(subjects::fleet.eq(fleet.as_str()))
+                .count();
+            let count: i64 = query.get_result(&mut self.connection).map_err(|error| self.fault(error))?;
+            codes::number(count, "count")
+        }
+
+        fn allowances(&mut self, fleet: &FleetName, now: Timestamp) -> Result<Vec<Allowance>, StoreError> {
+            let query = allowances::table
+                .filter(allowances::fleet.eq(fleet.as_str()))
+                .filter(allowances::expires_at.gt(now.0))
+                .order((allowances::expires_at, allowances::id))
+                .select(AllowanceRow::as_select());
+            records(query.load(&mut self.connection).map_err(|error| self.fault(error))?)
+        }
+
+        fn insert_allowance(&mut self, allowance: &Allowance) -> Result<(), StoreError> {
+            let query = diesel::insert_into(allowances::table).values(AllowanceRow::from(allowance));
+            query.execute(&mut self.connection).map(drop).map_err(|error| self.fault(error))
+        }
+    };
+}
