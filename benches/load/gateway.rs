@@ -60,6 +60,7 @@ pub async fn run(server: &Server, size: &Size, report: &Report) -> Outcome<()> {
     report.figure(&format!("nginx, ssl_crl of {}: CPU a handshake and request", size.revoked), nginx_many, "µs", None);
     let few = gateway.handshakes(&good, size.handshakes).await?;
     report.figure("gateway: CPU a handshake and round trip", few, "µs", Some(nginx_1));
+    eprintln!("{} devices are enrolled and revoked", size.revoked);
     revoke_many(server, size.revoked).await?;
     gateway.has_caught_up(server).await?;
     let many = gateway.handshakes(&good, size.handshakes).await?;
@@ -108,15 +109,16 @@ impl Gateway {
             return Err(format!("the gateway does not enroll: {}", String::from_utf8_lossy(&enrolled.stderr)).into());
         }
         let (upstream, port) = echo().await?;
-        let (proxy, metrics) = (free_port()?, free_port()?);
+        let (proxy, metrics, verdict) = (free_port()?, free_port()?, free_port()?);
         let config = server.path(&format!("{name}.toml"));
         let directory = directory.display().to_string();
         fs::write(
             &config,
             format!(
-                "dir = {directory:?}\nservers = [\"https://localhost:{}\"]\n\n[metrics]\nlisten = \"127.0.0.1:{metrics}\"\n\n\
+                "dir = {directory:?}\nservers = [\"https://localhost:{}\"]\n\n[log]\nlevel = \"warn\"\n\n\
+                 [metrics]\nlisten = \"127.0.0.1:{metrics}\"\n\n[verdict]\nlisten = \"127.0.0.1:{verdict}\"\n\n\
                  [[proxy]]\nlisten = \"127.0.0.1:{proxy}\"\nupstream = \"127.0.0.1:{port}\"\nprotocol = \"echo\"\n\
-                 handshakes_per_second = 100000\naddress_handshakes_per_second = 100000\n",
+                 handshakes_per_second = 100000\naddress_handshakes_per_second = 0\nmax_handshakes = 4096\n",
                 server.device
             ),
         )?;
@@ -135,7 +137,8 @@ impl Gateway {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        Err("the gateway does not start".into())
+        let log = fs::read_to_string(server.path(&format!("{name}.log")))?;
+        Err(format!("the gateway does not start: {log}").into())
     }
 
     /// A connection that the gateway let through: an octet went to the upstream and back. None: it was refused.
@@ -279,6 +282,7 @@ async fn revoke_many(server: &Server, number: usize) -> Outcome<()> {
     let names: Vec<_> = tokens.iter().map(|token| token.device.clone()).collect();
     let devices = rounds::devices(tokens.into_iter().map(|token| token.text).collect())?;
     rounds::run(server, devices, Way::KeepAlive, None).await?;
+    eprintln!("enrolled");
     let mut revokers = JoinSet::new();
     for share in names.chunks(number.div_ceil(32)) {
         let (share, mut operator) = (share.to_vec(), server.operator_client().await?);
@@ -292,6 +296,7 @@ async fn revoke_many(server: &Server, number: usize) -> Outcome<()> {
     }
     while let Some(done) = revokers.join_next().await {
         done??;
+        eprintln!("{} of 32 shares to be revoked", revokers.len());
     }
     Ok(())
 }
