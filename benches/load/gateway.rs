@@ -21,6 +21,8 @@ use crate::server::{Server, cpu_of, free_port};
 
 /// Feed connections that one identity may have.
 const FEEDS_EACH: usize = 4;
+/// Operators' connections that revoke at the same time.
+const REVOKERS: usize = 8;
 /// A revoked device has so long to be out; longer is an error.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -171,7 +173,8 @@ impl Gateway {
         while begin.elapsed() < Duration::from_secs(60) {
             let metrics = Client::plain(self.metrics).await?.get("/metrics").await?;
             let lines = BufReader::new(metrics.0.as_slice()).lines().collect::<Result<Vec<_>, _>>()?;
-            let position = lines.iter().find_map(|line| line.strip_prefix("fleetmark_gateway_position{ledger=\"default\"} "));
+            let position =
+                lines.iter().find_map(|line| line.strip_prefix("fleetmark_gateway_ledger_position{ledger=\"default\"} "));
             if position.is_some_and(|position| position.parse().is_ok_and(|position: f64| position >= size)) {
                 return Ok(());
             }
@@ -284,7 +287,7 @@ async fn revoke_many(server: &Server, number: usize) -> Outcome<()> {
     rounds::run(server, devices, Way::KeepAlive, None).await?;
     eprintln!("enrolled");
     let mut revokers = JoinSet::new();
-    for share in names.chunks(number.div_ceil(32)) {
+    for share in names.chunks(number.div_ceil(REVOKERS)) {
         let (share, mut operator) = (share.to_vec(), server.operator_client().await?);
         revokers.spawn(async move {
             for name in share {
@@ -296,7 +299,7 @@ async fn revoke_many(server: &Server, number: usize) -> Outcome<()> {
     }
     while let Some(done) = revokers.join_next().await {
         done??;
-        eprintln!("{} of 32 shares to be revoked", revokers.len());
+        eprintln!("{} of {REVOKERS} shares to be revoked", revokers.len());
     }
     Ok(())
 }
