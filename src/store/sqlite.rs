@@ -84,9 +84,11 @@ impl Backend for Sqlite {
         Ok(rows)
     }
 
+    /// In WAL mode a reading waits for nobody, except while another connection recovers the WAL. Look-ups run on the server's
+    /// own runtimes, so such a wait is short.
     fn connect_reader(&self) -> Result<SqliteRows, StoreError> {
         self.connect(
-            "PRAGMA busy_timeout = 5000; PRAGMA query_only = ON; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16384; \
+            "PRAGMA busy_timeout = 250; PRAGMA query_only = ON; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16384; \
              PRAGMA trusted_schema = OFF",
         )
     }

@@ -40,6 +40,9 @@ impl Act for Confirm {
 }
 
 /// Confirms the certificate that was enrolled with a token, for who shows the token.
+///
+/// A token that is refused costs the writer one row's reading, no commit to the disk, and spoils no batch; how many may be
+/// shown the doors limit for each address.
 #[derive(Debug)]
 pub struct ConfirmByToken {
     /// The token.
