@@ -21,6 +21,8 @@ use crate::server::{Server, cpu_of, free_port};
 
 /// Feed connections that one identity may have.
 const FEEDS_EACH: usize = 4;
+/// Operators' connections that revoke at the same time.
+const REVOKERS: usize = 8;
 /// A revoked device has so long to be out; longer is an error.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -60,6 +62,7 @@ pub async fn run(server: &Server, size: &Size, report: &Report) -> Outcome<()> {
     report.figure(&format!("nginx, ssl_crl of {}: CPU a handshake and request", size.revoked), nginx_many, "µs", None);
     let few = gateway.handshakes(&good, size.handshakes).await?;
     report.figure("gateway: CPU a handshake and round trip", few, "µs", Some(nginx_1));
+    eprintln!("{} devices are enrolled and revoked", size.revoked);
     revoke_many(server, size.revoked).await?;
     gateway.has_caught_up(server).await?;
     let many = gateway.handshakes(&good, size.handshakes).await?;
@@ -108,14 +111,16 @@ impl Gateway {
             return Err(format!("the gateway does not enroll: {}", String::from_utf8_lossy(&enrolled.stderr)).into());
         }
         let (upstream, port) = echo().await?;
-        let (proxy, metrics) = (free_port()?, free_port()?);
+        let (proxy, metrics, verdict) = (free_port()?, free_port()?, free_port()?);
         let config = server.path(&format!("{name}.toml"));
+        let directory = directory.display().to_string();
         fs::write(
             &config,
             format!(
-                "dir = {directory:?}\nservers = [\"https://localhost:{}\"]\n\n[metrics]\nlisten = \"127.0.0.1:{metrics}\"\n\n\
+                "dir = {directory:?}\nservers = [\"https://localhost:{}\"]\n\n[log]\nlevel = \"warn\"\n\n\
+                 [metrics]\nlisten = \"127.0.0.1:{metrics}\"\n\n[verdict]\nlisten = \"127.0.0.1:{verdict}\"\n\n\
                  [[proxy]]\nlisten = \"127.0.0.1:{proxy}\"\nupstream = \"127.0.0.1:{port}\"\nprotocol = \"echo\"\n\
-                 handshakes_per_second = 100000\naddress_handshakes_per_second = 100000\n",
+                 handshakes_per_second = 100000\naddress_handshakes_per_second = 0\nmax_handshakes = 4096\n",
                 server.device
             ),
         )?;
@@ -134,7 +139,8 @@ impl Gateway {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        Err("the gateway does not start".into())
+        let log = fs::read_to_string(server.path(&format!("{name}.log")))?;
+        Err(format!("the gateway does not start: {log}").into())
     }
 
     /// A connection that the gateway let through: an octet went to the upstream and back. None: it was refused.
@@ -167,7 +173,8 @@ impl Gateway {
         while begin.elapsed() < Duration::from_secs(60) {
             let metrics = Client::plain(self.metrics).await?.get("/metrics").await?;
             let lines = BufReader::new(metrics.0.as_slice()).lines().collect::<Result<Vec<_>, _>>()?;
-            let position = lines.iter().find_map(|line| line.strip_prefix("fleetmark_gateway_position{ledger=\"default\"} "));
+            let position =
+                lines.iter().find_map(|line| line.strip_prefix("fleetmark_gateway_ledger_position{ledger=\"default\"} "));
             if position.is_some_and(|position| position.parse().is_ok_and(|position: f64| position >= size)) {
                 return Ok(());
             }
@@ -262,7 +269,8 @@ async fn follow(server: &Server, number: usize) -> Outcome<JoinSet<()>> {
             let mut stream = TlsConnector::from(config.clone()).connect("localhost".try_into()?, stream).await?;
             stream.write_all(b"GET /v1/feed HTTP/1.1\r\nHost: localhost\r\n\r\n").await?;
             let mut buffer = vec![0; 4096];
-            if !stream.read(&mut buffer).await.is_ok_and(|length| buffer[..length].starts_with(b"HTTP/1.1 200")) {
+            stream.read(&mut buffer).await?;
+            if !buffer.starts_with(b"HTTP/1.1 200") {
                 return Err(format!("no feed: {}", String::from_utf8_lossy(&buffer)).into());
             }
             followers.spawn(async move { while stream.read(&mut buffer).await.is_ok_and(|length| length > 0) {} });
@@ -277,8 +285,9 @@ async fn revoke_many(server: &Server, number: usize) -> Outcome<()> {
     let names: Vec<_> = tokens.iter().map(|token| token.device.clone()).collect();
     let devices = rounds::devices(tokens.into_iter().map(|token| token.text).collect())?;
     rounds::run(server, devices, Way::KeepAlive, None).await?;
+    eprintln!("enrolled");
     let mut revokers = JoinSet::new();
-    for share in names.chunks(number.div_ceil(32)) {
+    for share in names.chunks(number.div_ceil(REVOKERS)) {
         let (share, mut operator) = (share.to_vec(), server.operator_client().await?);
         revokers.spawn(async move {
             for name in share {
@@ -290,6 +299,7 @@ async fn revoke_many(server: &Server, number: usize) -> Outcome<()> {
     }
     while let Some(done) = revokers.join_next().await {
         done??;
+        eprintln!("{} of {REVOKERS} shares to be revoked", revokers.len());
     }
     Ok(())
 }

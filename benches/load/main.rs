@@ -46,44 +46,49 @@ fn main() -> Outcome<()> {
     };
     rustls::crypto::ring::default_provider().install_default().map_err(|_| "a TLS provider is set already")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(run(&size, Report::new(has("--json"))))
+    let report = Report::new(has("--json"));
+    runtime.block_on(async {
+        report.machine()?;
+        let server = server::Server::start().await?;
+        if !has("--gateway") {
+            run(&server, &size, &report).await?;
+        }
+        gateway::run(&server, &size.gateway, &report).await
+    })
 }
 
-async fn run(size: &Size, report: Report) -> Outcome<()> {
-    report.machine()?;
+async fn run(server: &server::Server, size: &Size, report: &Report) -> Outcome<()> {
     let limits = limits::measure()?;
     report.figure("fdatasync", limits.syncs_per_second, "1/s", None);
     report.figure("bare P-256 verification", limits.verify, "µs", None);
     report.figure("bare P-256 signature", limits.sign, "µs", None);
     report.figure("bare mTLS handshake, server's side", limits.handshake, "µs", None);
 
-    let server = server::Server::start().await?;
     let tokens = server.tokens("bench", size.keep_alive + size.connecting + size.keep_alive / 4 + 1).await?;
     let mut devices = rounds::devices(tokens.into_iter().map(|token| token.text).collect())?;
 
     let first = devices.pop().ok_or("no device")?;
-    let known = rounds::first_device(&server, first).await?;
+    let known = rounds::first_device(server, first).await?;
 
     let bare = limits.verify + limits.sign;
     let connecting = devices.split_off(devices.len() - size.connecting);
     let latency = devices.split_off(size.keep_alive);
-    let kept = rounds::run(&server, devices, Way::KeepAlive, None).await?;
+    let kept = rounds::run(server, devices, Way::KeepAlive, None).await?;
     report.figure("enroll and confirm, 64 keep-alive clients", kept.per_second(), "1/s", None);
     report.figure("enroll and confirm, keep-alive: server CPU", kept.cpu, "µs", Some(bare));
-    let fresh = rounds::run(&server, connecting, Way::Connecting(&known), None).await?;
+    let fresh = rounds::run(server, connecting, Way::Connecting(&known), None).await?;
     report.figure("enroll and confirm, new mTLS connection each", fresh.per_second(), "1/s", None);
     report.figure("enroll and confirm, new mTLS connection each: server CPU", fresh.cpu, "µs", Some(bare + limits.handshake));
-    let half = rounds::run(&server, latency, Way::KeepAlive, Some(kept.per_second() / 2.0)).await?;
+    let half = rounds::run(server, latency, Way::KeepAlive, Some(kept.per_second() / 2.0)).await?;
     report.figure("enroll at half load, p50", half.percentile(50), "ms", None);
     report.figure("enroll at half load, p99", half.percentile(99), "ms", None);
 
-    let asked = ocsp::requests(&server, kept.certificates, size.ocsp).await?;
-    let misses = ocsp::run(&server, &asked.first_time).await?;
+    let asked = ocsp::requests(server, kept.certificates, size.ocsp).await?;
+    let misses = ocsp::run(server, &asked.first_time).await?;
     report.figure("OCSP misses", misses.per_second(), "1/s", None);
     report.figure("OCSP miss: server CPU", misses.cpu, "µs", Some(limits.sign));
-    let hits = ocsp::run(&server, &asked.again).await?;
+    let hits = ocsp::run(server, &asked.again).await?;
     report.figure("OCSP hits", hits.per_second(), "1/s", None);
     report.figure("OCSP hit: server CPU", hits.cpu, "µs", Some(limits.sign));
-
-    gateway::run(&server, &size.gateway, &report).await
+    Ok(())
 }

@@ -22,9 +22,9 @@ impl Report {
             let line = serde_json::json!({ "figure": figure, "value": value, "unit": unit, "limit": limit, "ratio": ratio });
             println!("{line}");
         } else if let (Some(limit), Some(ratio)) = (limit, ratio) {
-            println!("{figure:<60} {value:>10.1} {unit:<5} {limit:>8.1} {unit:<5} ratio {ratio:.2}");
+            println!("{figure:<68} {value:>10.2} {unit:<5} {limit:>8.2} {unit:<5} ratio {ratio:.2}");
         } else {
-            println!("{figure:<60} {value:>10.1} {unit}");
+            println!("{figure:<68} {value:>10.2} {unit}");
         }
     }
 

@@ -75,7 +75,7 @@ mod tests {
     fn openssl_reads_the_certificates_back() {
         let installation = Installation::new(KeyAlgorithm::P256);
         let authority = installation.authority("authority-device", KeyAlgorithm::P256);
-        let both = [installation.root.certificate.as_ref(), authority.certificate.as_ref()];
+        let both = [&*installation.root.certificate, &*authority.certificate];
         let pkcs7 = certs_only(&both).unwrap();
         let printed = openssl(&["pkcs7", "-inform", "DER", "-print_certs"], &pkcs7).unwrap();
         let printed = String::from_utf8(printed).unwrap();

@@ -48,7 +48,7 @@ pub fn build(issuer: &Issuer, header: &CrlHeader, revoked: &[RevokedCertificate]
         key_identifier_method: KeyIdMethod::PreSpecified(key_id),
     };
     let key = CapturingKey::new(&*issuer.signer)?;
-    let certificate = CertificateDer::from(issuer.certificate.as_ref());
+    let certificate = CertificateDer::from(&*issuer.certificate);
     parameters.signed_by(&rcgen::Issuer::from_ca_cert_der(&certificate, &key).map_err(failed)?).map_err(failed)?;
     let to_be_signed = key.captured.into_inner();
     let signature = issuer.signer.sign(&to_be_signed)?;

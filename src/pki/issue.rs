@@ -1,9 +1,12 @@
 //! Issuing: template → to-be-signed octets → lint → the real key's signature.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 
+use der::Decode;
 use fleetmark_domain::{Fingerprint, KeyHash, Serial, Timestamp};
 use rcgen::string::Ia5String;
 use rcgen::{
@@ -13,6 +16,7 @@ use rcgen::{
 };
 use rustls_pki_types::CertificateDer;
 use spki::SubjectPublicKeyInfoRef;
+use x509_cert::{Certificate, TbsCertificate};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
@@ -37,10 +41,52 @@ const URI_NAME: u8 = 0x86;
 /// An authority that can sign: its certificate and its key.
 #[derive(Debug, Clone)]
 pub struct Issuer {
-    /// The certificate in DER.
-    pub certificate: Arc<[u8]>,
+    /// The certificate.
+    pub certificate: IssuerCertificate,
     /// The key.
     pub signer: Arc<dyn Signer>,
+}
+
+/// An issuer's certificate in DER; empty for a root that is about to sign itself. It is parsed once, when it
+/// first issues.
+#[derive(Clone)]
+pub struct IssuerCertificate {
+    der: Arc<[u8]>,
+    parsed: Arc<OnceLock<Option<TbsCertificate>>>,
+}
+
+impl<T: Into<Arc<[u8]>>> From<T> for IssuerCertificate {
+    fn from(der: T) -> Self {
+        Self { der: der.into(), parsed: Arc::default() }
+    }
+}
+
+impl Deref for IssuerCertificate {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.der
+    }
+}
+
+impl AsRef<[u8]> for IssuerCertificate {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for IssuerCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("IssuerCertificate").field(&self.der).finish()
+    }
+}
+
+impl IssuerCertificate {
+    /// As the linter reads it; None for one that is not DER.
+    pub(super) fn parsed(&self) -> Option<&TbsCertificate> {
+        let parse = || Certificate::from_der(&self.der).ok().map(|certificate| certificate.tbs_certificate);
+        self.parsed.get_or_init(parse).as_ref()
+    }
 }
 
 /// Where relying parties find an authority's status and certificate; written into what it issues.
@@ -154,7 +200,7 @@ pub(super) fn encode(issuer: &Issuer, parameters: &CertificateParams, spki: &[u8
     if issuer.certificate.is_empty() {
         parameters.signed_by(&holder, &rcgen::Issuer::from_params(parameters, &key)).map_err(failed)?;
     } else {
-        let certificate = CertificateDer::from(issuer.certificate.as_ref());
+        let certificate = CertificateDer::from(&*issuer.certificate);
         let signing = rcgen::Issuer::from_ca_cert_der(&certificate, &key).map_err(failed)?;
         parameters.signed_by(&holder, &signing).map_err(failed)?;
     }
@@ -493,7 +539,7 @@ mod tests {
         // 2040-01-01: a root of 20 years ends in 2059.
         installation.now = Timestamp(2_208_988_800);
         let signer = key(KeyAlgorithm::P256);
-        let root = Issuer { certificate: Arc::from([]), signer: Arc::clone(&signer) };
+        let root = Issuer { certificate: Vec::new().into(), signer: Arc::clone(&signer) };
         let wanted = Wanted { profile: "root", common_name: "Late", spki: signer.public_key(), ..Wanted::default() };
         let late = installation.issue(&root, &wanted).unwrap();
         let dates = openssl(&["x509", "-inform", "DER", "-noout", "-enddate"], &late.der).unwrap();

@@ -14,7 +14,7 @@ use x509_cert::ext::pkix::{
     KeyUsages, NameConstraints, SubjectAltName, SubjectKeyIdentifier,
 };
 use x509_cert::time::Time;
-use x509_cert::{Certificate, TbsCertificate, Version};
+use x509_cert::{TbsCertificate, Version};
 
 use super::encoding;
 use super::issue::{Issuer, Template};
@@ -41,11 +41,11 @@ pub fn lint(tbs: &[u8], template: &Template<'_>, issuer: &Issuer) -> Result<(), 
         der::ErrorKind::TrailingData { .. } => found("octets_behind", "RFC 5280 4.1"),
         _ => found("unreadable", "RFC 5280 4.1"),
     })?;
-    let authority = match issuer.certificate.as_ref() {
+    let authority = match &*issuer.certificate {
         [] => None,
-        der => Some(Certificate::from_der(der).map_err(|_| found("issuer_unreadable", "RFC 5280 4.1"))?.tbs_certificate),
+        _ => Some(issuer.certificate.parsed().ok_or_else(|| found("issuer_unreadable", "RFC 5280 4.1"))?),
     };
-    let subject = Subject { octets: tbs, tbs: &parsed, template, issuer, authority: authority.as_ref() };
+    let subject = Subject { octets: tbs, tbs: &parsed, template, issuer, authority };
     let findings: Vec<Finding> =
         RULES.iter().filter(|(_, _, holds)| !holds(&subject)).map(|(rule, clause, _)| Finding { rule, clause }).collect();
     if findings.is_empty() { Ok(()) } else { Err(findings) }
@@ -355,7 +355,6 @@ mod tests {
         CertificateParams, CidrSubnet, CustomExtension, DistinguishedName, DnType, DnValue, GeneralSubtree, IsCa, SanType,
     };
     use std::collections::BTreeSet;
-    use std::sync::Arc;
     use std::time::Duration;
 
     const DAY: Duration = Duration::from_secs(86_400);
@@ -434,7 +433,7 @@ mod tests {
     const CASES: &[(&str, Spoil)] = &[
         ("octets_behind", |c| c.patch = |tbs| [tbs, vec![0]].concat()),
         ("unreadable", |c| c.patch = |tbs| tbs[..tbs.len() - 1].to_vec()),
-        ("issuer_unreadable", |c| c.judged_by.certificate = Arc::from([0x30])),
+        ("issuer_unreadable", |c| c.judged_by.certificate = vec![0x30].into()),
         ("not_der", |c| {
             // An extension that is not critical says so, which DER leaves out (X.690 11.5).
             c.patch = |tbs| {

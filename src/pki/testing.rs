@@ -89,7 +89,7 @@ impl Installation {
         let signer = key(algorithm);
         let mut made = Self {
             profiles: Profiles::load(None).unwrap(),
-            root: Issuer { certificate: Arc::from([]), signer: Arc::clone(&signer) },
+            root: Issuer { certificate: Vec::new().into(), signer: Arc::clone(&signer) },
             now: now(),
         };
         let wanted = Wanted { profile: "root", common_name: "Test Root", spki: signer.public_key(), ..Wanted::default() };
@@ -155,7 +155,7 @@ pub(crate) fn webpki_verdict(
     usage: webpki::KeyUsage,
     revocation: Option<webpki::RevocationOptions<'_>>,
 ) -> Result<(), webpki::Error> {
-    let root = rustls_pki_types::CertificateDer::from(installation.root.certificate.as_ref());
+    let root = rustls_pki_types::CertificateDer::from(&*installation.root.certificate);
     let anchors = [webpki::anchor_from_trusted_cert(&root)?];
     let intermediates: Vec<_> = intermediates.iter().map(|der| rustls_pki_types::CertificateDer::from(*der)).collect();
     let certificate = rustls_pki_types::CertificateDer::from(certificate);

@@ -12,7 +12,7 @@ use crate::pki::issue::CertificateFacts;
 use crate::store::acts::confirm::Confirm;
 use crate::store::model::{AuthorityId, Certificate, Subject, SubjectState};
 use crate::store::rows::certificate_id;
-use crate::store::{commit, read};
+use crate::store::{commit, look_up};
 
 /// A client certificate whose chain the TLS handshake verified to one of our authorities.
 #[derive(Debug, Clone)]
@@ -75,7 +75,7 @@ impl Registrar {
         let serial = peer.facts.serial.ok_or(Refusal::NotOnLedger)?;
         let fingerprint = peer.facts.fingerprint;
         let authority = peer.authority;
-        let found = read(&*self.store, move |rows| {
+        let found = look_up(&*self.store, move |rows| {
             let Some(certificate) = rows.certificate(certificate_id(serial.epoch(), serial.index()))? else {
                 return Ok(None);
             };

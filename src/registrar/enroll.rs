@@ -10,11 +10,11 @@ use super::tokens::PresentedToken;
 use super::{Registrar, Result};
 use crate::pki::csr::VerifiedCsr;
 use crate::pki::profile::Profile;
-use crate::store::acts::confirm::Confirm;
+use crate::store::acts::confirm::{Confirm, ConfirmByToken};
 use crate::store::acts::record::{Holder, Proof, RecordCertificate, Recorded, token_admits};
 use crate::store::model::{Certificate, Fleet, Subject, SubjectState, Token, TokenState};
 use crate::store::rows::Rows;
-use crate::store::{StoreError, commit, read};
+use crate::store::{StoreError, commit, look_up, read};
 
 /// How often a request that lost a race is tried again.
 const RACES: usize = 4;
@@ -104,8 +104,8 @@ impl Registrar {
     async fn standpoint_of_token(&self, request: &EnrollRequest, is_race: bool) -> Result<(Token, Standpoint)> {
         let (id, secret_hash) = (request.token.id, request.token.secret_hash);
         let (fleet, name, key) = (request.fleet.clone(), request.name.clone(), request.csr.key_hash());
-        let found = read(&*self.store, move |rows| {
-            let Some(token) = rows.token(&id)?.filter(|token| equal(&token.secret_hash, &secret_hash)) else {
+        let found = look_up(&*self.store, move |rows| {
+            let Some(token) = rows.token(&id)?.filter(|token| token.has_secret(&secret_hash)) else {
                 return Err(Refusal::TokenUnknown.into());
             };
             if token.fleet != fleet {
@@ -129,7 +129,7 @@ impl Registrar {
     pub async fn renew(&self, caller: &Caller, csr: &VerifiedCsr, now: Timestamp) -> Result<Enrollment> {
         let key = csr.key_hash();
         let fleet = caller.subject.fleet.clone();
-        let (existing, fleet) = read(&*self.store, move |rows| {
+        let (existing, fleet) = look_up(&*self.store, move |rows| {
             let existing = rows.certificate_by_key(&key)?;
             let fleet = match &fleet {
                 Some(fleet) => rows.fleet(fleet)?,
@@ -165,24 +165,10 @@ impl Registrar {
         fingerprint: Fingerprint,
         now: Timestamp,
     ) -> Result<Confirmation> {
-        let (id, secret_hash, fleet) = (token.id, token.secret_hash, fleet.cloned());
-        let (certificate, subject) = read(&*self.store, move |rows| {
-            let Some(token) = rows.token(&id)?.filter(|token| equal(&token.secret_hash, &secret_hash)) else {
-                return Err(Refusal::TokenUnknown.into());
-            };
-            if token.fleet != fleet {
-                return Err(Refusal::TokenWrongFleet.into());
-            }
-            let key = token.state.bound_key().ok_or(Refusal::NotOnLedger)?;
-            let certificate = rows.certificate_by_key(&key)?.filter(|certificate| certificate.fingerprint == fingerprint);
-            let certificate = certificate.ok_or(Refusal::NotOnLedger)?;
-            let subject = certificate.subject.ok_or(Refusal::NotOnLedger)?;
-            Ok((certificate, rows.subject(subject)?.ok_or(Refusal::NotOnLedger)?))
-        })
-        .await?;
-        let identity = identity_of(&subject)?;
-        let act = Confirm { serial: certificate.serial, ledger: certificate.ledger, at: now };
-        Ok(Confirmation { identity, certificate: commit(&*self.store, act).await? })
+        let PresentedToken { id, secret_hash, .. } = *token;
+        let act = ConfirmByToken { token: id, secret_hash, fleet: fleet.cloned(), fingerprint, at: now };
+        let (certificate, subject) = commit(&*self.store, act).await?;
+        Ok(Confirmation { identity: identity_of(&subject)?, certificate })
     }
 
     /// Gives an operator a new key on the server's own machine: revokes the old certificates and issues for this key.
@@ -366,9 +352,4 @@ fn subject_of_token(
         },
         None => Ok(None),
     }
-}
-
-/// Compares without telling by its time where two digests differ.
-fn equal(left: &[u8; 32], right: &[u8; 32]) -> bool {
-    left.iter().zip(right).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
 }

@@ -137,7 +137,7 @@ impl Registrar {
         let unavailable = |cause| Error::caused(Refusal::AuthorityUnavailable, cause);
         let signer = self.authorities.keys().create(&key_label, algorithm).map_err(unavailable)?;
         let (epoch, serial) = (Epoch(1), Serial::new(Epoch(1), Index(0), self.random()?));
-        let issuer = Issuer { certificate: Arc::from([]), signer: signer.clone() };
+        let issuer = Issuer { certificate: Vec::new().into(), signer: signer.clone() };
         let common_name = format!("{} root", self.trust_domain);
         let template = Template {
             profile,

@@ -10,6 +10,9 @@ pub trait Backend: Send + Sync + 'static {
     /// A connection to it.
     type Connection: Connection;
 
+    /// Whether it answers in this process: a look-up of a few rows then takes less time than handing it to another thread.
+    const EMBEDDED: bool;
+
     /// Connects, to write.
     fn connect_writer(&self) -> Result<Self::Connection, StoreError>;
 

@@ -1,5 +1,6 @@
 //! What every backend must do, asked of each with the same code.
 
+pub mod confirm;
 pub mod enrollment;
 pub mod limits;
 pub mod policies;

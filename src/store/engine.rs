@@ -1,12 +1,13 @@
 //! The [`Store`] over a backend: a writer and a pool of readers, each a thread with a connection of its own.
 //!
 //! Own threads and not the runtime's blocking ones: the server runs several single-threaded runtimes, each of which would
-//! bring up to 512 threads; here a reading waits in a bounded queue for one of a few connections.
+//! bring up to 512 threads; here a reading waits in a bounded queue for one of a few connections. A look-up of a few rows in
+//! an embedded database is done where it is asked: handing it over would cost more than it does.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::oneshot;
@@ -16,7 +17,7 @@ use super::queue::Queue;
 use super::writer::{Answer, Writer};
 use super::{ErasedAct, ErasedRead, Lane, SharedHeadSigner, Store, StoreError};
 
-/// How many readings run at once.
+/// How many readings run at once, beside look-ups.
 pub const READERS: usize = 4;
 
 /// A reading that waits, and where its answer goes.
@@ -27,6 +28,8 @@ pub struct Engine<B: Backend> {
     backend: Arc<B>,
     writer: Writer,
     readings: Arc<Queue<Reading>>,
+    /// For look-ups in the caller's own thread: as many as there were threads that looked something up at once.
+    idle: Mutex<Vec<Reader<B>>>,
 }
 
 impl<B: Backend> Engine<B> {
@@ -34,7 +37,7 @@ impl<B: Backend> Engine<B> {
     pub fn start(backend: B, signer: SharedHeadSigner) -> Result<Self, StoreError> {
         let backend = Arc::new(backend);
         let writer = Writer::start(Arc::clone(&backend), signer)?;
-        let engine = Self { backend, writer, readings: Arc::default() };
+        let engine = Self { backend, writer, readings: Arc::default(), idle: Mutex::default() };
         for number in 0..READERS {
             let mut reader =
                 Reader { connection: Some(engine.backend.connect_reader()?), backend: Arc::clone(&engine.backend) };
@@ -70,6 +73,18 @@ impl<B: Backend> Store for Engine<B> {
         let (answer, answered) = oneshot::channel();
         self.readings.push(Lane::Ordinary, (read, answer))?;
         answered.await.unwrap_or(Err(StoreError::Stopping))
+    }
+
+    async fn look_up(&self, read: ErasedRead) -> Answer {
+        if !B::EMBEDDED {
+            return self.look(read).await;
+        }
+        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = idle().pop();
+        let mut reader = known.unwrap_or_else(|| Reader { connection: None, backend: Arc::clone(&self.backend) });
+        let answer = reader.read(read);
+        idle().push(reader);
+        answer
     }
 
     fn waiting(&self) -> (usize, usize) {

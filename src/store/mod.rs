@@ -187,6 +187,9 @@ pub trait Store: Send + Sync {
     /// Reads a consistent state of things.
     async fn look(&self, read: ErasedRead) -> Result<Box<dyn Any + Send>, StoreError>;
 
+    /// Reads a few rows by their keys: what every request asks, and what an embedded database answers on the spot.
+    async fn look_up(&self, read: ErasedRead) -> Result<Box<dyn Any + Send>, StoreError>;
+
     /// How many acts wait in the writer's queue: urgent, ordinary.
     fn waiting(&self) -> (usize, usize);
 
@@ -208,8 +211,22 @@ pub async fn read<T: Send + 'static>(
     store: &dyn Store,
     read: impl FnOnce(&mut dyn Rows) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    let erased: ErasedRead = Box::new(move |rows| Ok(Box::new(read(rows)?)));
-    let value = store.look(erased).await?;
+    typed(store.look(erased(read)).await?)
+}
+
+/// Reads a few rows by their keys; see [`Store::look_up`].
+pub async fn look_up<T: Send + 'static>(
+    store: &dyn Store,
+    read: impl FnOnce(&mut dyn Rows) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    typed(store.look_up(erased(read)).await?)
+}
+
+fn erased<T: Send + 'static>(read: impl FnOnce(&mut dyn Rows) -> Result<T, StoreError> + Send + 'static) -> ErasedRead {
+    Box::new(move |rows| Ok(Box::new(read(rows)?)))
+}
+
+fn typed<T: 'static>(value: Box<dyn Any + Send>) -> Result<T, StoreError> {
     value.downcast::<T>().map(|value| *value).map_err(|_| StoreError::Unreadable { what: "reading" })
 }
 

@@ -62,6 +62,8 @@ impl Postgres {
 impl Backend for Postgres {
     type Connection = PostgresRows;
 
+    const EMBEDDED: bool = false;
+
     fn connect_writer(&self) -> Result<PostgresRows, StoreError> {
         let mut rows = self.driver.connect(&self.location)?;
         // A statement or a lock that takes this long will not come to an end any more.

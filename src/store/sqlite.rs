@@ -67,6 +67,8 @@ impl Sqlite {
 impl Backend for Sqlite {
     type Connection = SqliteRows;
 
+    const EMBEDDED: bool = true;
+
     fn connect_writer(&self) -> Result<SqliteRows, StoreError> {
         // The WAL is moved into the database, which costs an fsync, every 16 MiB.
         #[cfg_attr(not(test), expect(unused_mut, reason = "tests limit the file's size"))]
@@ -82,9 +84,11 @@ impl Backend for Sqlite {
         Ok(rows)
     }
 
+    /// In WAL mode a reading waits for nobody, except while another connection recovers the WAL. Look-ups run on the server's
+    /// own runtimes, so such a wait is short.
     fn connect_reader(&self) -> Result<SqliteRows, StoreError> {
         self.connect(
-            "PRAGMA busy_timeout = 5000; PRAGMA query_only = ON; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16384; \
+            "PRAGMA busy_timeout = 250; PRAGMA query_only = ON; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16384; \
              PRAGMA trusted_schema = OFF",
         )
     }

@@ -1,10 +1,10 @@
 //! The holder keeps the certificate; what it replaces is superseded.
 
-use fleetmark_domain::{LedgerName, Refusal, Serial, Standing, Timestamp};
+use fleetmark_domain::{Fingerprint, FleetName, LedgerName, Refusal, Serial, Standing, Timestamp};
 use fleetmark_ledger::entry::Event;
 
 use super::standing::set_standing;
-use crate::store::model::{Certificate, Subject, SubjectState, Token, TokenState};
+use crate::store::model::{Certificate, Subject, SubjectState, Token, TokenId, TokenState};
 use crate::store::rows::{StandingUpdate, certificate_id};
 use crate::store::transaction::Transaction;
 use crate::store::{Act, StoreError};
@@ -30,23 +30,79 @@ impl Act for Confirm {
     fn perform(&self, transaction: &mut Transaction<'_>) -> Result<Certificate, StoreError> {
         let id = certificate_id(self.serial.epoch(), self.serial.index());
         let certificate = transaction.rows.certificate(id)?.ok_or(Refusal::NotOnLedger)?;
-        match certificate.standing {
-            Standing::Good => return Ok(certificate),
-            Standing::Unconfirmed if certificate.has_lapsed(self.at) => return Err(Refusal::Lapsed.into()),
-            Standing::Unconfirmed => {}
-            Standing::Superseded => return Err(Refusal::Superseded.into()),
-            Standing::Held => return Err(Refusal::Held.into()),
-            Standing::Quarantined => return Err(Refusal::Quarantined.into()),
-            Standing::Revoked(_) => return Err(Refusal::Revoked.into()),
+        if is_good(&certificate, self.at)? {
+            return Ok(certificate);
         }
-        make_good(transaction, certificate, self.at)
+        let subject = certificate.subject.ok_or(Refusal::TransitionNotAllowed)?;
+        let subject = transaction.rows.subject(subject)?.ok_or(Refusal::DeviceUnknown)?;
+        make_good(transaction, certificate, subject, self.at)
+    }
+}
+
+/// Confirms the certificate that was enrolled with a token, for who shows the token.
+///
+/// A token that is refused costs the writer one row's reading, no commit to the disk, and spoils no batch; how many may be
+/// shown the doors limit for each address.
+#[derive(Debug)]
+pub struct ConfirmByToken {
+    /// The token.
+    pub token: TokenId,
+    /// SHA-256 over the secret that was shown.
+    pub secret_hash: [u8; 32],
+    /// The fleet at whose door it was shown; None: the installation's.
+    pub fleet: Option<FleetName>,
+    /// Which certificate.
+    pub fingerprint: Fingerprint,
+    /// Now.
+    pub at: Timestamp,
+}
+
+impl Act for ConfirmByToken {
+    type Outcome = (Certificate, Subject);
+
+    fn ledgers(&self) -> Vec<LedgerName> {
+        vec![LedgerName::from(self.fleet.as_ref())]
+    }
+
+    fn perform(&self, transaction: &mut Transaction<'_>) -> Result<Self::Outcome, StoreError> {
+        let token = transaction.rows.token(&self.token)?.filter(|token| token.has_secret(&self.secret_hash));
+        let token = token.ok_or(Refusal::TokenUnknown)?;
+        if token.fleet != self.fleet {
+            return Err(Refusal::TokenWrongFleet.into());
+        }
+        let key = token.state.bound_key().ok_or(Refusal::NotOnLedger)?;
+        let certificate = transaction.rows.certificate_by_key(&key)?;
+        let certificate = certificate.filter(|certificate| certificate.fingerprint == self.fingerprint);
+        let certificate = certificate.ok_or(Refusal::NotOnLedger)?;
+        let subject = certificate.subject.ok_or(Refusal::NotOnLedger)?;
+        let subject = transaction.rows.subject(subject)?.ok_or(Refusal::NotOnLedger)?;
+        if is_good(&certificate, self.at)? {
+            return Ok((certificate, subject));
+        }
+        Ok((make_good(transaction, certificate, subject.clone(), self.at)?, subject))
+    }
+}
+
+/// Whether a certificate is confirmed already; otherwise it may be confirmed.
+fn is_good(certificate: &Certificate, at: Timestamp) -> Result<bool, Refusal> {
+    match certificate.standing {
+        Standing::Good => Ok(true),
+        Standing::Unconfirmed if certificate.has_lapsed(at) => Err(Refusal::Lapsed),
+        Standing::Unconfirmed => Ok(false),
+        Standing::Superseded => Err(Refusal::Superseded),
+        Standing::Held => Err(Refusal::Held),
+        Standing::Quarantined => Err(Refusal::Quarantined),
+        Standing::Revoked(_) => Err(Refusal::Revoked),
     }
 }
 
 /// Makes an unconfirmed certificate good, as its holder's newest.
-fn make_good(transaction: &mut Transaction<'_>, certificate: Certificate, at: Timestamp) -> Result<Certificate, StoreError> {
-    let subject = certificate.subject.ok_or(Refusal::TransitionNotAllowed)?;
-    let subject = transaction.rows.subject(subject)?.ok_or(Refusal::DeviceUnknown)?;
+fn make_good(
+    transaction: &mut Transaction<'_>,
+    certificate: Certificate,
+    subject: Subject,
+    at: Timestamp,
+) -> Result<Certificate, StoreError> {
     if subject.state == SubjectState::Out {
         return Err(Refusal::IdentityOut.into());
     }

@@ -135,7 +135,7 @@ macro_rules! authority_rows {
 
         fn set_authority_state(&mut self, id: AuthorityId, state: AuthorityState) -> Result<(), StoreError> {
             let query = diesel::update(authorities::table.find(i64::from(id))).set(authorities::state.eq(state.code()));
-            met(Prepared(query).execute(&mut self.connection).map_err(|error| self.fault(error))?, "authority")
+            met(query.execute(&mut self.connection).map_err(|error| self.fault(error))?, "authority")
         }
 
         fn open_epoch(&mut self, authority: AuthorityId) -> Result<Option<EpochRecord>, StoreError> {
@@ -169,7 +169,7 @@ macro_rules! authority_rows {
                 epochs::closed_at.eq(epoch.closed_at.map(|at| at.0)),
                 epochs::next_index.eq(i64::from(epoch.next_index)),
             ));
-            met(Prepared(query).execute(&mut self.connection).map_err(|error| self.fault(error))?, "epoch")
+            met(query.execute(&mut self.connection).map_err(|error| self.fault(error))?, "epoch")
         }
 
         fn expired_lease(&mut self, epoch: Epoch, now: Timestamp) -> Result<Option<LeaseRecord>, StoreError> {

@@ -232,15 +232,17 @@ macro_rules! certificate_rows {
 
         fn insert_certificate(&mut self, certificate: &Certificate) -> Result<(), StoreError> {
             let query = diesel::insert_into(certificates::table).values(CertificateRow::from(certificate));
-            Prepared(query).execute(&mut self.connection).map(drop).map_err(|error| self.fault(error))
+            query.execute(&mut self.connection).map(drop).map_err(|error| self.fault(error))
         }
 
-        fn update_standing(&mut self, update: &StandingUpdate) -> Result<(), StoreError> {
-            let (standing, reason, at) = certificate_row::change(update);
-            let query = diesel::update(certificates::table.find(certificate_row::place(&update.serial)))
-                .filter(certificates::serial.eq(update.serial.octets().as_slice()))
-                .set((certificates::standing.eq(standing), certificates::reason.eq(reason), certificates::changed_at.eq(at)));
-            met(Prepared(query).execute(&mut self.connection).map_err(|error| self.fault(error))?, "certificate")
+        fn update_standing(&mut self, change: &StandingUpdate) -> Result<(), StoreError> {
+            let (standing, reason, at) = certificate_row::change(change);
+            let place = certificates::id.eq(certificate_row::place(&change.serial));
+            let same = certificates::serial.eq(change.serial.octets().as_slice());
+            let changes =
+                (certificates::standing.eq(standing), certificates::reason.eq(reason), certificates::changed_at.eq(at));
+            let query = update(certificates::table, place.and(same), changes);
+            met(query.execute(&mut self.connection).map_err(|error| self.fault(error))?, "certificate")
         }
     };
 }

@@ -100,7 +100,7 @@ macro_rules! fleet_rows {
 
         fn update_fleet(&mut self, fleet: &Fleet) -> Result<(), StoreError> {
             let query = diesel::update(fleets::table.find(fleet.name.as_str())).set(FleetRow::from(fleet));
-            met(Prepared(query).execute(&mut self.connection).map_err(|error| self.fault(error))?, "fleet")
+            met(query.execute(&mut self.connection).map_err(|error| self.fault(error))?, "fleet")
         }
     };
 }

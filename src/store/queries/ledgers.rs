@@ -134,12 +134,10 @@ macro_rules! ledger_rows {
 
         fn set_frontier(&mut self, ledger: &LedgerRecord) -> Result<(), StoreError> {
             let row = LedgerRow::from(ledger);
-            let query = diesel::update(ledgers::table.find(ledger.name.as_str())).set((
-                ledgers::size.eq(row.size),
-                ledgers::root.eq(row.root),
-                ledgers::frontier.eq(row.frontier),
-            ));
-            met(Prepared(query).execute(&mut self.connection).map_err(|error| self.fault(error))?, "ledger")
+            let changes =
+                (ledgers::size.eq(row.size), ledgers::root.eq(row.root), ledgers::frontier.eq(row.frontier));
+            let query = update(ledgers::table, ledgers::name.eq(ledger.name.as_str()), changes);
+            met(query.execute(&mut self.connection).map_err(|error| self.fault(error))?, "ledger")
         }
 
         fn insert_entries(&mut self, ledger: &LedgerName, entries: &[StoredEntry]) -> Result<(), StoreError> {
@@ -147,7 +145,7 @@ macro_rules! ledger_rows {
                 // One row is one prepared statement for ever; the text of many rows depends on how many.
                 if let [entry] = chunk {
                     let query = diesel::insert_into(ledger_entries::table).values(NewEntry::new(ledger, entry));
-                    Prepared(query).execute(&mut self.connection).map_err(|error| self.fault(error))?;
+                    query.execute(&mut self.connection).map_err(|error| self.fault(error))?;
                 } else {
                     let rows: Vec<_> = chunk.iter().map(|entry| NewEntry::new(ledger, entry)).collect();
                     let query = diesel::insert_into(ledger_entries::table).values(rows);

@@ -5,7 +5,7 @@
 //! bounds of every query.
 
 pub mod codes;
-pub mod prepared;
+pub mod update;
 #[macro_use]
 pub mod fleets;
 #[macro_use]
@@ -50,8 +50,8 @@ macro_rules! rows {
             use $crate::store::queries::limits::AllowanceRow;
             use $crate::store::queries::policies::{PolicyActivationRow, PolicySetRow, PolicyVersionColumns};
             use $crate::store::queries::subjects::SubjectRow;
-            use $crate::store::queries::prepared::Prepared;
             use $crate::store::queries::tokens::TokenRow;
+            use $crate::store::queries::update::update;
             use $crate::store::queries::{certificates as certificate_row, ledgers as ledger_row, subjects as subject_row, tokens as token_row};
             use $crate::store::rows::{CertificateId, Rows, StandingUpdate, certificate_id};
             use $crate::store::schema::*;

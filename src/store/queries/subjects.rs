@@ -138,16 +138,17 @@ macro_rules! subject_rows {
 
         fn update_subject(&mut self, subject: &Subject) -> Result<(), StoreError> {
             let query = diesel::update(subjects::table.find(signed(subject.id))).set(SubjectRow::from(subject));
-            met(Prepared(query).execute(&mut self.connection).map_err(|error| self.fault(error))?, "subject")
+            met(query.execute(&mut self.connection).map_err(|error| self.fault(error))?, "subject")
         }
 
         fn advance_subject(&mut self, subject: &Subject) -> Result<(), StoreError> {
-            let query = diesel::update(subjects::table.find(signed(subject.id))).set((
+            let changes = (
                 subjects::state.eq(subject.state.code()),
                 subjects::last_generation.eq(i64::from(subject.last_generation)),
                 subjects::confirmed_generation.eq(i64::from(subject.confirmed_generation)),
-            ));
-            met(Prepared(query).execute(&mut self.connection).map_err(|error| self.fault(error))?, "subject")
+            );
+            let query = update(subjects::table, subjects::id.eq(signed(subject.id)), changes);
+            met(query.execute(&mut self.connection).map_err(|error| self.fault(error))?, "subject")
         }
 
         fn owners(&mut self) -> Result<u64, StoreError> {

@@ -115,9 +115,9 @@ macro_rules! token_rows {
 
         fn set_token_state(&mut self, token: &Token) -> Result<(), StoreError> {
             let (state, key_hash) = token_row::state_columns(token.state);
-            let query = diesel::update(tokens::table.find(token.id.as_slice()))
-                .set((tokens::state.eq(state), tokens::key_hash.eq(key_hash)));
-            met(Prepared(query).execute(&mut self.connection).map_err(|error| self.fault(error))?, "token")
+            let changes = (tokens::state.eq(state), tokens::key_hash.eq(key_hash));
+            let query = update(tokens::table, tokens::id.eq(token.id.as_slice()), changes);
+            met(query.execute(&mut self.connection).map_err(|error| self.fault(error))?, "token")
         }
     };
 }

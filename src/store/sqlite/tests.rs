@@ -216,5 +216,50 @@ async fn a_device_enrolls_and_limits_hold() {
     crate::store::contract::enrollment::works(&*store, &heads).await;
     crate::store::contract::policies::works(&*store).await;
     crate::store::contract::limits::works(&*store).await;
+    crate::store::contract::confirm::works(&*store).await;
     store.stop().await;
+}
+
+/// diesel tells of each statement that it prepares to keep; one that it prepares for one run alone it does not tell of.
+#[test]
+fn the_statements_of_an_enrollment_stay_prepared() {
+    use std::sync::{Arc, Mutex};
+
+    use diesel::Connection as _;
+    use diesel::connection::InstrumentationEvent;
+    use fleetmark_domain::{Kind, LedgerName, Standing, Timestamp};
+
+    use crate::store::contract::{certificate, ledger, subject, token};
+    use crate::store::model::Subject;
+    use crate::store::rows::StandingUpdate;
+
+    let directory = directory();
+    let sqlite = Sqlite::open(&directory.path().join("fleetmark.db")).unwrap();
+    let mut writer = sqlite.connect_writer().unwrap();
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    let keep = Arc::clone(&kept);
+    writer.connection.set_instrumentation(move |event: InstrumentationEvent<'_>| {
+        if let InstrumentationEvent::CacheQuery { sql, .. } = event {
+            keep.lock().unwrap().push(sql.to_owned());
+        }
+    });
+    writer.insert_token(&token(9)).unwrap();
+    writer.insert_ledger(&ledger(LedgerName::System)).unwrap();
+    let id = writer.insert_subject(&subject(Kind::Device, Some("alpha"), "sensor")).unwrap();
+    let held = Subject { id, ..subject(Kind::Device, Some("alpha"), "sensor") };
+    for index in 1..3 {
+        let certificate = certificate(1, index, None);
+        writer.insert_certificate(&certificate).unwrap();
+        let update = StandingUpdate { serial: certificate.serial, standing: Standing::Good, at: Timestamp(9) };
+        writer.update_standing(&update).unwrap();
+        writer.advance_subject(&held).unwrap();
+        writer.set_token_state(&token(9)).unwrap();
+        writer.set_frontier(&ledger(LedgerName::System)).unwrap();
+    }
+    let kept = kept.lock().unwrap();
+    for statement in
+        ["INSERT INTO `certificates`", "UPDATE `certificates`", "UPDATE `subjects`", "UPDATE `tokens`", "UPDATE `ledgers`"]
+    {
+        assert_eq!(kept.iter().filter(|sql| sql.starts_with(statement)).count(), 1, "{statement}: {kept:?}");
+    }
 }
