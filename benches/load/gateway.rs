@@ -269,8 +269,8 @@ async fn follow(server: &Server, number: usize) -> Outcome<JoinSet<()>> {
             let mut stream = TlsConnector::from(config.clone()).connect("localhost".try_into()?, stream).await?;
             stream.write_all(b"GET /v1/feed HTTP/1.1\r\nHost: localhost\r\n\r\n").await?;
             let mut buffer = vec![0; 4096];
-            stream.read(&mut buffer).await?;
-            if !buffer.starts_with(b"HTTP/1.1 200") {
+            let length = stream.read(&mut buffer).await?;
+            if length == 0 || !buffer.starts_with(b"HTTP/1.1 200") {
                 return Err(format!("no feed: {}", String::from_utf8_lossy(&buffer)).into());
             }
             followers.spawn(async move { while stream.read(&mut buffer).await.is_ok_and(|length| length > 0) {} });
