@@ -24,6 +24,9 @@ servers = ["$DEVICE_DOOR"]
 [verdict]
 listen = "unix:$WORK/verdict.sock"
 
+[metrics]
+listen = "none"
+
 [[proxy]]
 listen = "127.0.0.1:$PROXY_PORT"
 upstream = "127.0.0.1:$BROKER_PORT"
