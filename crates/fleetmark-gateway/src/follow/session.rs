@@ -24,6 +24,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(60);
 const ASK_SOON: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(1) };
 /// The longest wait between two tries to reach a server: knowledge grows stale meanwhile.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The wait before the feed is asked for again is below 1, 2 and then 4 seconds, at random: a server that is back is found soon.
+const DOUBLINGS: u32 = 3;
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Operators' words are looked for.
 const LOOK_EVERY: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(5) };
@@ -56,7 +58,7 @@ async fn sessions(shared: &Arc<Shared>, tasks: &Mutex<JoinSet<()>>) {
             shared.client.turn();
             tracing::warn!(%trouble, failures, "the feed ended");
             let asked = Duration::from_millis(parser.retry_ms().unwrap_or(0)).min(LONGEST_PAUSE);
-            tokio::time::sleep(backoff::after(failures, backoff::roll()).min(LONGEST_PAUSE).max(asked)).await;
+            tokio::time::sleep(backoff::after(failures.min(DOUBLINGS), backoff::roll()).max(asked)).await;
         }
     }
 }
