@@ -60,6 +60,7 @@ impl Jobs {
         jobs.spawn(self.clone().announce());
         jobs.spawn(self.clone().probe());
         jobs.spawn(self.clone().lapse());
+        jobs.spawn(self.clone().alarms());
         jobs.spawn(self.clone().lists());
         jobs.spawn(self.clone().snapshots());
         jobs.spawn(self.clone().renewal());
@@ -104,6 +105,16 @@ impl Jobs {
                 Ok(0) => {}
                 Ok(count) => tracing::info!(count, "revoked what was never confirmed"),
                 Err(error) => failed("lapse", &error),
+            }
+        }
+    }
+
+    async fn alarms(self) {
+        let mut ticks = every(LAPSE);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = self.registrar.record_alarms().await {
+                failed("alarms", &error);
             }
         }
     }

@@ -28,6 +28,7 @@ use crate::pki::keys::KeyFiles;
 use crate::pki::profile::Profiles;
 use crate::registrar::authorities::AuthoritySet;
 use crate::registrar::install::Parts;
+use crate::registrar::rates::RateSettings;
 use crate::registrar::snapshots::Snapshots;
 use crate::registrar::{Error, Registrar};
 use crate::store::{BoxError, HeadSigner, StoreError, location};
@@ -166,6 +167,11 @@ async fn open(begin: &Start) -> Result<Arc<Registrar>, ServerError> {
         snapshots: Snapshots::new(config.data.snapshots(), config.snapshot_every.get().into()),
         trust_domain: config.trust_domain.clone(),
         public_url: config.public_url.clone(),
+        rates: RateSettings {
+            proof: config.limits.proof,
+            fleet: config.limits.fleet,
+            installation: config.limits.installation,
+        },
     };
     let registrar = Registrar::open(parts, begin.clock.now()).await.map_err(refused("the installation cannot be opened"))?;
     Ok(Arc::new(registrar))

@@ -185,6 +185,11 @@ fn workers(read: &Read) -> Result<NonZeroUsize, ConfigError> {
 const ENROLL_PER_SECOND: u32 = 50;
 const ENROLL_BURST: u32 = 200;
 
+/// Certificates a second by one proof, in one fleet, in all, unless the configuration says otherwise.
+const PROOF_PER_SECOND: u32 = 100;
+const FLEET_PER_SECOND: u32 = 1_000;
+const INSTALLATION_PER_SECOND: u32 = 2_000;
+
 fn limits(read: &Read) -> Result<Limits, ConfigError> {
     let raw = &read.raw.limits;
     let connections = raw.connections.unwrap_or(25_000);
@@ -207,7 +212,10 @@ fn limits(read: &Read) -> Result<Limits, ConfigError> {
             Some(EnrollRate { per_second, burst })
         }
     };
-    Ok(Limits { connections, followers, enroll })
+    let proof = NonZeroU32::new(raw.proof_per_second.unwrap_or(PROOF_PER_SECOND));
+    let fleet = NonZeroU32::new(raw.fleet_per_second.unwrap_or(FLEET_PER_SECOND));
+    let installation = NonZeroU32::new(raw.installation_per_second.unwrap_or(INSTALLATION_PER_SECOND));
+    Ok(Limits { connections, followers, enroll, proof, fleet, installation })
 }
 
 /// Entries between two snapshots of a ledger, unless the configuration says otherwise.

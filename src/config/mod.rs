@@ -106,6 +106,12 @@ pub struct Limits {
     pub followers: NonZeroU32,
     /// Enrollments of one address a second; None: no bound.
     pub enroll: Option<EnrollRate>,
+    /// Certificates a second by one token, group or piece of hardware; None: no bound.
+    pub proof: Option<NonZeroU32>,
+    /// Certificates a second in one fleet; None: no bound.
+    pub fleet: Option<NonZeroU32>,
+    /// Certificates a second in all; None: no bound.
+    pub installation: Option<NonZeroU32>,
 }
 
 /// A rate with a burst.

@@ -74,6 +74,9 @@ pub(super) struct RawLimits {
     pub followers: Option<u32>,
     pub enroll_per_second: Option<u32>,
     pub enroll_burst: Option<u32>,
+    pub proof_per_second: Option<u32>,
+    pub fleet_per_second: Option<u32>,
+    pub installation_per_second: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -89,6 +89,7 @@ impl Installation {
             publisher,
             snapshots: crate::registrar::snapshots::Snapshots::new(path.join("snapshots"), 1),
             trust_domain: "fleet.example".parse().unwrap(),
+            rates: crate::registrar::rates::RateSettings::default(),
             public_url: "http://localhost".to_owned(),
         };
         let registrar = Arc::new(Registrar::open(parts, now).await.unwrap());

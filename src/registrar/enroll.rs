@@ -15,6 +15,7 @@ use crate::pki::csr::VerifiedCsr;
 use crate::pki::profile::Profile;
 use crate::store::acts::confirm::{Confirm, ConfirmByToken};
 use crate::store::acts::record::{Holder, Proof, RecordCertificate, Recorded};
+use crate::store::acts::subjects::ledger_of;
 use crate::store::model::{Certificate, Fleet, Subject};
 use crate::store::{StoreError, commit, look_up, read};
 
@@ -79,6 +80,7 @@ impl Registrar {
             proven.admits_replay(existing.key_hash, now)?;
             return self.replay(&proven.subject, existing.clone(), Replay::Proof, now);
         }
+        self.rates.admit(&proven.proof, request.fleet.as_ref())?;
         let Proven { subject, fleet, holder, proof, note, .. } = proven;
         let ticket = Ticket { holder, proof, approval: None, standing: Standing::Unconfirmed, note };
         self.issue_to(&subject, fleet.as_ref(), &request.csr, ticket, now).await
@@ -223,7 +225,8 @@ impl Registrar {
     /// Gives the certificate of a key again, while it holds.
     pub(super) fn replay(&self, subject: &Subject, existing: Certificate, by: Replay, now: Timestamp) -> Result<Enrollment> {
         if existing.subject != Some(subject.id) {
-            alarm("key_of_another", &format!("serial {}, asked by {}", existing.serial, subject.name));
+            let what = format!("serial {}, asked by {}", existing.serial, subject.name);
+            self.raise("key_of_another", ledger_of(subject), subject.id, &what, now);
             return Err(Refusal::KeyOfAnother.into());
         }
         match existing.standing {

@@ -12,10 +12,12 @@ use fleetmark_ledger::note::{LedgerKey, origin};
 use ring::hmac;
 use ring::rand::SystemRandom;
 
+use super::alarms::Alarms;
 use super::authorities::Authorities;
 use super::enroll::{Enrollment, Ticket};
 use super::issue::Order;
 use super::policies::InForce;
+use super::rates::{RateSettings, Rates};
 use super::secrets::Secrets;
 use super::snapshots::Snapshots;
 use super::subjects::new_subject;
@@ -64,13 +66,15 @@ pub struct Parts {
     pub trust_domain: TrustDomain,
     /// The public door, as relying parties reach it: `http://HOST:PORT`.
     pub public_url: String,
+    /// How often certificates are issued.
+    pub rates: RateSettings,
 }
 
 impl Registrar {
     /// Opens the registrar over what is there: ledgers and authorities with their keys. On the first start it opens the
     /// system ledger.
     pub async fn open(parts: Parts, now: Timestamp) -> Result<Self> {
-        let Parts { store, keys, profiles, publisher, snapshots, trust_domain, public_url } = parts;
+        let Parts { store, keys, profiles, publisher, snapshots, trust_domain, public_url, rates } = parts;
         check_trust_domain(&*store, &trust_domain).await?;
         open_system_ledger(&*store, &keys, &publisher, &trust_domain, now).await?;
         for ledger in read(&*store, |rows| rows.ledgers()).await? {
@@ -96,6 +100,8 @@ impl Registrar {
             trust_domain,
             random,
             secrets,
+            rates: Rates::new(rates),
+            alarms: Alarms::default(),
             token_key: hmac::Key::new(hmac::HMAC_SHA256, token_key.as_ref()),
             founding: tokio::sync::Mutex::default(),
         })

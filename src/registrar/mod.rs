@@ -3,6 +3,9 @@
 //!
 //! - [`caller`]: from a verified peer certificate to a caller in good standing, asked on every request.
 //! - [`enroll`]: enroll, renew, confirm.
+//! - [`alarms`]: what a person should look at, written into the ledgers.
+//! - [`blocked`]: keys that nobody gets a certificate for.
+//! - [`rates`]: how often certificates are issued by one proof, in one fleet, in all.
 //! - [`proofs`]: what a device shows to be allowed to enroll, one file a proof.
 //! - [`secrets`]: secrets that the server must read again, encrypted.
 //! - [`standing`]: revoke, hold, release; lapse of what was never confirmed.
@@ -21,9 +24,11 @@
 //! - [`own`]: the server's own certificates: doors, OCSP responders.
 //! - [`install`]: what the first start makes.
 
+pub mod alarms;
 pub mod audit;
 pub mod authorities;
 pub mod backup;
+pub mod blocked;
 pub mod caller;
 pub mod certificates;
 pub mod enroll;
@@ -37,6 +42,7 @@ pub mod own;
 pub mod policies;
 pub mod proofs;
 pub mod publish;
+pub mod rates;
 pub mod secrets;
 pub mod snapshots;
 pub mod standing;
@@ -182,6 +188,8 @@ pub struct Registrar {
     trust_domain: TrustDomain,
     random: SystemRandom,
     secrets: secrets::Secrets,
+    rates: rates::Rates,
+    alarms: alarms::Alarms,
     /// Derives the secrets of tokens minted with an Idempotency-Key.
     token_key: hmac::Key,
     /// Held while a fleet is made: two at once would take the same authority's id.

@@ -26,7 +26,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("actix_web", &["http", "tls"]),
     ("actix_tls", &["http", "tls"]),
     ("utoipa", &["http"]),
-    ("governor", &["http"]),
+    ("governor", &["http", "registrar"]),
     ("diesel", &["store"]),
     ("diesel_async", &["store"]),
     ("tokio_postgres", &["store"]),

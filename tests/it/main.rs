@@ -23,6 +23,7 @@
     reason = "a test fails by panicking, and tells its story in one piece"
 )]
 
+mod abuse;
 mod certificates;
 mod csr;
 mod enrollment;

@@ -177,5 +177,7 @@ fn told(event: &Event) -> String {
         Event::PolicyActivated { version, .. } => format!("policy {version} activated"),
         Event::FleetChanged { version } => format!("fleet's rules, version {version}"),
         Event::SnapshotMade { size, .. } => format!("snapshot of {size} entries made"),
+        Event::Alarmed { alarm, subject: 0 } => format!("alarm {alarm}"),
+        Event::Alarmed { alarm, subject } => format!("alarm {alarm}, subject {subject}"),
     }
 }

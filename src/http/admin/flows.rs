@@ -52,6 +52,7 @@ async fn registrar(directory: &std::path::Path) -> Registrar {
         publisher,
         snapshots: crate::registrar::snapshots::Snapshots::new(directory.join("snapshots"), 1),
         trust_domain: "fleet.example".parse().unwrap(),
+        rates: crate::registrar::rates::RateSettings::default(),
         public_url: "http://localhost".to_owned(),
     };
     Registrar::open(parts, now).await.unwrap()

@@ -10,6 +10,7 @@
 pub mod allowances;
 pub mod authorities;
 pub mod backups;
+pub mod blocked;
 pub mod certificates;
 pub mod devices;
 pub mod extract;
@@ -95,6 +96,9 @@ fn documented(config: &mut ServiceConfig<'_>) {
         .service(policies::put_policy_set)
         .service(policies::activate_policy_set)
         .service(policies::test_policy)
+        .service(blocked::list_blocked_keys)
+        .service(blocked::block_keys)
+        .service(blocked::unblock_key)
         .service(status::show_whoami)
         .service(status::show_status)
         .service(status::show_metrics)

@@ -3,12 +3,12 @@
 use fleetmark_domain::{Kind, Name, Refusal, Timestamp};
 
 use super::{Proven, known_by_name};
-use crate::registrar::caller::alarm;
 use crate::registrar::enroll::EnrollRequest;
 use crate::registrar::subjects::new_subject;
 use crate::registrar::tokens::PresentedToken;
 use crate::registrar::{Error, Registrar, Result};
 use crate::store::acts::record::{Holder, Proof, token_admits};
+use crate::store::acts::subjects::ledger_of;
 use crate::store::model::{Certificate, Fleet, Subject, SubjectState, Token, TokenState};
 use crate::store::rows::Rows;
 use crate::store::{StoreError, look_up};
@@ -37,7 +37,8 @@ impl Registrar {
         if existing.is_none() {
             if let Err(refusal) = token_admits(&token, request.csr.key_hash(), now) {
                 if refusal == Refusal::TokenBoundToOtherKey {
-                    alarm("token_second_key", &format!("token {}, name {}", hex::encode(token.id), subject.name));
+                    let what = format!("token {}, name {}", hex::encode(token.id), subject.name);
+                    self.raise("token_second_key", ledger_of(&subject), subject.id, &what, now);
                 }
                 return Err(refusal.into());
             }

@@ -5,6 +5,8 @@
 //! - [`found`]: authorities and ledgers come to be.
 //! - [`lease`]: index leases and epochs.
 //! - [`admit`]: who may come in by an enrollment group, or by its own hardware.
+//! - [`alarms`]: an alarm is written into its ledger.
+//! - [`blocked`]: the block list of keys.
 //! - [`record`]: a certificate is recorded: enrollment, renewal, the installation's own.
 //! - [`confirm`]: the holder keeps the certificate; what it replaces is superseded.
 //! - [`standing`]: revoke, hold, release, put out; the lapse of what was never confirmed.
@@ -15,6 +17,8 @@
 //! - [`lists`]: revocation lists and remembered requests.
 
 pub mod admit;
+pub mod alarms;
+pub mod blocked;
 pub mod confirm;
 pub mod fleets;
 pub mod found;

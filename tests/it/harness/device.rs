@@ -29,6 +29,11 @@ impl Key {
         CertificateParams::new(Vec::new()).unwrap().serialize_request(&self.0).unwrap().der().to_vec()
     }
 
+    /// `SubjectPublicKeyInfo` in DER.
+    pub fn spki(&self) -> Vec<u8> {
+        pem::contents(&self.0.public_key_pem())
+    }
+
     /// With the certificate of an answer to enroll.
     pub fn identity(&self, answer: &Value) -> Identity {
         Identity::from_pem(text(answer, "certificate").as_bytes(), self.0.serialize_pem().as_bytes())

@@ -25,6 +25,7 @@ const KEEPER: &str = r#"log=$1; shift; "$@" </dev/null >>"$log" 2>&1 & server=$!
 pub struct Server {
     directory: PathBuf,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     pub device_port: u16,
     pub admin_port: u16,
     pub public_port: u16,
@@ -71,6 +72,11 @@ pub fn free_port() -> u16 {
 impl Server {
     /// Starts `fleetmark up` in a new directory and waits until it is ready.
     pub fn start(more: &[&str]) -> Self {
+        Self::start_with(more, &[])
+    }
+
+    /// The same, with these variables in its environment.
+    pub fn start_with(more: &[&str], environment: &[(&str, &str)]) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let directory = tempfile::Builder::new().prefix("fleetmark-it-").tempdir().unwrap().keep();
         let (device_port, admin_port, public_port) = (free_port(), free_port(), free_port());
@@ -84,6 +90,7 @@ impl Server {
         let mut server = Self {
             directory,
             arguments,
+            environment: environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             device_port,
             admin_port,
             public_port,
@@ -103,6 +110,7 @@ impl Server {
             .args(&self.arguments)
             // All tests come from one address.
             .env("FLEETMARK_LIMITS__ENROLL_PER_SECOND", "0")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -66,7 +66,7 @@ impl<P: Places> Model<P> {
             Event::PolicyActivated { version, hash } => {
                 self.policy = Some(ActivePolicy { version: *version, hash: *hash });
             }
-            Event::Registered { .. } | Event::Changed { .. } | Event::FleetChanged { .. } => {}
+            Event::Registered { .. } | Event::Changed { .. } | Event::FleetChanged { .. } | Event::Alarmed { .. } => {}
         }
         Ok(())
     }

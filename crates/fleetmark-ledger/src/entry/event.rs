@@ -83,6 +83,13 @@ pub enum Event {
         /// SHA-256 over the snapshot's octets.
         hash: [u8; 32],
     },
+    /// Something that a person should look at. It changes no standing.
+    Alarmed {
+        /// What: 1 to 64 of `a-z`, `0-9`, `_`.
+        alarm: String,
+        /// About whom; 0: nobody in particular.
+        subject: u64,
+    },
 }
 
 /// A certificate's place, holder and fingerprint.
@@ -143,6 +150,7 @@ impl Event {
             Self::PolicyActivated { .. } => 9,
             Self::FleetChanged { .. } => 10,
             Self::SnapshotMade { .. } => 11,
+            Self::Alarmed { .. } => 12,
         }
     }
 
@@ -160,7 +168,8 @@ impl Event {
             | Self::Issued(_)
             | Self::Confirmed { .. }
             | Self::FleetChanged { .. }
-            | Self::SnapshotMade { .. } => false,
+            | Self::SnapshotMade { .. }
+            | Self::Alarmed { .. } => false,
         }
     }
 
@@ -172,6 +181,7 @@ impl Event {
             Self::StandingChanged { standing: Standing::Unconfirmed, .. } => Err(form("nothing becomes unconfirmed")),
             Self::StandingChanged { certificates, .. } => certificates.check(),
             Self::Issued(issued) => issued.check(),
+            Self::Alarmed { alarm, .. } if !is_alarm(alarm) => Err(form("an alarm has another form of name")),
             _ => Ok(()),
         }
     }
@@ -194,12 +204,13 @@ impl Event {
             Self::PolicyActivated { version, hash } => w.map(2)?.u8(1)?.u64(*version)?.u8(2)?.bytes(hash)?.ok(),
             Self::FleetChanged { version } => w.map(1)?.u8(1)?.u64(*version)?.ok(),
             Self::SnapshotMade { size, hash } => w.map(2)?.u8(1)?.u64(*size)?.u8(2)?.bytes(hash)?.ok(),
+            Self::Alarmed { alarm, subject } => w.map(2)?.u8(1)?.str(alarm)?.u8(2)?.u64(*subject)?.ok(),
         }
     }
 
     pub(super) fn read(code: u8, r: &mut Reader<'_>) -> Result<Self, EntryError> {
         let fields = match code {
-            1 | 2 | 4 | 7 | 8 | 9 | 11 => 2,
+            1 | 2 | 4 | 7 | 8 | 9 | 11 | 12 => 2,
             3 => 4,
             5 | 10 => 1,
             6 => 8,
@@ -218,7 +229,8 @@ impl Event {
             8 => Self::StandingChanged { standing: standing_from_code(r.u8()?)?, certificates: second(r, IndexSet::read)? },
             9 => Self::PolicyActivated { version: r.u64()?, hash: second(r, Reader::octets)? },
             10 => Self::FleetChanged { version: r.u64()? },
-            _ => Self::SnapshotMade { size: r.u64()?, hash: second(r, Reader::octets)? },
+            11 => Self::SnapshotMade { size: r.u64()?, hash: second(r, Reader::octets)? },
+            _ => Self::Alarmed { alarm: r.text()?, subject: second(r, Reader::u64)? },
         })
     }
 
@@ -289,6 +301,10 @@ impl AuthorityState {
         let states = [Self::Prepared, Self::Active, Self::Tainted, Self::Revoked];
         states.into_iter().find(|state| state.code() == code).ok_or_else(|| form("an authority has no such state"))
     }
+}
+
+fn is_alarm(name: &str) -> bool {
+    (1..=64).contains(&name.len()) && name.bytes().all(|o| o.is_ascii_lowercase() || o.is_ascii_digit() || o == b'_')
 }
 
 const fn kind_code(kind: Kind) -> u8 {

@@ -165,6 +165,19 @@ fn a_snapshots_entry_is_the_one_written_by_hand() {
     assert_eq!(Entry::decode(&hex::decode(by_hand).unwrap()), Ok(entry));
 }
 
+/// Written by hand from the CDDL in docs/ledger.md and RFC 8949.
+#[test]
+fn an_alarms_entry_is_the_one_written_by_hand() {
+    let by_hand = "a30100020c04a2016a636c61696d5f726174650207";
+    let alarm =
+        |name: &str| Entry { at: Timestamp(0), event: Event::Alarmed { alarm: name.to_owned(), subject: 7 }, details: None };
+    assert_eq!(hex::encode(alarm("claim_rate").encode().unwrap()), by_hand);
+    assert_eq!(Entry::decode(&hex::decode(by_hand).unwrap()), Ok(alarm("claim_rate")));
+    for name in ["", "Claim", "claim rate", &"a".repeat(65)] {
+        assert!(alarm(name).encode().is_err(), "{name}");
+    }
+}
+
 #[test]
 fn bad_news_is_urgent() {
     let certificates = IndexSet::from_certificates([(Epoch(1), Index(1))]);
@@ -251,6 +264,7 @@ fn events() -> impl Strategy<Value = Event> {
         any::<(u64, [u8; 32])>().prop_map(|(version, hash)| Event::PolicyActivated { version, hash }),
         any::<u64>().prop_map(|version| Event::FleetChanged { version }),
         any::<(u64, [u8; 32])>().prop_map(|(size, hash)| Event::SnapshotMade { size, hash }),
+        ("[a-z][a-z0-9_]{0,63}", any::<u64>()).prop_map(|(alarm, subject)| Event::Alarmed { alarm, subject }),
     ]
 }
 

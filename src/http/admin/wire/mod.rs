@@ -1,6 +1,7 @@
 //! The bodies of the admin door, as its clients see them. Requests refuse unknown fields; clients must pass over
 //! fields of answers that they do not know. Points in time are RFC 3339, spans are in seconds.
 
+mod blocked;
 mod certificates;
 mod fleets;
 mod policies;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
+pub use blocked::*;
 pub use certificates::*;
 pub use fleets::*;
 pub use policies::*;
