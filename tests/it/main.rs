@@ -39,6 +39,7 @@ mod manual;
 mod matrix;
 mod operators;
 mod policies;
+mod power;
 mod production;
 mod renewal;
 mod rest;

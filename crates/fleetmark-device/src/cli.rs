@@ -7,15 +7,17 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
-use fleetmark_domain::{Fingerprint, FleetName, Name};
+use fleetmark_domain::{Fingerprint, FleetName, Name, Refusal};
 use serde_json::{Value, json};
 use tracing_subscriber::EnvFilter;
 
 use crate::agent::{Agent, Confirmation, Enrollment, Renewal, Setup, Status, status};
+use crate::backoff;
 use crate::client::Token;
 use crate::clock::{Clock, SystemClock};
 use crate::door::{Door, ServerUrl};
 use crate::error::Error;
+use crate::proof::{DerivedKey, Presented, Proof};
 use crate::store::Generation;
 
 /// Where a token may stand instead of the command line, which every process of the machine can read.
@@ -39,14 +41,17 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make a key, show a token, take the certificate into use and confirm it.
+    /// Make a key, show a proof, take the certificate into use and confirm it.
     Enroll {
         #[command(flatten)]
         directory: Directory,
         #[command(flatten)]
         server: ServerArguments,
         #[command(flatten)]
-        token: TokenArguments,
+        proof: ProofArguments,
+        /// Wait until an operator has approved this device, instead of ending with exit code 4.
+        #[arg(long)]
+        wait: bool,
         /// Ask for a new certificate although the directory holds one.
         #[arg(long)]
         replace: bool,
@@ -66,7 +71,7 @@ enum Command {
         #[command(flatten)]
         server: ServerArguments,
         #[command(flatten)]
-        token: TokenArguments,
+        proof: ProofArguments,
     },
     /// Say what is in the directory. Asks nobody.
     Status {
@@ -99,6 +104,48 @@ struct ServerArguments {
     /// Enroll a gateway, service or operator of the installation, as the token says, instead of a fleet's device.
     #[arg(long, requires = "server")]
     installation: bool,
+}
+
+/// What the device shows. One of these.
+#[derive(Debug, Args)]
+struct ProofArguments {
+    #[command(flatten)]
+    token: TokenArguments,
+    /// A certificate to connect with, PEM: a maker's (IDevID) with its chain, or a claim certificate.
+    #[arg(long, value_name = "FILE", requires = "key", conflicts_with_all = ["token", "token_file"])]
+    cert: Option<PathBuf>,
+    /// Its private key, PEM.
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+    /// A file that holds this device's derived key, base64.
+    #[arg(long, value_name = "FILE", requires = "group", conflicts_with_all = ["token", "token_file", "cert"])]
+    derived_key: Option<PathBuf>,
+    /// Show nothing: an operator is to approve this device.
+    #[arg(long, conflicts_with_all = ["token", "token_file", "cert", "derived_key"])]
+    approval: bool,
+    /// The enrollment group of --derived-key or --approval.
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
+}
+
+impl ProofArguments {
+    fn proof(&self) -> Result<Option<Proof>, Error> {
+        let group = || {
+            let group = self.group.as_deref().map(str::parse::<Name>).transpose();
+            group.map_err(|why| Error::Usage(format!("--group: {why}")))
+        };
+        if let (Some(certificate), Some(key)) = (&self.cert, &self.key) {
+            return Ok(Some(Proof::Certificate(Presented::from_files(certificate, key)?)));
+        }
+        if let Some(path) = &self.derived_key {
+            let group = group()?.ok_or_else(|| Error::Usage("--derived-key needs --group".to_owned()))?;
+            return Ok(Some(Proof::DerivedKey(DerivedKey::from_file(group, path)?)));
+        }
+        if self.approval {
+            return Ok(Some(Proof::Approval { group: group()? }));
+        }
+        Ok(self.token.token()?.map(Proof::Token))
+    }
 }
 
 #[derive(Args)]
@@ -224,14 +271,18 @@ fn error_json(error: &Error) -> Value {
 async fn act(command: &Command) -> Result<Report, Error> {
     let clock = Arc::new(SystemClock::default());
     match command {
-        Command::Enroll { directory, server, token, replace } => {
-            let missing = || Error::Usage(format!("a token is needed: --token, --token-file or {TOKEN_VARIABLE}"));
-            let token = token.token()?.ok_or_else(missing)?;
+        Command::Enroll { directory, server, proof, wait, replace } => {
+            let missing = || {
+                Error::Usage(format!(
+                    "a proof is needed: --token, --token-file, {TOKEN_VARIABLE}, --cert and --key, --derived-key or --approval"
+                ))
+            };
+            let proof = proof.proof()?.ok_or_else(missing)?;
             let mut agent = match server.setup()? {
                 Some(setup) => Agent::set_up(&directory.dir, &setup, clock).await?,
                 None => Agent::open(&directory.dir, clock)?,
             };
-            let word = match agent.enroll(&token, *replace).await? {
+            let word = match enroll(&mut agent, &proof, *replace, *wait).await? {
                 Enrollment::Already(_) => "already enrolled",
                 Enrollment::Enrolled(_) => "enrolled",
             };
@@ -249,11 +300,25 @@ async fn act(command: &Command) -> Result<Report, Error> {
             };
             confirm(&mut agent, word).await
         }
-        Command::Run { directory, server, token } => run(directory, server, token, clock).await,
+        Command::Run { directory, server, proof } => run(directory, server, proof, clock).await,
         Command::Status { directory } => {
             let status = status(&directory.dir, &*clock)?;
             let json = serde_json::to_value(&status).map_err(|error| Error::Crypto(error.to_string()))?;
             Ok(Report { text: status_text(&status), json })
+        }
+    }
+}
+
+/// Enrolls; where a person must approve it, and the caller wants to wait, as often as the server says.
+async fn enroll(agent: &mut Agent, proof: &Proof, replace: bool, wait: bool) -> Result<Enrollment, Error> {
+    loop {
+        match agent.enroll(proof, replace).await {
+            Err(Error::Refused(refused)) if wait && refused.refusal() == Some(Refusal::ApprovalPending) => {
+                let asked = refused.retry_after.unwrap_or(backoff::SLOW);
+                tracing::info!(seconds = asked.as_secs(), "waiting until an operator approves this device");
+                tokio::time::sleep(backoff::asked(asked, backoff::roll())).await;
+            }
+            outcome => return outcome,
         }
     }
 }
@@ -284,7 +349,7 @@ fn report(agent: &Agent, word: &str, generation: &Generation) -> Report {
 async fn run(
     directory: &Directory,
     server: &ServerArguments,
-    token: &TokenArguments,
+    proof: &ProofArguments,
     clock: Arc<dyn Clock>,
 ) -> Result<Report, Error> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -293,8 +358,8 @@ async fn run(
     let mut shutdown = std::pin::pin!(async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
     });
-    // A token that is not needed any more may be gone.
-    let token = token.token();
+    // A proof that is not needed any more may be gone.
+    let proof = proof.proof();
     let stopped = || Report { text: "stopped".to_owned(), json: json!({ "ok": true, "outcome": "stopped" }) };
     let mut agent = match server.setup()? {
         None => Agent::open(&directory.dir, clock)?,
@@ -303,8 +368,8 @@ async fn run(
             agent = Agent::set_up_patiently(&directory.dir, &setup, clock) => agent?,
         },
     };
-    let token = if agent.current()?.is_some() { token.unwrap_or_default() } else { token? };
-    agent.run(token.as_ref(), shutdown).await?;
+    let proof = if agent.current()?.is_some() { proof.unwrap_or_default() } else { proof? };
+    agent.run(proof.as_ref(), shutdown).await?;
     Ok(stopped())
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use fleetmark_domain::{Fingerprint, Name};
+use fleetmark_domain::{Fingerprint, KeyHash, Name};
 use serde::de::DeserializeOwned;
 
 use crate::clock::DeviceTime;
@@ -11,9 +11,12 @@ use crate::door::{Door, ServerUrl};
 use crate::error::Error;
 use crate::http::{Answer, ClientIdentity, Connection, provider};
 use crate::key::DeviceKey;
+use crate::proof::{Presented, Proof};
 use crate::trust::{Roots, certificates_of};
 use crate::verifier::{Seen, ServerVerifier};
-use crate::wire::{CertificateRequest, ConfirmRequest, Confirmed, Issued, ServerTime};
+use crate::wire::{
+    Answered, AskedFor, CertificateRequest, ConfirmRequest, Confirmed, Issued, Question, RenewalTime, ServerTime,
+};
 
 /// The longest token that is taken, in octets.
 const MAX_TOKEN: usize = 256;
@@ -93,18 +96,62 @@ impl Client {
         Ok(Self { server: server.clone(), door: door.clone(), time: time.clone(), connection })
     }
 
-    /// `POST …/enroll`: shows a token, asks for a certificate. The answer is not judged yet; see [`crate::answer`].
-    pub async fn enroll(&self, token: &Token, csr: &str, device: Option<&Name>) -> Result<Issued, Error> {
-        let body = CertificateRequest { csr, device: device.filter(|_| matches!(self.door, Door::Fleet(_))) };
+    /// A client with a certificate that is the proof to enroll by: a maker's, or a claim.
+    pub fn presenting(
+        server: &ServerUrl,
+        door: &Door,
+        roots: &Roots,
+        time: &DeviceTime,
+        presented: &Presented,
+    ) -> Result<Self, Error> {
+        Self::new(server, door, roots, time, Some(presented.identity()))
+    }
+
+    /// `POST …/enroll`: shows a proof, asks for a certificate for the key of `csr`. A certificate as the proof is this connection's
+    /// ([`Self::presenting`]). The answer is not judged yet; see [`crate::answer`].
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a derived key without a name, which it is derived from.
+    pub async fn enroll(&self, proof: &Proof, key: KeyHash, csr: &str, device: Option<&Name>) -> Result<Issued, Error> {
+        let device = device.filter(|_| matches!(self.door, Door::Fleet(_)));
+        let mut body = CertificateRequest { csr, device, group: None, proof: None };
+        let (mut token, question);
+        token = None;
+        match proof {
+            Proof::Token(shown) => token = Some(shown.expose()),
+            Proof::Certificate(_) => {}
+            Proof::Approval { group } => body.group = group.as_ref(),
+            Proof::DerivedKey(derived) => {
+                let unnamed = || Error::Usage("a derived key is one name's: give it with --name".to_owned());
+                let asked_for = AskedFor::DerivedKey { group: &derived.group, device: device.ok_or_else(unnamed)?, key };
+                question = self.ask(&asked_for).await?;
+                body.group = Some(&derived.group);
+                let answer = derived.answer(&question.nonce, &key);
+                body.proof = Some(Answered::DerivedKey { nonce: &question.nonce, answer });
+            }
+        }
         let url = self.server.at(&self.door.path("enroll"));
-        let answer = self.connection.post(url, Some(token.expose()), Some(&body)).await?;
+        let answer = self.connection.post(url, token, Some(&body)).await?;
         self.read(&answer, |issued: &Issued| issued.server_time)
+    }
+
+    /// `POST …/challenge`: a question to be answered with the request that follows.
+    async fn ask(&self, asked_for: &AskedFor<'_>) -> Result<Question, Error> {
+        let answer = self.connection.post(self.server.at(&self.door.path("challenge")), None, Some(asked_for)).await?;
+        answer.json()
+    }
+
+    /// `GET …/renewal` with the current certificate: when to renew, which an operator may have pulled forward.
+    pub async fn renewal(&self) -> Result<RenewalTime, Error> {
+        let answer = self.connection.get(self.server.at(&self.door.path("renewal"))).await?;
+        self.read(&answer, |told: &RenewalTime| told.server_time)
     }
 
     /// `POST …/renew`: asks for a certificate for a new key, with the current certificate as the proof.
     pub async fn renew(&self, csr: &str) -> Result<Issued, Error> {
         let url = self.server.at(&self.door.path("renew"));
-        let answer = self.connection.post(url, None, Some(&CertificateRequest { csr, device: None })).await?;
+        let answer =
+            self.connection.post(url, None, Some(&CertificateRequest { csr, device: None, group: None, proof: None })).await?;
         self.read(&answer, |issued: &Issued| issued.server_time)
     }
 

@@ -105,7 +105,7 @@ impl Refused {
 
     /// Whether the same request may succeed later without anybody doing anything.
     pub const fn is_temporary(&self) -> bool {
-        matches!(self.status, 408 | 425 | 429 | 500..)
+        matches!(self.status, 202 | 408 | 425 | 429 | 500..)
     }
 
     /// Whether an operator can make the same request succeed, so that it is worth asking again slowly.
@@ -124,6 +124,19 @@ impl Refused {
                     | Refusal::TokenBoundToOtherKey
                     | Refusal::TokenWrongFleet
                     | Refusal::TokenWrongName
+                    | Refusal::OutsideWindow
+                    | Refusal::NetworkNotAllowed
+                    | Refusal::NameNotAllowed
+                    | Refusal::SerialNotListed
+                    | Refusal::QuotaUsed
+                    | Refusal::GroupUnknown
+                    | Refusal::GroupDisabled
+                    | Refusal::MakerUnknown
+                    | Refusal::ClaimEnded
+                    | Refusal::HardwareOfAnother
+                    | Refusal::HardwareMismatch
+                    | Refusal::ReenrollmentDenied
+                    | Refusal::RenewalHeld
                     | Refusal::Held
                     | Refusal::Quarantined
                     | Refusal::CertificateExpired
@@ -133,7 +146,12 @@ impl Refused {
 
     /// Whether it is the key that the server refuses, so that a new key is the remedy.
     pub fn is_about_key(&self) -> bool {
-        matches!(self.refusal(), Some(Refusal::KeyOfAnother | Refusal::KeyEnded | Refusal::KeyReused))
+        matches!(
+            self.refusal(),
+            Some(
+                Refusal::KeyOfAnother | Refusal::KeyEnded | Refusal::KeyReused | Refusal::KeyBlocked | Refusal::KeyCompromised
+            )
+        )
     }
 
     /// Whether a certificate that was never confirmed is beyond confirming.
@@ -185,6 +203,9 @@ impl Error {
     pub fn advice(&self) -> &'static str {
         match self {
             Self::Usage(_) => "See fleetmark-device --help.",
+            Self::Refused(refused) if refused.status == 202 => {
+                "An operator must approve this device; the same command goes on then. --wait waits for it."
+            }
             Self::Refused(refused) if refused.is_temporary() => "Try again later; the same key and request are kept.",
             Self::Refused(refused) => refused_advice(refused),
             Self::CertificateNotTaken { .. } => "Enroll again with a new token: fleetmark-device enroll --replace --token T.",
@@ -215,6 +236,13 @@ fn refused_advice(refused: &Refused) -> &'static str {
         Some(Refusal::TokenWrongName) => "Give the token's own name with --name, or leave it out.",
         Some(Refusal::FleetClosed) => "Ask an operator to open the fleet.",
         Some(Refusal::FleetUnknown) => "Check --fleet.",
+        Some(Refusal::ReenrollmentDenied | Refusal::HardwareOfAnother | Refusal::HardwareMismatch | Refusal::RenewalHeld) => {
+            "Ask an operator to permit this device to enroll anew."
+        }
+        Some(Refusal::OutsideWindow | Refusal::NetworkNotAllowed | Refusal::NameNotAllowed | Refusal::SerialNotListed) => {
+            "Ask an operator whether this way in is meant for this device, from here and now."
+        }
+        Some(Refusal::NonceExpired) => "Run the command again: it asks the server anew.",
         Some(Refusal::Held | Refusal::IdentityOut | Refusal::Quarantined) => "Ask an operator to let this device in again.",
         Some(Refusal::Revoked | Refusal::Lapsed | Refusal::CertificateExpired | Refusal::NotOnLedger | Refusal::Superseded) => {
             "Enroll again with a new token: fleetmark-device enroll --replace --token T."
@@ -239,7 +267,7 @@ mod tests {
     #[test]
     fn statuses_decide_what_is_final() {
         for (status, exit) in
-            [(400, 3), (401, 3), (403, 3), (409, 3), (422, 3), (408, 4), (425, 4), (429, 4), (500, 4), (503, 4)]
+            [(202, 4), (400, 3), (401, 3), (403, 3), (409, 3), (422, 3), (408, 4), (425, 4), (429, 4), (500, 4), (503, 4)]
         {
             assert_eq!(Error::Refused(Refused::new(status, None, None, None)).exit_code(), exit, "{status}");
         }

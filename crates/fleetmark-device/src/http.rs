@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
-use reqwest::{RequestBuilder, Response, Url};
+use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{ResolvesClientCert, Resumption, WantsClientCert};
 use rustls::crypto::{CryptoProvider, ring};
@@ -139,11 +139,12 @@ impl Connection {
         let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let content_type = content_type.to_owned();
         let body = self.body(response).await;
-        if status.is_success() {
+        if status.is_success() && status != StatusCode::ACCEPTED {
             let dates = self.seen.lock().unwrap_or_else(PoisonError::into_inner).dates;
             return Ok(Answer { body: body?, content_type, dates });
         }
-        if status.is_client_error() || status.is_server_error() {
+        // 202 (RFC 9110 15.3.3): taken down, and not decided yet.
+        if status.is_client_error() || status.is_server_error() || status == StatusCode::ACCEPTED {
             // A refusal counts even when the text beside it does not arrive.
             let problem: Problem = body.ok().and_then(|body| serde_json::from_slice(&body).ok()).unwrap_or_default();
             let (code, detail) = (problem.code.as_deref(), problem.detail.as_deref());

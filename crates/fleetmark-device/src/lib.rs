@@ -3,6 +3,7 @@
 //! - [`agent`]: one directory, one identity; enroll, confirm, renew, run, status. Start here.
 //! - [`client`]: the server's resources, one method each; keeps nothing.
 //! - [`door`]: a fleet's door or the installation's, and the server's address.
+//! - [`proof`]: what a device shows to be allowed to enroll.
 //! - [`bootstrap`]: the first contact, pinned by a fingerprint. Sends nothing that matters.
 //! - [`trust`] and `verifier`: the roots, and who the server is, for a device whose clock may stand at 1970.
 //! - [`clock`]: wall clock, monotonic clock, and what a verified server said.
@@ -23,7 +24,7 @@
 //!     name: None,
 //! };
 //! let mut agent = Agent::set_up(Path::new("/var/lib/fleetmark"), &setup, Arc::new(SystemClock::default())).await?;
-//! agent.enroll(&Token::new("fmt_…")?, false).await?;
+//! agent.enroll(&Token::new("fmt_…")?.into(), false).await?;
 //! agent.confirm().await?;
 //! # Ok(()) }
 //! ```
@@ -40,6 +41,7 @@ pub mod error;
 mod http;
 pub mod key;
 pub mod pkcs7;
+pub mod proof;
 pub mod store;
 #[cfg(test)]
 mod testing;
@@ -55,6 +57,7 @@ pub use door::{Door, ServerUrl};
 pub use error::{Error, Refused};
 pub use http::tls_config;
 pub use key::DeviceKey;
+pub use proof::{DerivedKey, Presented, Proof};
 pub use store::{Generation, Store};
 pub use trust::{Roots, fingerprint};
-pub use wire::{Confirmed, Issued};
+pub use wire::{Confirmed, Issued, RenewalTime};

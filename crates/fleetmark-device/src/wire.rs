@@ -11,6 +11,58 @@ pub(crate) struct CertificateRequest<'a> {
     /// Left out when the token is bound to a name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) device: Option<&'a Name>,
+    /// The enrollment group, where the proof is of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) group: Option<&'a Name>,
+    /// The answer to the server's question, where the proof is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) proof: Option<Answered<'a>>,
+}
+
+/// An answer to [`Question`].
+#[derive(Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub(crate) enum Answered<'a> {
+    /// By a derived key.
+    DerivedKey {
+        /// The question.
+        nonce: &'a str,
+        /// HMAC-SHA256 in base64.
+        answer: String,
+    },
+}
+
+/// What `challenge` sends: for what a question is asked.
+#[derive(Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub(crate) enum AskedFor<'a> {
+    /// By a derived key.
+    DerivedKey {
+        /// The enrollment group.
+        group: &'a Name,
+        /// The device's name.
+        device: &'a Name,
+        /// The key to be certified.
+        key: fleetmark_domain::KeyHash,
+    },
+}
+
+/// What `challenge` answers.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Question {
+    /// To be answered as it is.
+    pub(crate) nonce: String,
+}
+
+/// What `renewal` answers: when this certificate is to be renewed, as the server sees it now.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RenewalTime {
+    /// When to renew.
+    pub renew_after: Timestamp,
+    /// After how many seconds to ask again.
+    pub poll_after_seconds: u64,
+    /// The server's clock.
+    pub server_time: Timestamp,
 }
 
 /// What `confirm` sends when the proof is a token.

@@ -210,7 +210,7 @@ async fn enroll(arguments: &Enroll) -> Result<Report, Failure> {
     let dir = config::identity_dir(&arguments.dir);
     std::fs::create_dir_all(&arguments.dir).map_err(|error| Error::file(&arguments.dir, error))?;
     let mut agent = Agent::set_up(&dir, &setup, Arc::new(SystemClock::default())).await?;
-    let word = match agent.enroll(&token, arguments.replace).await? {
+    let word = match agent.enroll(&token.into(), arguments.replace).await? {
         Enrollment::Already(_) => "already enrolled",
         Enrollment::Enrolled(_) => "enrolled",
     };

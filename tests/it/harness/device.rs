@@ -1,6 +1,6 @@
 //! Keys, certificate requests, and devices that enroll with them.
 
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{CertificateParams, KeyPair, PublicKeyData};
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
@@ -31,7 +31,7 @@ impl Key {
 
     /// `SubjectPublicKeyInfo` in DER.
     pub fn spki(&self) -> Vec<u8> {
-        pem::contents(&self.0.public_key_pem())
+        PublicKeyData::subject_public_key_info(&self.0)
     }
 
     /// With the certificate of an answer to enroll.

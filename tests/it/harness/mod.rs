@@ -9,6 +9,7 @@
 //! - [`openssl`]: the stranger who judges.
 
 pub mod client;
+pub mod cut;
 pub mod device;
 pub mod feed;
 pub mod forge;

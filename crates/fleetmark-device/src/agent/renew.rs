@@ -1,9 +1,15 @@
 //! Renew: the current certificate for the next one, with a new key.
 
+use std::time::Duration;
+
 use super::Agent;
 use crate::answer::Expected;
 use crate::error::Error;
 use crate::store::{Generation, Purpose};
+
+/// Between two questions about the renewal.
+const LEAST_POLL: Duration = Duration::from_secs(60);
+const MOST_POLL: Duration = Duration::from_secs(86_400);
 
 /// What [`Agent::renew`] came to.
 #[derive(Debug, Clone)]
@@ -36,6 +42,23 @@ impl Agent {
             outcome => outcome,
         }
         .map(Renewal::Renewed)
+    }
+
+    /// Asks when to renew, which an operator may have pulled forward, and notes it. Returns when to ask again: from a minute to a
+    /// day. A server that does not know the question, and one of the installation's door, is asked once a day.
+    pub async fn ask_renewal(&mut self) -> Result<Duration, Error> {
+        let Some(current) = self.store.current()? else { return Ok(MOST_POLL) };
+        let told = match self.client(&current)?.renewal().await {
+            Ok(told) => told,
+            Err(Error::Refused(refused)) if matches!(refused.status, 404 | 405) => return Ok(MOST_POLL),
+            Err(error) => return Err(error),
+        };
+        self.note_time()?;
+        if told.renew_after < current.record.renew_after {
+            tracing::info!(renew_after = %told.renew_after, "the server pulled the renewal forward");
+            self.store.reschedule(&current, told.renew_after)?;
+        }
+        Ok(Duration::from_secs(told.poll_after_seconds).clamp(LEAST_POLL, MOST_POLL))
     }
 
     async fn ask_to_renew(&mut self, current: &Generation) -> Result<Generation, Error> {

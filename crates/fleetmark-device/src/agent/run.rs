@@ -4,21 +4,25 @@ use std::future::Future;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fleetmark_domain::Timestamp;
 
 use super::{Agent, Setup};
 use crate::backoff;
-use crate::client::Token;
 use crate::clock::Clock;
 use crate::error::Error;
+use crate::proof::Proof;
 use crate::store::Generation;
 
 /// The longest sleep: the wall clock may be put right while we sleep, and timers may stand still in suspend.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 /// A fleet whose certificates fall due together, after a power cut say, spreads over this much at most.
 const MOST_SPREAD: Duration = Duration::from_secs(600);
+/// A device that was just started asks about its renewal within this.
+const FIRST_POLL: Duration = Duration::from_secs(60);
+/// How often it asks where the server says nothing else.
+const POLL: Duration = Duration::from_secs(6 * 3600);
 
 /// What is to be done next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +32,8 @@ enum Step {
     Confirm,
     Renew,
     AskTime,
+    /// Ask whether an operator pulled the renewal forward.
+    AskRenewal,
     Sleep(Duration),
 }
 
@@ -50,24 +56,26 @@ impl Agent {
         }
     }
 
-    /// Keeps the identity alive until `shutdown` is ready. `token` is needed until the device is enrolled.
+    /// Keeps the identity alive until `shutdown` is ready. `proof` is needed until the device is enrolled.
     ///
     /// # Errors
-    /// Only what trying again cannot mend: a refusal for good that is no operator's to fix, local files, no token. All
+    /// Only what trying again cannot mend: a refusal for good that is no operator's to fix, local files, no proof. All
     /// else is logged, once for each change, and tried again.
-    pub async fn run(&mut self, token: Option<&Token>, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+    pub async fn run(&mut self, proof: Option<&Proof>, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let mut shutdown = pin!(shutdown);
         let mut failures = Failures::default();
         let spread = backoff::roll();
+        let mut poll = Instant::now() + FIRST_POLL.mul_f64(backoff::roll());
         loop {
             let current = self.store.current()?;
             let step = next_step(current.as_ref(), self.time.now(), self.time.is_fresh(), spread);
+            let step = polled(step, poll.saturating_duration_since(Instant::now()));
             let pause = match step {
                 Step::Sleep(pause) => pause,
                 step => {
                     let outcome = tokio::select! {
                         () = &mut shutdown => return Ok(()),
-                        outcome = self.act(&step, token) => outcome,
+                        outcome = self.act(&step, proof, &mut poll) => outcome,
                     };
                     match outcome {
                         Ok(()) => {
@@ -85,11 +93,11 @@ impl Agent {
         }
     }
 
-    async fn act(&mut self, step: &Step, token: Option<&Token>) -> Result<(), Error> {
+    async fn act(&mut self, step: &Step, proof: Option<&Proof>, poll: &mut Instant) -> Result<(), Error> {
         match step {
             Step::Enroll => {
-                let needed = || Error::Usage("this device is not enrolled and there is no token".to_owned());
-                self.enroll(token.ok_or_else(needed)?, false).await?;
+                let needed = || Error::Usage("this device is not enrolled and there is no proof, such as a token".to_owned());
+                self.enroll(proof.ok_or_else(needed)?, false).await?;
             }
             Step::Confirm => {
                 self.confirm().await?;
@@ -98,6 +106,12 @@ impl Agent {
                 self.renew(true).await?;
             }
             Step::AskTime => return self.ask_time().await,
+            Step::AskRenewal => {
+                // A failure is no reason to ask at once again; the renewal itself does not hang on it.
+                *poll = Instant::now() + POLL;
+                *poll = Instant::now() + self.ask_renewal().await?;
+                return Ok(());
+            }
             Step::SetUp | Step::Sleep(_) => return Ok(()),
         }
         if let Some(Generation { record, .. }) = self.store.current()? {
@@ -105,6 +119,15 @@ impl Agent {
             tracing::info!(%identity, %serial, %renew_after, confirmed = record.confirmed, "{step:?} done");
         }
         Ok(())
+    }
+}
+
+/// A sleep ends where the server is to be asked about the renewal.
+fn polled(step: Step, poll: Duration) -> Step {
+    match step {
+        Step::Sleep(_) if poll.is_zero() => Step::AskRenewal,
+        Step::Sleep(pause) => Step::Sleep(pause.min(poll)),
+        step => step,
     }
 }
 
@@ -135,7 +158,7 @@ impl Failures {
                 _ if refused.is_temporary() => backoff::after(self.count, roll),
                 _ if refused.is_operators_to_fix() => backoff::slow(roll),
                 // An old server that tells no time is no reason to stop.
-                _ if *step == Step::AskTime => backoff::slow(roll),
+                _ if matches!(step, Step::AskTime | Step::AskRenewal) => backoff::slow(roll),
                 // What could not be confirmed was given up: the next step starts anew.
                 _ if *step == Step::Confirm && refused.ends_unconfirmed() => backoff::slow(roll),
                 _ => return Err(error),
@@ -191,6 +214,14 @@ mod tests {
         assert_eq!(next_step(Some(&good), Timestamp(100_000), true, 1.0), Step::Renew);
         assert_eq!(next_step(Some(&good), Timestamp(0), false, 0.0), Step::AskTime);
         assert_eq!(next_step(Some(&good), Timestamp(60_000), false, 0.0), Step::Renew);
+    }
+
+    #[test]
+    fn nobody_sleeps_past_the_next_question() {
+        let hour = Duration::from_secs(3_600);
+        assert_eq!(polled(Step::Sleep(hour), Duration::ZERO), Step::AskRenewal);
+        assert_eq!(polled(Step::Sleep(hour), hour / 2), Step::Sleep(hour / 2));
+        assert_eq!(polled(Step::Renew, Duration::ZERO), Step::Renew);
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use fleetmark_domain::Timestamp;
 use tempfile::TempDir;
 
@@ -15,6 +17,7 @@ use crate::client::Token;
 use crate::clock::SystemClock;
 use crate::clock::tests::FakeClock;
 use crate::door::Door;
+use crate::proof::{DerivedKey, Presented, Proof};
 use crate::testing::{Authority, DAY, Server, Trick, around, now};
 
 fn clock() -> Arc<dyn Clock> {
@@ -31,7 +34,7 @@ async fn agent(dir: &TempDir, server: &Server) -> Agent {
 
 async fn enrolled(dir: &TempDir, server: &Server) -> Agent {
     let mut agent = agent(dir, server).await;
-    agent.enroll(&good(), false).await.expect("enrolled");
+    agent.enroll(&good().into(), false).await.expect("enrolled");
     agent.confirm().await.expect("confirmed");
     agent
 }
@@ -43,7 +46,7 @@ async fn from_token_to_renewal() {
     let first = agent.current().expect("read").expect("identity");
     assert_eq!(first.record.identity, "spiffe://fleet.example/device/default/sensor-01");
     assert!(first.record.confirmed);
-    assert!(matches!(agent.enroll(&good(), false).await, Ok(Enrollment::Already(_))));
+    assert!(matches!(agent.enroll(&good().into(), false).await, Ok(Enrollment::Already(_))));
     assert!(matches!(agent.renew(false).await, Ok(Renewal::NotDue(_))));
     assert!(matches!(agent.renew(true).await, Ok(Renewal::Renewed(_))));
     let second = agent.current().expect("read").expect("identity");
@@ -86,7 +89,7 @@ async fn an_installations_identity_goes_through_its_door() {
     let (dir, server) = (TempDir::new().expect("dir"), Server::start());
     let setup = Setup { door: Door::Installation, name: None, ..server.setup() };
     let mut agent = Agent::set_up(dir.path(), &setup, clock()).await.expect("set up");
-    agent.enroll(&Token::new("operator").expect("token"), false).await.expect("enrolled");
+    agent.enroll(&Token::new("operator").expect("token").into(), false).await.expect("enrolled");
     agent.confirm().await.expect("confirmed");
     assert_eq!(agent.current().expect("read").expect("identity").record.identity, "spiffe://t/operator/alice");
     assert_eq!(server.log()[1..], ["POST /v1/enroll", "POST /v1/confirm +cert"]);
@@ -97,7 +100,7 @@ async fn a_lost_answer_is_asked_for_again_with_the_same_key() {
     let (dir, server) = (TempDir::new().expect("dir"), Server::start());
     let mut one = agent(&dir, &server).await;
     server.play([Trick::LoseAnswer]);
-    let error = one.enroll(&good(), false).await.expect_err("lost");
+    let error = one.enroll(&good().into(), false).await.expect_err("lost");
     assert_eq!(error.exit_code(), 4, "{error}");
     let key = one.store.pending().expect("read").expect("pending").key.hash();
     drop(one);
@@ -126,7 +129,7 @@ async fn refusals_are_told_by_name_and_keep_the_key() {
         let (dir, server) = (TempDir::new().expect("dir"), Server::start());
         let mut agent = agent(&dir, &server).await;
         server.play([Trick::Refuse(status, code, retry_after)]);
-        let error = agent.enroll(&good(), false).await.expect_err(code);
+        let error = agent.enroll(&good().into(), false).await.expect_err(code);
         assert_eq!((error.code(), error.exit_code()), (code, exit));
         let Error::Refused(refused) = error else { panic!("{error}") };
         assert_eq!(refused.retry_after, retry_after.map(Duration::from_secs));
@@ -139,15 +142,15 @@ async fn a_refused_key_makes_place_for_a_new_one() {
     let (dir, server) = (TempDir::new().expect("dir"), Server::start());
     let mut agent = agent(&dir, &server).await;
     server.play([Trick::LoseAnswer]);
-    assert!(agent.enroll(&good(), false).await.is_err());
+    assert!(agent.enroll(&good().into(), false).await.is_err());
     let key = agent.store.pending().expect("read").expect("pending").key.hash();
     server.play([Trick::Refuse(409, "key_of_another_device", None)]);
-    agent.enroll(&good(), false).await.expect("enrolled");
+    agent.enroll(&good().into(), false).await.expect("enrolled");
     let current = agent.current().expect("read").expect("identity");
     assert_ne!(agent.store.key(&current).expect("key").hash(), key);
     // Once, and not for ever.
     server.play([Trick::Refuse(409, "key_ended", None), Trick::Refuse(409, "key_ended", None)]);
-    assert_eq!(agent.enroll(&good(), true).await.expect_err("twice").code(), "key_ended");
+    assert_eq!(agent.enroll(&good().into(), true).await.expect_err("twice").code(), "key_ended");
 }
 
 #[tokio::test]
@@ -165,11 +168,11 @@ async fn a_server_in_the_middle_gets_no_token() {
     let mut agent = agent(&dir, &real).await;
     let false_server = Server::start();
     agent.settings.server = false_server.url.parse().expect("url");
-    let error = agent.enroll(&good(), false).await.expect_err("not trusted");
+    let error = agent.enroll(&good().into(), false).await.expect_err("not trusted");
     assert_eq!(error.code(), "server_not_trusted", "{error}");
     // Right root, wrong host.
     agent.settings.server = real.url.replace("127.0.0.1", "localhost").parse().expect("url");
-    let error = agent.enroll(&good(), false).await.expect_err("wrong name");
+    let error = agent.enroll(&good().into(), false).await.expect_err("wrong name");
     assert_eq!(error.code(), "server_not_trusted", "{error}");
     assert!(error.to_string().contains("localhost"), "{error}");
     assert!(false_server.log().is_empty() && real.log().len() == 1);
@@ -194,7 +197,7 @@ async fn unusable_answers_replace_nothing() {
         let (dir, server) = (TempDir::new().expect("dir"), Server::start());
         let mut agent = agent(&dir, &server).await;
         server.play([trick.clone()]);
-        let error = agent.enroll(&good(), false).await.expect_err("not usable");
+        let error = agent.enroll(&good().into(), false).await.expect_err("not usable");
         assert_eq!((error.code(), error.exit_code()), ("bad_answer", 5), "{trick:?}: {error}");
         assert!(agent.current().expect("read").is_none(), "{trick:?}");
     }
@@ -210,7 +213,7 @@ async fn a_clock_at_1970_is_no_hindrance() {
     let (dir, server) = (TempDir::new().expect("dir"), Server::start());
     let clock = FakeClock::at(12);
     let mut agent = Agent::set_up(dir.path(), &server.setup(), clock.clone()).await.expect("set up");
-    agent.enroll(&good(), false).await.expect("enrolled");
+    agent.enroll(&good().into(), false).await.expect("enrolled");
     agent.confirm().await.expect("confirmed");
     assert!(agent.time().wall_behind() > 1_700_000_000);
     drop(agent);
@@ -225,11 +228,11 @@ async fn a_clock_after_the_servers_certificate_is_believed() {
     let (dir, server) = (TempDir::new().expect("dir"), Server::start());
     let clock = FakeClock::at((now() + DAY * 100).0);
     let mut agent = Agent::set_up(dir.path(), &server.setup(), clock.clone()).await.expect("set up");
-    let error = agent.enroll(&good(), false).await.expect_err("expired");
+    let error = agent.enroll(&good().into(), false).await.expect_err("expired");
     assert_eq!(error.code(), "server_not_trusted");
     assert!(error.to_string().contains("ended at"), "{error}");
     clock.wall.store(now().0, Ordering::SeqCst);
-    agent.enroll(&good(), false).await.expect("enrolled");
+    agent.enroll(&good().into(), false).await.expect("enrolled");
 }
 
 #[tokio::test]
@@ -238,7 +241,7 @@ async fn a_server_older_than_its_authority_is_verified_when_both_are_valid() {
     let server = Server::start_with(authority, around(now() - DAY * 30, DAY * 90));
     let dir = TempDir::new().expect("dir");
     let mut agent = Agent::set_up(dir.path(), &server.setup(), FakeClock::at(0)).await.expect("set up");
-    agent.enroll(&good(), false).await.expect("enrolled");
+    agent.enroll(&good().into(), false).await.expect("enrolled");
 }
 
 #[tokio::test]
@@ -261,11 +264,11 @@ async fn a_renewal_that_cannot_be_confirmed_goes_back() {
 async fn a_first_certificate_that_lapsed_makes_place() {
     let (dir, server) = (TempDir::new().expect("dir"), Server::start());
     let mut agent = agent(&dir, &server).await;
-    agent.enroll(&good(), false).await.expect("enrolled");
+    agent.enroll(&good().into(), false).await.expect("enrolled");
     server.play([Trick::Refuse(403, "confirmation_lapsed", None)]);
     assert!(agent.confirm().await.is_err());
     assert!(agent.current().expect("read").is_none());
-    assert!(matches!(agent.enroll(&good(), false).await, Ok(Enrollment::Enrolled(_))));
+    assert!(matches!(agent.enroll(&good().into(), false).await, Ok(Enrollment::Enrolled(_))));
     assert_eq!(server.issued(), 2);
 }
 
@@ -283,7 +286,7 @@ async fn run_goes_all_the_way_and_stops_when_told() {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), agent.run(Some(&good()), done)).await.expect("in time").expect("run");
+    tokio::time::timeout(Duration::from_secs(30), agent.run(Some(&good().into()), done)).await.expect("in time").expect("run");
     assert_eq!(server.issued(), 1);
 }
 
@@ -293,7 +296,7 @@ async fn run_ends_with_what_nobody_can_mend() {
     let mut one = agent(&dir, &server).await;
     assert_eq!(one.run(None, std::future::pending()).await.expect_err("no token").exit_code(), 2);
     server.play([Trick::Refuse(422, "key_type_not_allowed", None)]);
-    assert_eq!(one.run(Some(&good()), std::future::pending()).await.expect_err("final").exit_code(), 3);
+    assert_eq!(one.run(Some(&good().into()), std::future::pending()).await.expect_err("final").exit_code(), 3);
 }
 
 #[tokio::test]
@@ -323,7 +326,7 @@ async fn a_directory_keeps_its_identity() {
 async fn a_token_confirms_without_a_second_connection() {
     let (dir, server) = (TempDir::new().expect("dir"), Server::start());
     let mut agent = agent(&dir, &server).await;
-    agent.enroll(&good(), false).await.expect("enrolled");
+    agent.enroll(&good().into(), false).await.expect("enrolled");
     let record = agent.current().expect("read").expect("identity").record;
     let client = agent.anonymous().expect("client");
     let confirmed = client.confirm_with_token(&good(), record.fingerprint).await.expect("confirmed");
@@ -368,4 +371,66 @@ async fn a_device_without_a_clock_asks_for_the_time_before_it_sleeps() {
     assert_eq!(server.log().iter().filter(|line| *line == "GET /v1/time").count(), 2);
     let noted = crate::store::View::new(dir.path()).clock().expect("read").expect("note");
     assert!(noted.server_time + DAY > now());
+}
+
+#[tokio::test]
+async fn a_person_may_take_their_time() {
+    let (dir, server) = (TempDir::new().expect("dir"), Server::start());
+    let mut agent = agent(&dir, &server).await;
+    server.play([Trick::Refuse(202, "approval_pending", Some(30))]);
+    let error = agent.enroll(&good().into(), false).await.expect_err("pending");
+    assert_eq!((error.code(), error.exit_code()), ("approval_pending", 4));
+    assert!(error.advice().contains("approve"), "{}", error.advice());
+    let key = agent.store.pending().expect("read").expect("pending").key.hash();
+    agent.enroll(&good().into(), false).await.expect("approved");
+    let current = agent.current().expect("read").expect("identity");
+    assert_eq!(agent.store.key(&current).expect("key").hash(), key, "the approved key is the one that counts");
+}
+
+#[tokio::test]
+async fn a_makers_certificate_and_a_derived_key_enroll() {
+    let server = Server::start();
+    let dir = TempDir::new().expect("dir");
+    let identity = enrolled(&dir, &server).await;
+    let current = identity.current().expect("read").expect("identity");
+    let file = |name: &str| identity.store.dir().join("current").join(name);
+    let presented = Presented::from_files(&file("fullchain.pem"), &file("key.pem")).expect("files");
+    let proofs = [
+        Proof::Certificate(presented),
+        Proof::DerivedKey(DerivedKey::new("line-4".parse().expect("name"), &STANDARD.encode([7; 32])).expect("key")),
+    ];
+    for (proof, request) in proofs.into_iter().zip(["POST /v1/fleets/default/enroll +cert", "POST /v1/fleets/default/enroll"]) {
+        let dir = TempDir::new().expect("dir");
+        let mut agent = agent(&dir, &server).await;
+        agent.enroll(&proof, false).await.expect("enrolled");
+        let fresh = agent.current().expect("read").expect("identity");
+        assert_eq!(server.log().last().map(String::as_str), Some(request));
+        assert_ne!(fresh.record.fingerprint, current.record.fingerprint, "a key of its own");
+    }
+    let wrong = Proof::DerivedKey(DerivedKey::new("line-4".parse().expect("name"), &STANDARD.encode([8; 32])).expect("key"));
+    let dir = TempDir::new().expect("dir");
+    let error = agent(&dir, &server).await.enroll(&wrong, false).await.expect_err("another key");
+    assert_eq!(error.code(), "token_unknown");
+}
+
+#[tokio::test]
+async fn a_renewal_can_be_pulled_forward_and_not_put_off() {
+    let (dir, server) = (TempDir::new().expect("dir"), Server::start());
+    let mut agent = enrolled(&dir, &server).await;
+    let before = agent.current().expect("read").expect("identity").record;
+    let poll = agent.ask_renewal().await.expect("told");
+    assert_eq!(poll, Duration::from_secs(60), "a server that wants to be asked every second is not");
+    let after = agent.current().expect("read").expect("identity").record;
+    assert!(after.renew_after < before.renew_after && after.renew_after >= after.not_before);
+    server.play([Trick::Raw(
+        200,
+        serde_json::json!({"renew_after": now() + DAY * 300, "poll_after_seconds": u64::MAX, "server_time": now()})
+            .to_string()
+            .into_bytes(),
+    )]);
+    assert_eq!(agent.ask_renewal().await.expect("told"), DAY);
+    assert_eq!(agent.current().expect("read").expect("identity").record.renew_after, after.renew_after);
+    server.play([Trick::Refuse(404, "not_found", None)]);
+    assert_eq!(agent.ask_renewal().await.expect("an old server"), DAY);
+    assert!(agent.renew(false).await.is_ok_and(|renewal| matches!(renewal, Renewal::Renewed(_))), "it is due now");
 }

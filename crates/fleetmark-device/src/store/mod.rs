@@ -24,7 +24,7 @@ use fleetmark_domain::Timestamp;
 
 pub use view::{ClockNote, Generation, Pending, Purpose, Settings, View};
 
-use crate::answer::Accepted;
+use crate::answer::{Accepted, Record};
 use crate::error::Error;
 use crate::key::DeviceKey;
 use crate::trust::Roots;
@@ -193,6 +193,14 @@ impl Store {
         replace(&self.path_of(generation.number), "identity.json", &json(&record)?, PUBLIC)?;
         self.prune(generation.number)?;
         Ok(Generation { number: generation.number, record })
+    }
+
+    /// Notes that `generation` is to be renewed earlier than it was said at first. A moment before the certificate's own begin counts
+    /// as that.
+    pub fn reschedule(&self, generation: &Generation, renew_after: Timestamp) -> Result<(), Error> {
+        let renew_after = renew_after.max(generation.record.not_before).min(generation.record.renew_after);
+        let record = Record { renew_after, ..generation.record.clone() };
+        replace(&self.path_of(generation.number), "identity.json", &json(&record)?, PUBLIC)
     }
 
     /// Removes all generations but `number` and the one before it.
