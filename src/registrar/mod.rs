@@ -48,6 +48,7 @@ use ring::hmac;
 use ring::rand::SystemRandom;
 
 use crate::ledger::Publisher;
+use crate::pki::weak::lists::WeakLists;
 use crate::store::acts::Repeatable;
 use crate::store::model::Remembered;
 use crate::store::{BoxError, Store, StoreError};
@@ -175,6 +176,7 @@ pub struct Registrar {
     snapshots: snapshots::Snapshots,
     published: publish::Published,
     policies: Arc<policies::InForce>,
+    weak_lists: WeakLists,
     trust_domain: TrustDomain,
     random: SystemRandom,
     /// Derives the secrets of tokens minted with an Idempotency-Key.
