@@ -8,6 +8,7 @@ use der::asn1::{AnyRef, ObjectIdentifier};
 use der::{Decode, Reader, SliceReader, Tag, TagNumber, Tagged};
 use fleetmark_domain::Refusal;
 use serde::Deserialize;
+use x509_parser::asn1_rs::Oid;
 use x509_parser::certification_request::X509CertificationRequestInfo;
 use x509_parser::cri_attributes::ExtensionRequest;
 use x509_parser::extensions::{GeneralName, KeyUsage, ParsedExtension, X509Extension};
@@ -25,6 +26,8 @@ const MICROSOFT_EXTENSIONS: &str = "1.3.6.1.4.1.311.2.1.14";
 const CHALLENGE_PASSWORD: &str = "1.2.840.113549.1.9.7";
 /// RFC 5280 4.2.1.12.
 const EXTENDED_KEY_USAGE: &str = "2.5.29.37";
+/// The same.
+const ANY_EXTENDED_KEY_USAGE: &str = "2.5.29.37.0";
 
 /// Attributes that profiles name by a word.
 const ATTRIBUTES: [(&str, &str); 3] = [
@@ -193,11 +196,7 @@ impl Asked {
         match extension.parsed_extension() {
             ParsedExtension::BasicConstraints(constraints) => self.certificate_authority |= constraints.ca,
             ParsedExtension::KeyUsage(usage) => self.key_usage.extend(usages(usage)),
-            ParsedExtension::ExtendedKeyUsage(_) => {
-                // Read again: the library keeps the identifiers of known usages to itself.
-                let usages = Vec::<ObjectIdentifier>::from_der(extension.value).unwrap_or_default();
-                self.extended_key_usage.extend(usages.iter().map(ToString::to_string));
-            }
+            ParsedExtension::ExtendedKeyUsage(_) => self.extended_key_usage.extend(extended_usages(extension.value)),
             ParsedExtension::SubjectAlternativeName(names) => names.general_names.iter().for_each(|name| self.add_name(name)),
             _ => {}
         }
@@ -211,6 +210,14 @@ impl Asked {
             GeneralName::IPAddress(octets) => self.addresses.extend(address(octets)),
             _ => {}
         }
+    }
+}
+
+/// Read again: the library keeps the identifiers of usages that it knows to itself. What cannot be read may be any.
+fn extended_usages(value: &[u8]) -> Vec<String> {
+    match Vec::<Oid<'_>>::from_der(value) {
+        Ok((_, usages)) => usages.iter().map(Oid::to_id_string).collect(),
+        Err(_) => vec![ANY_EXTENDED_KEY_USAGE.to_owned()],
     }
 }
 
@@ -295,4 +302,147 @@ fn serial_number(subject: &X509Name<'_>) -> Option<String> {
     let number = numbers.next()?.as_str().ok()?;
     let fits = numbers.next().is_none() && number.chars().count() <= 64 && !number.chars().any(char::is_control);
     fits.then(|| number.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::csr::VerifiedCsr;
+    use crate::pki::encoding::{SEQUENCE, tlv};
+    use crate::pki::profile::Profile;
+    use crate::pki::testing::{key, openssl};
+
+    const DEVICE: &str = include_str!("../../certs/profiles/device.toml");
+
+    /// What a request made by openssl with these lines of configuration asks for.
+    fn asked(attributes: &str, extensions: &str) -> Asked {
+        let text = format!(
+            "[req]\nprompt=no\ndistinguished_name=d\nattributes=a\nreq_extensions=e\n[d]\nCN=a\nserialNumber=SN-7\n\
+             [hw]\nt=OID:1.2.3.4\ns=FORMAT:HEX,OCT:0102\n[a]\n{attributes}\n[e]\n{extensions}\n"
+        );
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let path = file.path().to_str().unwrap();
+        let ec = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "/dev/null"];
+        let der = openssl(&[&["req", "-new", "-outform", "DER", "-config", path], &ec[..]].concat(), b"").unwrap();
+        VerifiedCsr::from_der(&der).unwrap().asked().clone()
+    }
+
+    fn rules(table: &str) -> RequestRules {
+        Profile::parse("device", &format!("{DEVICE}\n{table}")).unwrap().request
+    }
+
+    #[test]
+    fn all_that_is_asked_for_is_read() {
+        let asked = asked(
+            "challengePassword=open sesame\nunstructuredName=x",
+            "subjectAltName=DNS:a.example,DNS:b.example,IP:192.0.2.7,IP:2001:db8::1,email:a@example.org,URI:spiffe://x/y,\
+             otherName:1.3.6.1.5.5.7.8.4;SEQ:hw\nbasicConstraints=critical,CA:true\n\
+             keyUsage=digitalSignature,keyCertSign\nextendedKeyUsage=clientAuth,1.2.3.4",
+        );
+        let expected = Asked {
+            attributes: [CHALLENGE_PASSWORD, "1.2.840.113549.1.9.2", EXTENSION_REQUEST].map(str::to_owned).to_vec(),
+            extensions: ["2.5.29.17", "2.5.29.19", "2.5.29.15", EXTENDED_KEY_USAGE].map(str::to_owned).to_vec(),
+            dns_names: vec!["a.example".to_owned(), "b.example".to_owned()],
+            addresses: vec!["192.0.2.7".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+            emails: vec!["a@example.org".to_owned()],
+            uris: vec!["spiffe://x/y".to_owned()],
+            certificate_authority: true,
+            key_usage: vec!["digitalSignature", "keyCertSign"],
+            extended_key_usage: vec!["1.3.6.1.5.5.7.3.2".to_owned(), "1.2.3.4".to_owned()],
+            challenge_password: Some(ChallengePassword(Zeroizing::new("open sesame".to_owned()))),
+            serial_number: Some("SN-7".to_owned()),
+        };
+        // A SET OF has no order of its own.
+        let sorted = |mut asked: Asked| {
+            asked.attributes.sort();
+            asked
+        };
+        assert_eq!(sorted(asked.clone()), sorted(expected));
+        assert!(!format!("{asked:?}").contains("sesame"), "a secret was shown");
+        assert_eq!(asked.challenge_password.unwrap().expose(), "open sesame");
+    }
+
+    #[test]
+    fn what_profiles_allow_is_told_apart() {
+        use Refusal::{CsrAttributeNotAllowed as Attribute, CsrExtensionNotAllowed as Extension};
+        let open = rules("");
+        let strict = rules("[request]\nstrict = true");
+        let listed = rules(
+            "[request]\nstrict = true\nattributes = [\"challenge-password\"]\n\
+             extensions = [\"subject-alt-name\", \"basic-constraints\", \"key-usage\", \"extended-key-usage\", \"1.2.3.4.5\"]",
+        );
+        let device = "spiffe://fleetmark.local/device/default/a";
+        for (attributes, extensions, expected) in [
+            ("", "", [None, None, None]),
+            ("challengePassword=secret", "", [None, Some(Attribute), None]),
+            ("unstructuredName=x", "", [None, Some(Attribute), Some(Attribute)]),
+            // What openssl's own v3_req asks for, and strongSwan, and wolfSSL and IEEE 802.1AR devices.
+            (
+                "",
+                "basicConstraints=CA:FALSE\nkeyUsage=nonRepudiation,digitalSignature,keyEncipherment",
+                [None, Some(Attribute), None],
+            ),
+            ("", &format!("subjectAltName=URI:{device}"), [None, Some(Attribute), None]),
+            ("", "extendedKeyUsage=clientAuth", [None, Some(Attribute), None]),
+            ("", "subjectKeyIdentifier=hash", [None, Some(Attribute), Some(Extension)]),
+            ("", "subjectAltName=otherName:1.3.6.1.5.5.7.8.4;SEQ:hw", [None, Some(Attribute), None]),
+            ("", "1.2.3.4.5=critical,DER:0500", [None, Some(Attribute), None]),
+            ("", "1.2.3.4.6=DER:0500", [None, Some(Attribute), Some(Extension)]),
+            ("", "basicConstraints=CA:true", [Some(Extension); 3]),
+            ("", "keyUsage=digitalSignature,keyCertSign", [Some(Extension); 3]),
+            ("", "keyUsage=cRLSign", [Some(Extension); 3]),
+            ("", "extendedKeyUsage=serverAuth", [Some(Extension); 3]),
+            ("", "extendedKeyUsage=clientAuth,OCSPSigning", [Some(Extension); 3]),
+            ("", "extendedKeyUsage=anyExtendedKeyUsage", [Some(Extension); 3]),
+            ("", "extendedKeyUsage=1.2.3", [Some(Extension); 3]),
+        ] {
+            let asked = asked(attributes, extensions);
+            let found = [&open, &strict, &listed].map(|rules| asked.check(rules).err());
+            assert_eq!(found, expected, "{attributes} {extensions}");
+        }
+    }
+
+    /// A request by a key of our own, around attributes that openssl does not write.
+    fn with_attributes(attributes: &[u8]) -> Result<Asked, Refusal> {
+        let key = key(crate::pki::keys::KeyAlgorithm::Ed25519);
+        let algorithm = crate::pki::encoding::signature_algorithm(key.algorithm());
+        let info = tlv(SEQUENCE, &[&[2, 1, 0], &[0x30, 0], key.public_key(), &tlv(0xa0, &[attributes])]);
+        let signature = tlv(3, &[&[0], &key.sign(&info).unwrap()]);
+        VerifiedCsr::from_der(&tlv(SEQUENCE, &[&info, algorithm, &signature])).map(|csr| csr.asked().clone())
+    }
+
+    fn attribute(identifier: &str, values: &[&[u8]]) -> Vec<u8> {
+        let identifier = ObjectIdentifier::new(identifier).unwrap();
+        tlv(SEQUENCE, &[&tlv(6, &[identifier.as_bytes()]), &tlv(0x31, values)])
+    }
+
+    #[test]
+    fn the_attribute_of_windows_is_read_too() {
+        let constraints = [0x30, 0x0f, 6, 3, 0x55, 0x1d, 0x13, 1, 1, 0xff, 4, 5, 0x30, 3, 1, 1, 0xff];
+        for identifier in [EXTENSION_REQUEST, MICROSOFT_EXTENSIONS] {
+            let asked = with_attributes(&attribute(identifier, &[&tlv(SEQUENCE, &[&constraints])])).unwrap();
+            assert!(asked.certificate_authority, "{identifier}");
+            assert_eq!(asked.check(&rules("")), Err(Refusal::CsrExtensionNotAllowed));
+        }
+        // Twice is no way around.
+        let twice =
+            [attribute(EXTENSION_REQUEST, &[&[0x30, 0]]), attribute(EXTENSION_REQUEST, &[&tlv(SEQUENCE, &[&constraints])])];
+        assert!(with_attributes(&twice.concat()).unwrap().certificate_authority);
+    }
+
+    #[test]
+    fn odd_attributes_are_none_or_malformed() {
+        let password = |tag: u8, text: &[u8]| with_attributes(&attribute(CHALLENGE_PASSWORD, &[&tlv(tag, &[text])]));
+        assert_eq!(password(0x13, b"abc").unwrap().challenge_password.unwrap().expose(), "abc");
+        assert_eq!(password(0x0c, &[b'a'; 256]).unwrap().challenge_password, None);
+        assert_eq!(password(0x0c, &[0xff]), Err(Refusal::CsrMalformed));
+        assert_eq!(with_attributes(&attribute("1.2.3.4", &[])).unwrap().attributes, ["1.2.3.4"]);
+        assert_eq!(with_attributes(&attribute("1.2.3.4", &[&[5, 0], &[5, 0]])).unwrap().attributes, ["1.2.3.4"]);
+        // Values that are no DER.
+        for values in [&[5][..], &[5, 1], &[0x30, 0x80, 0, 0]] {
+            assert_eq!(with_attributes(&attribute("1.2.3.4", &[values])), Err(Refusal::CsrMalformed), "{values:?}");
+        }
+        assert_eq!(with_attributes(&[0x30, 0]), Err(Refusal::CsrMalformed));
+    }
 }

@@ -82,7 +82,11 @@ impl WeakLists {
         }
         let key = SubjectPublicKeyInfoRef::from_der(csr.spki()).map_err(|_| Refusal::CsrMalformed)?;
         let key = RsaNumbers::read(key.subject_public_key.raw_bytes()).ok_or(Refusal::CsrMalformed)?;
-        if self.tails.binary_search(&tail(key.modulus)).is_ok() { Err(Refusal::KeyDebianWeak) } else { Ok(()) }
+        if self.holds(key.modulus) { Err(Refusal::KeyDebianWeak) } else { Ok(()) }
+    }
+
+    pub(super) fn holds(&self, modulus: &[u8]) -> bool {
+        self.tails.binary_search(&tail(modulus)).is_ok()
     }
 }
 

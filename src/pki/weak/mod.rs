@@ -12,6 +12,8 @@ mod curve;
 pub mod lists;
 mod roca;
 mod rsa;
+#[cfg(test)]
+mod tests;
 
 use fleetmark_domain::Refusal;
 
