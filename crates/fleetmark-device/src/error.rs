@@ -133,7 +133,12 @@ impl Refused {
 
     /// Whether it is the key that the server refuses, so that a new key is the remedy.
     pub fn is_about_key(&self) -> bool {
-        matches!(self.refusal(), Some(Refusal::KeyOfAnother | Refusal::KeyEnded | Refusal::KeyReused))
+        matches!(
+            self.refusal(),
+            Some(
+                Refusal::KeyOfAnother | Refusal::KeyEnded | Refusal::KeyReused | Refusal::KeyBlocked | Refusal::KeyCompromised
+            )
+        )
     }
 
     /// Whether a certificate that was never confirmed is beyond confirming.

@@ -15,8 +15,21 @@ const MAX_BITS: usize = 4096;
 /// SP 800-89 5.3.3: the modulus has no factor under 752.
 const SMALL_FACTORS: u64 = 752;
 
-static SMALL_PRIMES: LazyLock<Vec<u64>> =
-    LazyLock::new(|| (3..SMALL_FACTORS).filter(|n| (2..*n).take_while(|d| d * d <= *n).all(|d| n % d != 0)).collect());
+/// The odd primes under [`SMALL_FACTORS`], in groups whose product has at most 32 bits: one remainder of the modulus a group.
+static SMALL_PRIMES: LazyLock<Vec<(u64, Vec<u64>)>> = LazyLock::new(|| {
+    let is_prime = |n: &u64| (2..*n).take_while(|d| d * d <= *n).all(|d| n % d != 0);
+    let mut groups: Vec<(u64, Vec<u64>)> = Vec::new();
+    for prime in (3..SMALL_FACTORS).filter(is_prime) {
+        match groups.last_mut() {
+            Some((product, primes)) if *product * prime <= u64::from(u32::MAX) => {
+                *product *= prime;
+                primes.push(prime);
+            }
+            _ => groups.push((prime, vec![prime])),
+        }
+    }
+    groups
+});
 
 /// How many steps of Fermat's method are tried. Keys of CVE-2022-26320 fall at the first; an honest one survives 2^900.
 const FERMAT_ROUNDS: usize = 100;
@@ -70,7 +83,11 @@ impl<'a> RsaNumbers<'a> {
 
     /// Whether a prime under 752 divides the modulus.
     pub(super) fn has_small_factor(&self) -> bool {
-        self.modulus.last().is_none_or(|last| last % 2 == 0) || SMALL_PRIMES.iter().any(|prime| self.remainder(*prime) == 0)
+        let divides = |(product, primes): &(u64, Vec<u64>)| {
+            let rest = self.remainder(*product);
+            primes.iter().any(|prime| rest % prime == 0)
+        };
+        self.modulus.last().is_none_or(|last| last % 2 == 0) || SMALL_PRIMES.iter().any(divides)
     }
 
     /// Whether Fermat's method finds two factors in a hundred steps: modulus = a² - b², a next above its square root.
@@ -132,8 +149,11 @@ mod tests {
 
     #[test]
     fn small_primes_are_those_of_the_clause() {
-        assert_eq!(SMALL_PRIMES.len(), 132);
-        assert_eq!((SMALL_PRIMES.first(), SMALL_PRIMES.last()), (Some(&3), Some(&751)));
+        let primes: Vec<u64> = SMALL_PRIMES.iter().flat_map(|(_, primes)| primes).copied().collect();
+        assert_eq!((primes.len(), primes.first(), primes.last()), (132, Some(&3), Some(&751)));
+        assert!(
+            SMALL_PRIMES.iter().all(|(product, primes)| *product == primes.iter().product::<u64>() && *product <= 0xffff_ffff)
+        );
     }
 
     #[test]
