@@ -20,7 +20,7 @@ use super::profile::ExtendedKeyUsage;
 
 /// RFC 2985 5.4.2.
 const EXTENSION_REQUEST: &str = "1.2.840.113549.1.9.14";
-/// The same, as Windows writes it (szOID_CERT_EXTENSIONS).
+/// The same, as Windows writes it (`szOID_CERT_EXTENSIONS`).
 const MICROSOFT_EXTENSIONS: &str = "1.3.6.1.4.1.311.2.1.14";
 /// RFC 2985 5.4.1.
 const CHALLENGE_PASSWORD: &str = "1.2.840.113549.1.9.7";
@@ -195,7 +195,7 @@ impl Asked {
         self.extensions.push(extension.oid.to_id_string());
         match extension.parsed_extension() {
             ParsedExtension::BasicConstraints(constraints) => self.certificate_authority |= constraints.ca,
-            ParsedExtension::KeyUsage(usage) => self.key_usage.extend(usages(usage)),
+            ParsedExtension::KeyUsage(usage) => self.key_usage.extend(usages(*usage)),
             ParsedExtension::ExtendedKeyUsage(_) => self.extended_key_usage.extend(extended_usages(extension.value)),
             ParsedExtension::SubjectAlternativeName(names) => names.general_names.iter().for_each(|name| self.add_name(name)),
             _ => {}
@@ -238,7 +238,7 @@ fn address(octets: &[u8]) -> Option<IpAddr> {
 }
 
 /// RFC 5280 4.2.1.3.
-fn usages(usage: &KeyUsage) -> impl Iterator<Item = &'static str> + use<> {
+fn usages(usage: KeyUsage) -> impl Iterator<Item = &'static str> + use<> {
     [
         ("digitalSignature", usage.digital_signature()),
         ("nonRepudiation", usage.non_repudiation()),

@@ -180,7 +180,7 @@ fn strict_profiles_and_listed_keys_refuse_by_name() {
     // A key that is on the list, and one that is not.
     let (made, listed) = openssl(&["genpkey", "-algorithm", "RSA"], b"");
     assert!(made, "{listed}");
-    let key = server.write_scratch("listed.pem", listed[listed.find("-----BEGIN").unwrap()..].as_bytes());
+    let key = server.write_scratch("listed.pem", &listed.as_bytes()[listed.find("-----BEGIN").unwrap()..]);
     let (_, modulus) = openssl(&["rsa", "-noout", "-modulus", "-in", key.to_str().unwrap()], b"");
     let (_, hash) = openssl(&["dgst", "-sha1", "-r"], modulus.as_bytes());
     let list = format!("# as openssl-vulnkey(1) says\n{}\n", &hash[20..40]);

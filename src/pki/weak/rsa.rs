@@ -17,11 +17,11 @@ const SMALL_FACTORS: u64 = 752;
 
 /// The odd primes under [`SMALL_FACTORS`], in groups whose product has at most 32 bits: one remainder of the modulus a group.
 static SMALL_PRIMES: LazyLock<Vec<(u64, Vec<u64>)>> = LazyLock::new(|| {
-    let is_prime = |n: &u64| (2..*n).take_while(|d| d * d <= *n).all(|d| n % d != 0);
+    let is_prime = |n: &u64| (2..*n).take_while(|d| d * d <= *n).all(|d| !n.is_multiple_of(d));
     let mut groups: Vec<(u64, Vec<u64>)> = Vec::new();
     for prime in (3..SMALL_FACTORS).filter(is_prime) {
         match groups.last_mut() {
-            Some((product, primes)) if *product * prime <= u64::from(u32::MAX) => {
+            Some((product, primes)) if u32::try_from(*product * prime).is_ok() => {
                 *product *= prime;
                 primes.push(prime);
             }
@@ -85,7 +85,7 @@ impl<'a> RsaNumbers<'a> {
     pub(super) fn has_small_factor(&self) -> bool {
         let divides = |(product, primes): &(u64, Vec<u64>)| {
             let rest = self.remainder(*product);
-            primes.iter().any(|prime| rest % prime == 0)
+            primes.iter().any(|prime| rest.is_multiple_of(*prime))
         };
         self.modulus.last().is_none_or(|last| last % 2 == 0) || SMALL_PRIMES.iter().any(divides)
     }
