@@ -10,7 +10,7 @@ use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
 
 use super::answer::base64_line;
 use super::proof::{Basic, admit};
-use super::rest::{fleet_name, require_fleet};
+use super::rest::{fleet_name, require_fleet, source};
 use crate::http::State;
 use crate::http::caller::Identified;
 use crate::http::limits::{MAX_EST, is_of_type, read_body};
@@ -21,6 +21,7 @@ use crate::registrar;
 use crate::registrar::authorities::AuthoritySet;
 use crate::registrar::caller::Caller;
 use crate::registrar::enroll::EnrollRequest;
+use crate::registrar::proofs::Shown;
 
 const CERTS_ONLY: &str = "application/pkcs7-mime; smime-type=certs-only";
 const REALM: &str = "Basic realm=\"fleetmark\"";
@@ -100,7 +101,10 @@ async fn enroll(request: HttpRequest, state: Data<State>, payload: web::Payload)
     let Basic { name, token } = Basic::of(&request)?;
     let fleet = Some(label(&request, &state)?);
     let csr = read_csr(&request, payload).await?;
-    let enrollment = state.registrar.enroll(EnrollRequest { fleet, name, token, csr }, state.clock.now()).await?;
+    let enrollment = {
+        let request = EnrollRequest { fleet, name, shown: Shown::Token(token), csr, source: source(&request) };
+        state.registrar.enroll(request, state.clock.now()).await?
+    };
     bundle(&[enrollment.certificate.der])
 }
 
