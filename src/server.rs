@@ -157,6 +157,9 @@ async fn open(begin: &Start) -> Result<Arc<Registrar>, ServerError> {
         KeyFiles::open(&config.data.keys(), begin.passphrase.clone()).map_err(|error| ServerError::Keys(error.into()))?;
     let profiles = Profiles::load(config.profiles.as_deref()).map_err(|error| ServerError::Keys(error.into()))?;
     let weak_lists = WeakLists::load(config.weak_lists.as_deref()).map_err(|error| ServerError::Keys(error.into()))?;
+    if !weak_lists.is_empty() {
+        tracing::info!(keys = weak_lists.len(), "listed keys are refused");
+    }
     let publisher = Arc::new(Publisher::new(begin.clock.clone()));
     let signer: Arc<dyn HeadSigner> = publisher.clone();
     let store = location::open(database(config)?, signer).await?;

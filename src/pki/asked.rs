@@ -150,17 +150,15 @@ impl Asked {
     /// Reads the attributes and the subject of a request. `signed` is the request's `CertificationRequestInfo` in DER.
     ///
     /// # Errors
-    /// `CsrMalformed` where the attributes are not DER.
+    /// `CsrMalformed` where the attributes are not DER, or requested extensions are no extensions.
     pub(super) fn read(signed: &[u8], info: &X509CertificationRequestInfo<'_>) -> Result<Self, Refusal> {
         let mut asked = Self { serial_number: serial_number(&info.subject), ..Self::default() };
         for (identifier, value) in attributes(signed).map_err(|_| Refusal::CsrMalformed)? {
             let identifier = identifier.to_string();
             match (identifier.as_str(), value) {
                 (EXTENSION_REQUEST | MICROSOFT_EXTENSIONS, Some(value)) => {
-                    // A value that is no list of extensions asks for nothing.
-                    if let Ok((_, request)) = ExtensionRequest::from_der(value.0) {
-                        request.extensions.iter().for_each(|extension| asked.add(extension));
-                    }
+                    let (_, request) = ExtensionRequest::from_der(value.0).map_err(|_| Refusal::CsrMalformed)?;
+                    request.extensions.iter().for_each(|extension| asked.add(extension));
                 }
                 (CHALLENGE_PASSWORD, Some(value)) => asked.challenge_password = challenge_password(value.1),
                 _ => {}
@@ -425,6 +423,7 @@ mod tests {
             assert!(asked.certificate_authority, "{identifier}");
             assert_eq!(asked.check(&rules("")), Err(Refusal::CsrExtensionNotAllowed));
         }
+        assert_eq!(with_attributes(&attribute(MICROSOFT_EXTENSIONS, &[&[5, 0]])), Err(Refusal::CsrMalformed));
         // Twice is no way around.
         let twice =
             [attribute(EXTENSION_REQUEST, &[&[0x30, 0]]), attribute(EXTENSION_REQUEST, &[&tlv(SEQUENCE, &[&constraints])])];
