@@ -26,6 +26,7 @@ use crate::pki::bundle::pem;
 use crate::pki::csr::VerifiedCsr;
 use crate::pki::keys::KeyFiles;
 use crate::pki::profile::Profiles;
+use crate::pki::weak::lists::WeakLists;
 use crate::registrar::authorities::AuthoritySet;
 use crate::registrar::install::Parts;
 use crate::registrar::rates::RateSettings;
@@ -156,6 +157,10 @@ async fn open(begin: &Start) -> Result<Arc<Registrar>, ServerError> {
     let keys =
         KeyFiles::open(&config.data.keys(), begin.passphrase.clone()).map_err(|error| ServerError::Keys(error.into()))?;
     let profiles = Profiles::load(config.profiles.as_deref()).map_err(|error| ServerError::Keys(error.into()))?;
+    let weak_lists = WeakLists::load(config.weak_lists.as_deref()).map_err(|error| ServerError::Keys(error.into()))?;
+    if !weak_lists.is_empty() {
+        tracing::info!(keys = weak_lists.len(), "listed keys are refused");
+    }
     let publisher = Arc::new(Publisher::new(begin.clock.clone()));
     let signer: Arc<dyn HeadSigner> = publisher.clone();
     let store = location::open(database(config)?, signer).await?;
@@ -163,6 +168,7 @@ async fn open(begin: &Start) -> Result<Arc<Registrar>, ServerError> {
         store,
         keys: Arc::new(keys),
         profiles,
+        weak_lists,
         publisher,
         snapshots: Snapshots::new(config.data.snapshots(), config.snapshot_every.get().into()),
         trust_domain: config.trust_domain.clone(),

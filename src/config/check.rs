@@ -37,6 +37,7 @@ pub(super) fn check(data: Layout, read: &Read) -> Result<Config, ConfigError> {
         snapshot_every: snapshot_every(read)?,
         log: log(read)?,
         profiles: raw.profiles.as_ref().map(path),
+        weak_lists: raw.keys.weak_lists.as_ref().map(path),
         passphrase_file: raw.passphrase_file.as_ref().map(path),
         danger_online_root: raw.danger_online_root,
         danger_async_replication: raw.danger_async_replication,

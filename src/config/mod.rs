@@ -56,6 +56,8 @@ pub struct Config {
     pub log: Log,
     /// Certificate profiles that replace or add to the built-in ones.
     pub profiles: Option<PathBuf>,
+    /// A directory with lists of keys that are known to all, such as those of Debian's openssl-blacklist.
+    pub weak_lists: Option<PathBuf>,
     /// The file with the passphrase, where one is named.
     pub passphrase_file: Option<PathBuf>,
     /// `serve` accepts a root key that lies on this machine.

@@ -38,6 +38,8 @@ pub(super) struct Raw {
     pub ledger: RawLedger,
     #[serde(default)]
     pub log: RawLog,
+    #[serde(default)]
+    pub keys: RawKeys,
     pub profiles: Option<String>,
     pub passphrase_file: Option<String>,
     #[serde(default)]
@@ -90,6 +92,12 @@ pub(super) struct RawLedger {
 pub(super) struct RawLog {
     pub format: Option<LogFormat>,
     pub level: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawKeys {
+    pub weak_lists: Option<String>,
 }
 
 /// What the command line says; the same keys, and stronger than file and environment.

@@ -43,6 +43,17 @@ fn without_a_file_all_is_default() {
     assert!(matches!(&config.store, StoreLocation::Sqlite(path) if path == &directory.path().join("fleetmark.db")));
     assert!(!config.danger_online_root && config.limits.enroll.is_some());
     assert_eq!(config.snapshot_every.get(), 4_096);
+    assert_eq!(config.weak_lists, None);
+}
+
+#[test]
+fn paths_begin_at_the_data_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = "profiles = \"profiles\"\n[keys]\nweak_lists = \"lists\"\n";
+    let config = load(directory.path(), text, &Overrides::default()).unwrap();
+    assert_eq!(config.profiles, Some(directory.path().join("profiles")));
+    assert_eq!(config.weak_lists, Some(directory.path().join("lists")));
+    assert!(refused("[keys]\nweak_list = \"lists\"\n").contains("weak_lists"));
 }
 
 #[test]

@@ -86,6 +86,7 @@ impl Installation {
             store,
             keys: Arc::clone(&keys),
             profiles: Profiles::load(None).unwrap(),
+            weak_lists: crate::pki::weak::lists::WeakLists::default(),
             publisher,
             snapshots: crate::registrar::snapshots::Snapshots::new(path.join("snapshots"), 1),
             trust_domain: "fleet.example".parse().unwrap(),

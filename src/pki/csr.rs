@@ -3,18 +3,18 @@
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use der::asn1::{AnyRef, BitStringRef, UintRef};
+use der::asn1::{AnyRef, BitStringRef};
 use der::{Decode, Reader};
 use fleetmark_domain::{KeyHash, Refusal};
 use ring::signature;
 use spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
 use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::{X509Name, X509Version};
 
-use super::encoding;
+use super::asked::Asked;
 use super::keys::KeyAlgorithm;
+use super::{encoding, weak};
 
 /// The largest certificate request, in octets of DER.
 pub const MAX_CSR: usize = 16 * 1024;
@@ -30,7 +30,7 @@ pub struct VerifiedCsr {
     key_hash: KeyHash,
     algorithm: KeyAlgorithm,
     common_name: Option<String>,
-    uris: Vec<String>,
+    asked: Asked,
 }
 
 impl VerifiedCsr {
@@ -38,7 +38,8 @@ impl VerifiedCsr {
     ///
     /// # Errors
     /// `CsrTooLarge`, `CsrMalformed`, `CsrTrailingOctets`, `CsrBadSignature`, `CsrDigestWeak`, `CsrAlgorithmNotSupported`,
-    /// `KeyWeak`, `KeyTypeNotAllowed`.
+    /// `KeyTypeNotAllowed`, `KeyWeak`, `KeyRoca`, `KeySmallOrder`, `PointNotOnCurve`, `RsaTooShort`, `RsaTooLong`,
+    /// `RsaExponentNotAllowed`, `RsaFactorable`.
     pub fn from_der(der: &[u8]) -> Result<Self, Refusal> {
         if der.len() > MAX_CSR {
             return Err(Refusal::CsrTooLarge);
@@ -47,6 +48,7 @@ impl VerifiedCsr {
         if !rest.is_empty() {
             return Err(Refusal::CsrTrailingOctets);
         }
+        let frame = Frame::read(der).ok_or(Refusal::CsrMalformed)?;
         let info = &request.certification_request_info;
         // RFC 2986 4.1: the version is 0.
         if info.version != X509Version::V1 {
@@ -55,14 +57,22 @@ impl VerifiedCsr {
         // Read again by a strict DER reader, so that a key has one encoding and one hash.
         let spki = info.subject_pki.raw;
         let key = SubjectPublicKeyInfoRef::from_der(spki).map_err(|_| Refusal::CsrMalformed)?;
-        let algorithm = check_key(&key)?;
-        verify(der, &key, algorithm)?;
+        let algorithm = encoding::key_algorithm(&key.algorithm).ok_or(Refusal::KeyTypeNotAllowed)?;
+        let raw = key.subject_public_key.as_bytes().ok_or(Refusal::CsrMalformed)?;
+        // By their cost, the cheapest first: a flood of bad requests seldom comes as far as the signature.
+        weak::check_form(algorithm, raw)?;
+        let verification = frame.verification(algorithm)?;
+        weak::check_value(algorithm, raw)?;
+        signature::UnparsedPublicKey::new(verification, raw)
+            .verify(frame.signed, frame.signature)
+            .map_err(|_| Refusal::CsrBadSignature)?;
+        weak::check_factors(algorithm, raw)?;
         Ok(Self {
             spki: spki.to_vec(),
             key_hash: KeyHash(encoding::sha256(spki)),
             algorithm,
             common_name: common_name(&info.subject),
-            uris: uris(&request),
+            asked: Asked::read(frame.signed, info)?,
         })
     }
 
@@ -106,9 +116,14 @@ impl VerifiedCsr {
         self.common_name.as_deref()
     }
 
+    /// What it asks for beside its key; nothing of it is ever granted.
+    pub const fn asked(&self) -> &Asked {
+        &self.asked
+    }
+
     /// URI names in a requested subjectAltName.
     pub fn uris(&self) -> &[String] {
-        &self.uris
+        &self.asked.uris
     }
 }
 
@@ -122,108 +137,31 @@ fn pem_content(text: &str) -> Result<&str, Refusal> {
     Err(Refusal::CsrMalformed)
 }
 
-/// Proof of possession. The frame is read by the strict reader: no octet outside the signed part is free to differ.
-fn verify(der: &[u8], key: &SubjectPublicKeyInfoRef<'_>, algorithm: KeyAlgorithm) -> Result<(), Refusal> {
-    let (signed, identifier, value) = AnyRef::from_der(der)
-        .and_then(|frame| {
-            frame.sequence(|reader| {
-                let signed = reader.tlv_bytes()?;
-                Ok((signed, AlgorithmIdentifierRef::decode(reader)?, BitStringRef::decode(reader)?))
-            })
-        })
-        .map_err(|_| Refusal::CsrMalformed)?;
-    let verification = verification(&identifier.oid.to_string(), algorithm)?;
-    // RFC 4055 5 wants NULL with RSA; RFC 5758 3.2 and RFC 8410 3 want nothing with the others, but mbedTLS 2 writes NULL with
-    // ECDSA, and all its devices with it.
-    if identifier.parameters.is_some_and(|any| algorithm == KeyAlgorithm::Ed25519 || !any.is_null()) {
-        return Err(Refusal::CsrMalformed);
-    }
-    signature::UnparsedPublicKey::new(verification, key.subject_public_key.raw_bytes())
-        .verify(signed, value.as_bytes().ok_or(Refusal::CsrMalformed)?)
-        .map_err(|_| Refusal::CsrBadSignature)
+/// `SEQUENCE { signed, AlgorithmIdentifier, BIT STRING }`, by the strict reader: no octet outside the signed part is free to differ.
+struct Frame<'a> {
+    signed: &'a [u8],
+    identifier: AlgorithmIdentifierRef<'a>,
+    signature: &'a [u8],
 }
 
-fn check_key(key: &SubjectPublicKeyInfoRef<'_>) -> Result<KeyAlgorithm, Refusal> {
-    let algorithm = encoding::key_algorithm(&key.algorithm).ok_or(Refusal::KeyTypeNotAllowed)?;
-    let raw = key.subject_public_key.as_bytes().ok_or(Refusal::CsrMalformed)?;
-    match algorithm {
-        // RFC 5480 2.2; whether the point lies on the curve is found when the signature is verified.
-        KeyAlgorithm::P256 => check_point(raw, 65)?,
-        KeyAlgorithm::P384 => check_point(raw, 97)?,
-        KeyAlgorithm::Ed25519 => check_ed25519(raw)?,
-        KeyAlgorithm::Rsa => check_rsa(raw)?,
+impl<'a> Frame<'a> {
+    fn read(der: &'a [u8]) -> Option<Self> {
+        let frame = AnyRef::from_der(der).ok()?;
+        let parts = frame.sequence(|reader| {
+            Ok((reader.tlv_bytes()?, AlgorithmIdentifierRef::decode(reader)?, BitStringRef::decode(reader)?))
+        });
+        let (signed, identifier, signature) = parts.ok()?;
+        Some(Self { signed, identifier, signature: signature.as_bytes()? })
     }
-    Ok(algorithm)
-}
 
-fn check_point(raw: &[u8], length: usize) -> Result<(), Refusal> {
-    match raw.first() {
-        Some(4) if raw.len() == length => Ok(()),
-        // Compressed points: RFC 5480 2.2 leaves them optional, and TLS libraries do not take them.
-        Some(2 | 3) => Err(Refusal::KeyTypeNotAllowed),
-        _ => Err(Refusal::KeyWeak),
+    /// How the signature is verified, where its digest and algorithm are sound and go with the key.
+    fn verification(&self, key: KeyAlgorithm) -> Result<&'static dyn signature::VerificationAlgorithm, Refusal> {
+        let found = verification(&self.identifier.oid.to_string(), key)?;
+        // RFC 4055 5 wants NULL with RSA; RFC 5758 3.2 and RFC 8410 3 want nothing with the others, but mbedTLS 2 writes NULL with
+        // ECDSA, and all its devices with it.
+        let is_odd = |any: AnyRef<'_>| key == KeyAlgorithm::Ed25519 || !any.is_null();
+        if self.identifier.parameters.is_some_and(is_odd) { Err(Refusal::CsrMalformed) } else { Ok(found) }
     }
-}
-
-/// Keys of small order: under them a signature needs no private key (RFC 8032 leaves the check to the protocol).
-fn check_ed25519(raw: &[u8]) -> Result<(), Refusal> {
-    const SMALL_ORDER: [&str; 7] = [
-        "0000000000000000000000000000000000000000000000000000000000000000",
-        "0100000000000000000000000000000000000000000000000000000000000000",
-        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
-        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
-        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-    ];
-    let mut key: [u8; 32] = raw.try_into().map_err(|_| Refusal::KeyWeak)?;
-    if let Some(last) = key.last_mut() {
-        // The topmost bit is the sign of x, and no part of y.
-        *last &= 0x7f;
-    }
-    if SMALL_ORDER.contains(&hex::encode(key).as_str()) { Err(Refusal::KeyWeak) } else { Ok(()) }
-}
-
-/// An RSA modulus of 2048 to 4096 bits, odd; an exponent that is odd, at least 65537, and fits what ring takes.
-fn check_rsa(raw: &[u8]) -> Result<(), Refusal> {
-    let key = pkcs8_rsa(raw).ok_or(Refusal::CsrMalformed)?;
-    let bits = match key.modulus.split_first() {
-        Some((first, rest)) => rest.len().saturating_mul(8).saturating_add(8 - usize_from(first.leading_zeros())),
-        None => 0,
-    };
-    let even = |octets: &[u8]| octets.last().is_none_or(|last| last & 1 == 0);
-    if bits < 2048 || even(key.modulus) || even(key.exponent) {
-        return Err(Refusal::KeyWeak);
-    }
-    if bits > 4096 {
-        return Err(Refusal::KeyTypeNotAllowed);
-    }
-    let exponent = key.exponent.iter().try_fold(0_u64, |sum, octet| sum.checked_mul(256)?.checked_add(u64::from(*octet)));
-    match exponent {
-        Some(65_537..=0x1_ffff_ffff) => Ok(()),
-        _ => Err(Refusal::KeyWeak),
-    }
-}
-
-fn usize_from(bits: u32) -> usize {
-    usize::try_from(bits).unwrap_or(8)
-}
-
-struct RsaNumbers<'a> {
-    modulus: &'a [u8],
-    exponent: &'a [u8],
-}
-
-/// `RSAPublicKey ::= SEQUENCE { modulus INTEGER, publicExponent INTEGER }` (RFC 8017 A.1.1), without leading zeros.
-fn pkcs8_rsa(raw: &[u8]) -> Option<RsaNumbers<'_>> {
-    AnyRef::from_der(raw)
-        .ok()?
-        .sequence(|reader| {
-            let modulus = UintRef::decode(reader)?;
-            let exponent = UintRef::decode(reader)?;
-            Ok(RsaNumbers { modulus: modulus.as_bytes(), exponent: exponent.as_bytes() })
-        })
-        .ok()
 }
 
 /// The verification for a signature's algorithm under a key.
@@ -259,21 +197,6 @@ fn common_name(subject: &X509Name<'_>) -> Option<String> {
     let name = names.next()?.as_str().ok()?;
     let fits = names.next().is_none() && name.chars().count() <= 64 && !name.chars().any(char::is_control);
     fits.then(|| name.to_owned())
-}
-
-fn uris(request: &X509CertificationRequest<'_>) -> Vec<String> {
-    let Some(extensions) = request.requested_extensions() else { return Vec::new() };
-    extensions
-        .filter_map(|extension| match extension {
-            ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
-            _ => None,
-        })
-        .flatten()
-        .filter_map(|name| match name {
-            GeneralName::URI(uri) => Some((*uri).to_owned()),
-            _ => None,
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -338,8 +261,8 @@ mod tests {
     #[test]
     fn weak_and_foreign_keys_are_refused_by_name() {
         for (arguments, expected) in [
-            (&["-newkey", "rsa:1024", "-sha256"][..], Refusal::KeyWeak),
-            (&["-newkey", "rsa:2048", "-pkeyopt", "rsa_keygen_pubexp:3"], Refusal::KeyWeak),
+            (&["-newkey", "rsa:1024", "-sha256"][..], Refusal::RsaTooShort),
+            (&["-newkey", "rsa:2048", "-pkeyopt", "rsa_keygen_pubexp:3"], Refusal::RsaExponentNotAllowed),
             (&["-newkey", "rsa:2048", "-sha1"], Refusal::CsrDigestWeak),
             (&["-newkey", "rsa:2048", "-md5"], Refusal::CsrDigestWeak),
             (&[&EC[..], &["-sha1"]].concat()[..], Refusal::CsrDigestWeak),
@@ -408,7 +331,7 @@ mod tests {
         let at = good.windows(4).position(|w| w == [0x03, 0x42, 0x00, 0x04]).unwrap() + 10;
         let mut bad = good;
         bad[at] ^= 0x40;
-        assert_eq!(refusal(&bad), Refusal::CsrBadSignature);
+        assert_eq!(refusal(&bad), Refusal::PointNotOnCurve);
 
         let good = request(&["-newkey", "ed25519"]);
         let at = good.windows(3).position(|w| w == [0x03, 0x21, 0x00]).unwrap() + 3;
@@ -417,7 +340,7 @@ mod tests {
             bad[at..at + 32].fill(0);
             bad[at] = 1;
             bad[at + 31] = sign;
-            assert_eq!(refusal(&bad), Refusal::KeyWeak);
+            assert_eq!(refusal(&bad), Refusal::KeySmallOrder);
         }
     }
 

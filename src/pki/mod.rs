@@ -3,6 +3,8 @@
 //!
 //! - [`keys`]: private keys at rest (encrypted PKCS#8 that openssl reads) and in memory ([`keys::Signer`]).
 //! - [`csr`]: certificate requests, parsed and verified by checks of our own.
+//! - [`asked`]: what a request asks for beside its key, held against what a profile allows; nothing of it is ever granted.
+//! - [`weak`]: keys that are refused by name.
 //! - [`profile`]: the text files under `certs/profiles` that say what a certificate looks like.
 //! - [`issue`]: template, lint, signature; only linted octets are signed.
 //! - [`lint`]: the rules that every certificate must pass before the real key signs it.
@@ -10,6 +12,7 @@
 //! - [`ocsp`]: OCSP requests and answers.
 //! - [`bundle`]: PEM and certs-only PKCS#7.
 
+pub mod asked;
 pub mod bundle;
 pub mod crl;
 pub mod csr;
@@ -21,6 +24,7 @@ pub mod ocsp;
 pub mod profile;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod weak;
 
 /// Why this room could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +68,14 @@ pub enum PkiError {
         /// Which profile.
         name: String,
         /// What is wrong, and where.
+        why: String,
+    },
+    /// A list of known keys cannot be used.
+    #[error("the list of known keys {path} cannot be used: {why}")]
+    WeakList {
+        /// Which file or directory.
+        path: std::path::PathBuf,
+        /// Why.
         why: String,
     },
     /// The linter refused what was about to be signed.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::PkiError;
+use super::asked::{RequestRules, RequestTable};
 use super::keys::KeyAlgorithm;
 
 /// The largest profile file, in octets.
@@ -83,6 +84,8 @@ pub struct Profile {
     pub identity: bool,
     /// Whether DNS and IP names registered for the holder go into the certificate.
     pub registered_names: bool,
+    /// What requests may ask for.
+    pub request: RequestRules,
 }
 
 /// All profiles by name: those built in, overlaid by the files of a directory.
@@ -131,6 +134,10 @@ impl Profile {
             return Err(wrong("a profile's name is 1 to 64 lower-case letters, digits and dashes".to_owned()));
         }
         let file: ProfileFile = toml::from_str(text).map_err(|error| wrong(error.to_string()))?;
+        if file.request.is_some() && !file.identity {
+            return Err(wrong("request is for identities".to_owned()));
+        }
+        let request = file.request.unwrap_or_default().rules(&file.extended_key_usage).map_err(wrong)?;
         let profile = Self {
             name: name.to_owned(),
             lifetime: duration("lifetime", &file.lifetime, 10 * MINUTE, 50 * YEAR).map_err(wrong)?,
@@ -148,6 +155,7 @@ impl Profile {
             ocsp_nocheck: file.ocsp_nocheck,
             identity: file.identity,
             registered_names: file.registered_names,
+            request,
         };
         match profile.contradiction() {
             Some(why) => Err(wrong(why.to_owned())),
@@ -210,6 +218,7 @@ struct ProfileFile {
     #[serde(default)]
     registered_names: bool,
     authority: Option<CaRules>,
+    request: Option<RequestTable>,
 }
 
 /// A whole number and a unit: s, m (minutes), h, d, y (365 days). The bounds are in seconds.
@@ -320,6 +329,11 @@ mod tests {
             ("percent = 66", "percent = 5", "renew_after_percent"),
             ("percent = 5", "percent = 21", "renew_jitter_percent"),
             ("ttl = \"24h\"", "ttl = \"91d\"", "unconfirmed_ttl"),
+            ("identity = true", "identity = true\n[request]\nextensions = [\"key-usage\"]", "strict = true"),
+            ("identity = true", "identity = true\n[request]\nstrict = true\nextensions = [\"name\"]", "subject-alt-name"),
+            ("identity = true", "identity = true\n[request]\nstrict = true\nattributes = [\"1.2.\"]", "challenge-password"),
+            ("identity = true", "identity = true\n[request]\nallow = true", "allow"),
+            ("identity = true", "[request]\nstrict = true", "identities"),
         ] {
             let text = DEVICE.replacen(from, to, 1);
             assert_ne!(text, DEVICE, "{from}");

@@ -174,6 +174,8 @@ impl Registrar {
         if !profile.keys.contains(&csr.algorithm()) {
             return Err(Refusal::KeyTypeNotAllowed.into());
         }
+        csr.asked().check(&profile.request)?;
+        self.weak_lists.check(csr)?;
         let order = Order {
             authority: &authority,
             profile,

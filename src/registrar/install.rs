@@ -27,6 +27,7 @@ use crate::pki::csr::VerifiedCsr;
 use crate::pki::issue::{IssuedCertificate, Issuer, Template, issue};
 use crate::pki::keys::{KeyAlgorithm, KeyFiles};
 use crate::pki::profile::{Profile, Profiles};
+use crate::pki::weak::lists::WeakLists;
 use crate::store::acts::found::{AddAuthority, OpenSystemLedger};
 use crate::store::acts::lease::RaiseEpochs;
 use crate::store::acts::lists::SetValue;
@@ -58,6 +59,8 @@ pub struct Parts {
     pub keys: Arc<KeyFiles>,
     /// The profiles.
     pub profiles: Profiles,
+    /// Lists of keys that are known to all.
+    pub weak_lists: WeakLists,
     /// The ledgers' publisher, without ledgers yet.
     pub publisher: Arc<Publisher>,
     /// Where the ledgers' snapshots lie, none looked at yet.
@@ -74,7 +77,7 @@ impl Registrar {
     /// Opens the registrar over what is there: ledgers and authorities with their keys. On the first start it opens the
     /// system ledger.
     pub async fn open(parts: Parts, now: Timestamp) -> Result<Self> {
-        let Parts { store, keys, profiles, publisher, snapshots, trust_domain, public_url, rates } = parts;
+        let Parts { store, keys, profiles, weak_lists, publisher, snapshots, trust_domain, public_url, rates } = parts;
         check_trust_domain(&*store, &trust_domain).await?;
         open_system_ledger(&*store, &keys, &publisher, &trust_domain, now).await?;
         for ledger in read(&*store, |rows| rows.ledgers()).await? {
@@ -92,6 +95,7 @@ impl Registrar {
         let policies = InForce::open(&*store, &random, now).await?;
         Ok(Self {
             policies: Arc::new(policies),
+            weak_lists,
             store,
             authorities,
             publisher,

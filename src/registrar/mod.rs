@@ -58,6 +58,7 @@ use ring::hmac;
 use ring::rand::SystemRandom;
 
 use crate::ledger::Publisher;
+use crate::pki::weak::lists::WeakLists;
 use crate::store::acts::Repeatable;
 use crate::store::model::Remembered;
 use crate::store::{BoxError, Store, StoreError};
@@ -185,6 +186,7 @@ pub struct Registrar {
     snapshots: snapshots::Snapshots,
     published: publish::Published,
     policies: Arc<policies::InForce>,
+    weak_lists: WeakLists,
     trust_domain: TrustDomain,
     random: SystemRandom,
     secrets: secrets::Secrets,

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use crate::harness::openssl::{openssl, pem};
-use crate::harness::{Key, run, shared};
+use crate::harness::{Key, Server, run, shared};
 
 /// The PEM block among openssl's words.
 fn request_in(output: &str) -> String {
@@ -15,39 +15,34 @@ fn request_in(output: &str) -> String {
     output[from..to].to_owned()
 }
 
+const EC: [&str; 4] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+
+/// A request by openssl, in PEM.
+fn request(arguments: &[&str]) -> String {
+    let all = [&["req", "-new", "-nodes", "-keyout", "/dev/null", "-subj", "/CN=a"], arguments].concat();
+    let (made, output) = openssl(&all, b"");
+    assert!(made, "{output}");
+    request_in(&output)
+}
+
 #[test]
 fn each_fault_of_a_request_has_its_name_and_is_counted() {
     let server = shared();
-    let (made, rsa) = openssl(&["req", "-new", "-newkey", "rsa:1024", "-nodes", "-keyout", "/dev/null", "-subj", "/CN=a"], b"");
-    assert!(made, "{rsa}");
-    let rsa_1024 = request_in(&rsa);
-    let (made, rsa) = openssl(&["req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", "/dev/null", "-subj", "/CN=a"], b"");
-    assert!(made, "{rsa}");
-    let rsa_2048 = request_in(&rsa);
-    let (made, sha1) = openssl(
-        &[
-            "req",
-            "-new",
-            "-sha1",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-keyout",
-            "/dev/null",
-            "-subj",
-            "/CN=a",
-        ],
-        b"",
-    );
-    assert!(made, "{sha1}");
-    let sha1 = request_in(&sha1);
+    let rsa_1024 = request(&["-newkey", "rsa:1024"]);
+    let rsa_exponent = request(&["-newkey", "rsa:2048", "-pkeyopt", "rsa_keygen_pubexp:3"]);
+    let rsa_2048 = request(&["-newkey", "rsa:2048"]);
+    let sha1 = request(&[&EC[..], &["-sha1"]].concat());
+    let authority = request(&[&EC[..], &["-addext", "basicConstraints=CA:true"]].concat());
+    let for_servers = request(&[&EC[..], &["-addext", "extendedKeyUsage=serverAuth"]].concat());
     let good = Key::new().csr_der();
     let trailing = [good.clone(), vec![0]].concat();
     let mut unproven = good.clone();
     let last = unproven.len() - 1;
     unproven[last] ^= 1;
+    // An octet of x.
+    let mut off_the_curve = good.clone();
+    let point = good.windows(4).position(|octets| octets == [0x03, 0x42, 0x00, 0x04]).unwrap();
+    off_the_curve[point + 10] ^= 1;
     let huge = vec![0x30; 17 * 1024];
     let cases = [
         (json!({"csr": ""}), 400, "csr_malformed"),
@@ -59,7 +54,11 @@ fn each_fault_of_a_request_has_its_name_and_is_counted() {
         (json!({"csr": pem("CERTIFICATE REQUEST", &trailing)}), 400, "csr_trailing_octets"),
         (json!({"csr": STANDARD.encode(&trailing)}), 400, "csr_trailing_octets"),
         (json!({"csr": pem("CERTIFICATE REQUEST", &unproven)}), 422, "csr_bad_signature"),
-        (json!({"csr": rsa_1024}), 422, "key_weak"),
+        (json!({"csr": rsa_1024}), 422, "rsa_too_short"),
+        (json!({"csr": rsa_exponent}), 422, "rsa_exponent_not_allowed"),
+        (json!({"csr": STANDARD.encode(&off_the_curve)}), 422, "point_not_on_curve"),
+        (json!({"csr": authority}), 422, "csr_extension_not_allowed"),
+        (json!({"csr": for_servers}), 422, "csr_extension_not_allowed"),
         (json!({"csr": rsa_2048}), 422, "key_type_not_allowed"),
         (json!({"csr": sha1}), 422, "csr_digest_weak"),
         (json!({}), 400, "malformed_request"),
@@ -170,5 +169,56 @@ fn est_refuses_the_same_faults_by_the_same_names() {
         let der = STANDARD.decode(&again.body).unwrap();
         let (read, printed) = openssl(&["pkcs7", "-inform", "DER", "-print_certs", "-noout"], &der);
         assert!(read && printed.contains("est-1"), "{printed}");
+    });
+}
+
+/// Profiles and lists of one's own: what a strict profile leaves out is refused, and a listed key.
+#[test]
+fn strict_profiles_and_listed_keys_refuse_by_name() {
+    let mut server = Server::start(&[]);
+    assert_eq!(server.stop(), Some(0), "{}", server.log());
+    // A key that is on the list, and one that is not.
+    let (made, listed) = openssl(&["genpkey", "-algorithm", "RSA"], b"");
+    assert!(made, "{listed}");
+    let key = server.write_scratch("listed.pem", &listed.as_bytes()[listed.find("-----BEGIN").unwrap()..]);
+    let (_, modulus) = openssl(&["rsa", "-noout", "-modulus", "-in", key.to_str().unwrap()], b"");
+    let (_, hash) = openssl(&["dgst", "-sha1", "-r"], modulus.as_bytes());
+    let list = format!("# as openssl-vulnkey(1) says\n{}\n", &hash[20..40]);
+    let data = server.data();
+    let legacy = concat!(env!("CARGO_MANIFEST_DIR"), "/certs/profiles/device-legacy.toml");
+    let strict = std::fs::read_to_string(legacy).unwrap()
+        + "\n[request]\nstrict = true\nattributes = [\"challenge-password\"]\nextensions = [\"subject-alt-name\"]\n";
+    for (path, text) in [("lists/blacklist.RSA-2048", list.as_str()), ("profiles/strict.toml", &strict)] {
+        std::fs::create_dir_all(data.join(path).parent().unwrap()).unwrap();
+        std::fs::write(data.join(path), text).unwrap();
+    }
+    std::fs::write(data.join("fleetmark.toml"), "profiles = \"profiles\"\n[keys]\nweak_lists = \"lists\"\n").unwrap();
+    server.start_again();
+
+    let of_listed = ["-key", key.to_str().unwrap()];
+    let (made, on_list) = openssl(&[&["req", "-new", "-subj", "/CN=a"], &of_listed[..]].concat(), b"");
+    assert!(made, "{on_list}");
+    let names = "subjectAltName=URI:spiffe://fleet.test/device/x/a";
+    let cases = [
+        (request_in(&on_list), Some("key_debian_weak")),
+        (request(&[&EC[..], &["-addext", "keyUsage=digitalSignature"]].concat()), Some("csr_extension_not_allowed")),
+        (request(&[&EC[..], &["-addext", "basicConstraints=CA:true"]].concat()), Some("csr_extension_not_allowed")),
+        (request(&[&EC[..], &["-addext", names]].concat()), None),
+        (request(&["-newkey", "rsa:2048"]), None),
+    ];
+    run(async {
+        let fleet = server.fleet(json!({"profile": "strict"})).await;
+        let client = server.device_client(None);
+        for (number, (csr, refused)) in cases.into_iter().enumerate() {
+            let authorization = format!("Bearer {}", server.open_token(&fleet).await);
+            let name = format!("device-{number}");
+            let path = format!("/v1/fleets/{fleet}/enroll");
+            let answer =
+                client.post_with(&path, &[("authorization", &authorization)], &json!({"csr": csr, "device": name})).await;
+            match refused {
+                Some(code) => drop(answer.refused(422, code)),
+                None => drop(answer.is(200)),
+            }
+        }
     });
 }

@@ -95,7 +95,16 @@ refusals! {
     KeyOfAnother => "key_of_another_device", Conflict, "This key was certified for another identity. Make a new key.";
     KeyEnded => "key_ended", Conflict, "The certificate for this key has ended. Make a new key.";
     KeyReused => "key_reused", Conflict, "The certificate for this key is due for renewal. Renew with a new key.";
-
+    RsaTooShort => "rsa_too_short", Unacceptable, "The RSA key is shorter than 2048 bits. Make one of 2048 to 4096 bits, or a P-256 key.";
+    RsaTooLong => "rsa_too_long", Unacceptable, "The RSA key is longer than 4096 bits. Make one of 2048 to 4096 bits, or a P-256 key.";
+    RsaExponentNotAllowed => "rsa_exponent_not_allowed", Unacceptable, "The RSA key's public exponent is even, under 65537 or over 33 bits. Make a key with the exponent 65537.";
+    RsaFactorable => "rsa_factorable", Unacceptable, "The RSA key's modulus is easily factored: it has a small factor, or two close together. Make a new key with another generator.";
+    KeyRoca => "key_roca", Unacceptable, "The RSA key was made by a faulty Infineon library (ROCA, CVE-2017-15361) and can be broken. Make the key outside that chip, or a P-256 key.";
+    KeyDebianWeak => "key_debian_weak", Unacceptable, "The RSA key is one of those that Debian's faulty OpenSSL made (CVE-2008-0166) and is known. Make a new key on a mended system.";
+    PointNotOnCurve => "point_not_on_curve", Unacceptable, "The public key is not a point of its curve. Make a new key.";
+    KeySmallOrder => "key_small_order", Unacceptable, "The public key is a point of small order, for which anyone can sign. Make a new key.";
+    CsrAttributeNotAllowed => "csr_attribute_not_allowed", Unacceptable, "The certificate request has an attribute that the profile does not allow. Leave it out.";
+    CsrExtensionNotAllowed => "csr_extension_not_allowed", Unacceptable, "The certificate request asks for an extension that the profile does not allow. Leave it out.";
     KeyCompromised => "key_compromised", Conflict, "A certificate for this key was revoked because the key became known. Make a new key.";
     KeyBlocked => "key_blocked", Conflict, "This key is on the block list. Make a new key.";
 

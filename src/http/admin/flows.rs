@@ -49,6 +49,7 @@ async fn registrar(directory: &std::path::Path) -> Registrar {
         store: opened.unwrap(),
         keys: Arc::new(KeyFiles::open(&directory.join("keys"), "passphrase".to_owned().into()).unwrap()),
         profiles: Profiles::load(None).unwrap(),
+        weak_lists: crate::pki::weak::lists::WeakLists::default(),
         publisher,
         snapshots: crate::registrar::snapshots::Snapshots::new(directory.join("snapshots"), 1),
         trust_domain: "fleet.example".parse().unwrap(),

@@ -3,7 +3,7 @@
 use std::future::{Ready, ready};
 
 use actix_web::dev::Payload;
-use actix_web::http::header::AUTHORIZATION;
+use actix_web::http::header::{AUTHORIZATION, HeaderValue};
 use actix_web::{FromRequest, HttpRequest, web};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -35,7 +35,15 @@ impl Bearer {
     /// # Errors
     /// `ProofRequired` where there is none, or one of another scheme; `TokenUnknown`, `MalformedRequest`.
     pub fn of(request: &HttpRequest) -> Result<Self, Refusal> {
-        let text = credentials(request, "Bearer")?.ok_or(Refusal::ProofRequired)?;
+        Self::parse(authorization(request)?.ok_or(Refusal::ProofRequired)?)
+    }
+
+    /// Reads the value of `Authorization`.
+    ///
+    /// # Errors
+    /// Those of [`Self::of`].
+    pub fn parse(value: &[u8]) -> Result<Self, Refusal> {
+        let text = credentials(value, "Bearer")?.ok_or(Refusal::ProofRequired)?;
         PresentedToken::parse(text.trim()).map(Self)
     }
 }
@@ -53,7 +61,15 @@ impl Basic {
     /// # Errors
     /// `ProofRequired` where there is none, or one of another scheme; `InvalidName`, `TokenUnknown`, `MalformedRequest`.
     pub fn of(request: &HttpRequest) -> Result<Self, Refusal> {
-        let text = credentials(request, "Basic")?.ok_or(Refusal::ProofRequired)?;
+        Self::parse(authorization(request)?.ok_or(Refusal::ProofRequired)?)
+    }
+
+    /// Reads the value of `Authorization`.
+    ///
+    /// # Errors
+    /// Those of [`Self::of`].
+    pub fn parse(value: &[u8]) -> Result<Self, Refusal> {
+        let text = credentials(value, "Basic")?.ok_or(Refusal::ProofRequired)?;
         let octets = Zeroizing::new(STANDARD.decode(text.trim()).map_err(|_| Refusal::MalformedRequest)?);
         let pair = std::str::from_utf8(&octets).map_err(|_| Refusal::MalformedRequest)?;
         let (user, password) = pair.split_once(':').ok_or(Refusal::MalformedRequest)?;
@@ -79,14 +95,19 @@ pub fn has_credentials(request: &HttpRequest) -> bool {
     request.headers().contains_key(AUTHORIZATION)
 }
 
-/// What follows the scheme's name; None where there is no such header, or another scheme's.
-fn credentials<'a>(request: &'a HttpRequest, scheme: &str) -> Result<Option<&'a str>, Refusal> {
+/// The value of `Authorization`; None where there is no such header. Two of them are none that could be trusted.
+fn authorization(request: &HttpRequest) -> Result<Option<&[u8]>, Refusal> {
     let mut values = request.headers().get_all(AUTHORIZATION);
-    let Some(value) = values.next() else { return Ok(None) };
-    if values.next().is_some() || value.len() > MAX_VALUE {
+    let value = values.next();
+    if values.next().is_some() { Err(Refusal::MalformedRequest) } else { Ok(value.map(HeaderValue::as_bytes)) }
+}
+
+/// What follows the scheme's name; None for another scheme.
+fn credentials<'a>(value: &'a [u8], scheme: &str) -> Result<Option<&'a str>, Refusal> {
+    if value.len() > MAX_VALUE || !value.is_ascii() {
         return Err(Refusal::MalformedRequest);
     }
-    let value = value.to_str().map_err(|_| Refusal::MalformedRequest)?;
+    let value = std::str::from_utf8(value).map_err(|_| Refusal::MalformedRequest)?;
     let (name, rest) = value.split_once(' ').ok_or(Refusal::MalformedRequest)?;
     Ok(name.eq_ignore_ascii_case(scheme).then_some(rest))
 }
