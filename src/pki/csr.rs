@@ -26,6 +26,7 @@ const MAX_BODY: usize = 2 * MAX_CSR;
 /// ever copied into a certificate; they are kept to be compared.
 #[derive(Debug, Clone)]
 pub struct VerifiedCsr {
+    der: Vec<u8>,
     spki: Vec<u8>,
     key_hash: KeyHash,
     algorithm: KeyAlgorithm,
@@ -58,6 +59,7 @@ impl VerifiedCsr {
         let algorithm = check_key(&key)?;
         verify(der, &key, algorithm)?;
         Ok(Self {
+            der: der.to_vec(),
             spki: spki.to_vec(),
             key_hash: KeyHash(encoding::sha256(spki)),
             algorithm,
@@ -84,6 +86,11 @@ impl VerifiedCsr {
         let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
         let der = GeneralPurpose::new(&STANDARD, config).decode(packed).map_err(|_| Refusal::CsrMalformed)?;
         Self::from_der(&der)
+    }
+
+    /// The whole request in DER.
+    pub fn der(&self) -> &[u8] {
+        &self.der
     }
 
     /// `SubjectPublicKeyInfo` in DER.

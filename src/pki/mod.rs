@@ -6,6 +6,9 @@
 //! - [`profile`]: the text files under `certs/profiles` that say what a certificate looks like.
 //! - [`issue`]: template, lint, signature; only linted octets are signed.
 //! - [`lint`]: the rules that every certificate must pass before the real key signs it.
+//! - [`csrattrs`]: what EST clients are asked to put into their requests.
+//! - [`keygen`]: keys made for devices that cannot make their own.
+//! - [`requested`]: what a request asks for beside its key.
 //! - [`crl`]: revocation lists.
 //! - [`ocsp`]: OCSP requests and answers.
 //! - [`bundle`]: PEM and certs-only PKCS#7.
@@ -13,12 +16,15 @@
 pub mod bundle;
 pub mod crl;
 pub mod csr;
+pub mod csrattrs;
 mod encoding;
 pub mod issue;
+pub mod keygen;
 pub mod keys;
 pub mod lint;
 pub mod ocsp;
 pub mod profile;
+pub mod requested;
 #[cfg(test)]
 pub(crate) mod testing;
 

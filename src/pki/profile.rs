@@ -56,6 +56,37 @@ pub struct CaRules {
     pub exclude_addresses: bool,
 }
 
+/// How a profile's holders enroll over EST: the table `[est]` (docs/est.md).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EstRules {
+    /// Whether a device may have its key made by the server (RFC 7030 4.4).
+    pub server_key_generation: bool,
+    /// What a binding of the request to the TLS connection is worth (RFC 7030 3.5).
+    pub channel_binding: BindingRule,
+    /// Whether clients are told which keys and digests the profile takes (RFC 7030 4.5).
+    pub csr_attributes: bool,
+}
+
+/// What becomes of a channel binding, and of a request without one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BindingRule {
+    /// One that is sent must hold.
+    #[default]
+    IfSent,
+    /// One must be sent, and hold.
+    Required,
+    /// Nobody looks at it.
+    Ignored,
+}
+
+impl Default for EstRules {
+    fn default() -> Self {
+        Self { server_key_generation: false, channel_binding: BindingRule::default(), csr_attributes: true }
+    }
+}
+
 /// A checked profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
@@ -83,6 +114,8 @@ pub struct Profile {
     pub identity: bool,
     /// Whether DNS and IP names registered for the holder go into the certificate.
     pub registered_names: bool,
+    /// How its holders enroll over EST.
+    pub est: EstRules,
 }
 
 /// All profiles by name: those built in, overlaid by the files of a directory.
@@ -131,6 +164,9 @@ impl Profile {
             return Err(wrong("a profile's name is 1 to 64 lower-case letters, digits and dashes".to_owned()));
         }
         let file: ProfileFile = toml::from_str(text).map_err(|error| wrong(error.to_string()))?;
+        if file.est.is_some() && !file.identity {
+            return Err(wrong("est is for identities".to_owned()));
+        }
         let profile = Self {
             name: name.to_owned(),
             lifetime: duration("lifetime", &file.lifetime, 10 * MINUTE, 50 * YEAR).map_err(wrong)?,
@@ -148,6 +184,7 @@ impl Profile {
             ocsp_nocheck: file.ocsp_nocheck,
             identity: file.identity,
             registered_names: file.registered_names,
+            est: file.est.unwrap_or_default(),
         };
         match profile.contradiction() {
             Some(why) => Err(wrong(why.to_owned())),
@@ -186,6 +223,10 @@ impl Profile {
                 "ocsp_nocheck is for OCSP responders alone",
             ),
             (self.registered_names && !self.identity, "registered_names is for identities"),
+            (
+                self.est.server_key_generation && self.keys.iter().all(|key| *key == KeyAlgorithm::Rsa),
+                "server_key_generation makes no RSA keys",
+            ),
         ];
         rules.into_iter().find_map(|(broken, why)| broken.then_some(why))
     }
@@ -210,6 +251,7 @@ struct ProfileFile {
     #[serde(default)]
     registered_names: bool,
     authority: Option<CaRules>,
+    est: Option<EstRules>,
 }
 
 /// A whole number and a unit: s, m (minutes), h, d, y (365 days). The bounds are in seconds.
@@ -320,6 +362,14 @@ mod tests {
             ("percent = 66", "percent = 5", "renew_after_percent"),
             ("percent = 5", "percent = 21", "renew_jitter_percent"),
             ("ttl = \"24h\"", "ttl = \"91d\"", "unconfirmed_ttl"),
+            ("identity = true", "identity = true\n[est]\nchannel_binding = \"sometimes\"", "sometimes"),
+            ("identity = true", "identity = true\n[est]\nkeys = true", "keys"),
+            ("identity = true", "[est]\nserver_key_generation = true", "est is for identities"),
+            (
+                "keys = [\"p256\", \"p384\", \"ed25519\"]\nextended_key_usage = [\"client-auth\"]\nidentity = true",
+                "keys = [\"rsa\"]\nextended_key_usage = [\"client-auth\"]\nidentity = true\n[est]\nserver_key_generation = true",
+                "no RSA keys",
+            ),
         ] {
             let text = DEVICE.replacen(from, to, 1);
             assert_ne!(text, DEVICE, "{from}");
@@ -327,6 +377,17 @@ mod tests {
             assert!(error.contains(why), "{to}: {error}");
         }
         assert!(Profile::parse("De vice", DEVICE).is_err());
+    }
+
+    #[test]
+    fn the_rules_of_est_have_safe_defaults() {
+        let device = Profile::parse("device", DEVICE).unwrap();
+        assert_eq!(device.est, EstRules::default());
+        assert!(!device.est.server_key_generation && device.est.csr_attributes);
+        assert_eq!(device.est.channel_binding, BindingRule::IfSent);
+        let text = format!("{DEVICE}\n[est]\nserver_key_generation = true\nchannel_binding = \"required\"\ncsr_attributes = false");
+        let wanted = EstRules { server_key_generation: true, channel_binding: BindingRule::Required, csr_attributes: false };
+        assert_eq!(Profile::parse("device", &text).unwrap().est, wanted);
     }
 
     #[test]

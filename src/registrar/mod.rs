@@ -10,6 +10,7 @@
 //! - [`authorities`]: the issuing authorities in memory: keys, certificates, index leases.
 //! - [`publish`]: CRLs and OCSP answers as views of the ledger.
 //! - [`policies`]: the policies that count: operators' rights, who may enroll and renew; sets are put and activated.
+//! - [`profiles`]: which profile a fleet's devices have.
 //! - [`overview`]: the authorities with what their certificates say, and the writer's queue.
 //! - [`backup`]: a consistent copy of the store.
 //! - [`audit`]: the ledgers' checkpoints, entries and proofs, for operators.
@@ -33,6 +34,7 @@ pub mod limits;
 pub mod overview;
 pub mod own;
 pub mod policies;
+pub mod profiles;
 pub mod publish;
 pub mod snapshots;
 pub mod standing;

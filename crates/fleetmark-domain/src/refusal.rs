@@ -92,6 +92,11 @@ refusals! {
     KeyTypeNotAllowed => "key_type_not_allowed", Unacceptable, "The profile does not allow this type of key.";
     KeyOfAnother => "key_of_another_device", Conflict, "This key was certified for another identity. Make a new key.";
     KeyEnded => "key_ended", Conflict, "The certificate for this key has ended. Make a new key.";
+    SubjectChanged => "subject_changed", Unacceptable, "The certificate request names another subject than the certificate that it renews.";
+    ChannelBindingMismatch => "channel_binding_mismatch", Unacceptable, "The challengePassword is not the channel binding of this connection.";
+    ChannelBindingRequired => "channel_binding_required", Unacceptable, "The profile demands the channel binding tls-exporter of this connection as the challengePassword, over TLS 1.3.";
+    ServerKeygenOff => "server_keygen_off", Forbidden, "The profile does not let the server make keys. Make the key on the device.";
+    ServerKeygenEncryption => "server_keygen_encryption", Unacceptable, "The request asks for a private key that is encrypted beyond TLS, which this server does not do.";
     KeyReused => "key_reused", Conflict, "The certificate for this key is due for renewal. Renew with a new key.";
 
     // Proofs.
