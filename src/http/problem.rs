@@ -11,6 +11,8 @@ use crate::registrar;
 
 /// Seconds after which a refused caller may try again, with 429 and 503.
 const RETRY_SECONDS: u32 = 2;
+/// Seconds after which a request that waits for a person may come again (RFC 7030 4.2.3).
+const PENDING_SECONDS: u32 = 30;
 
 /// A refusal on its way out.
 #[derive(Debug)]
@@ -54,6 +56,7 @@ impl std::fmt::Display for Problem {
 /// The HTTP status of a class of refusals.
 pub const fn status(class: Class) -> StatusCode {
     match class {
+        Class::Pending => StatusCode::ACCEPTED,
         Class::Malformed => StatusCode::BAD_REQUEST,
         Class::Unproven => StatusCode::UNAUTHORIZED,
         Class::Forbidden => StatusCode::FORBIDDEN,
@@ -98,6 +101,7 @@ impl Problem {
         match class {
             Class::Unproven => response.insert_header((WWW_AUTHENTICATE, "Bearer")),
             Class::TooMany | Class::Unavailable => response.insert_header((RETRY_AFTER, RETRY_SECONDS)),
+            Class::Pending => response.insert_header((RETRY_AFTER, PENDING_SECONDS)),
             _ => &mut response,
         };
         response

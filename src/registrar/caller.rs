@@ -66,7 +66,8 @@ impl Registrar {
         }
         let act = Confirm { serial: certificate.serial, ledger: certificate.ledger, at: now };
         let certificate = commit(&*self.store, act).await?;
-        let subject = Subject { state: SubjectState::Active, confirmed_generation: certificate.generation, ..subject };
+        let state = if subject.state == SubjectState::Registered { SubjectState::Active } else { subject.state };
+        let subject = Subject { state, confirmed_generation: certificate.generation, ..subject };
         Ok(Caller { identity, subject, certificate, at: now, source: None, policies })
     }
 

@@ -1,25 +1,27 @@
 //! Enroll, renew, confirm. A repeat with the same key is answered with the same certificate.
 
-use fleetmark_domain::{Fingerprint, FleetName, Identity, Kind, Name, Refusal, Standing, Timestamp};
+use std::net::IpAddr;
+
+use fleetmark_domain::{Fingerprint, FleetName, Identity, Kind, Name, Refusal, RevocationReason, Standing, Timestamp};
 
 use super::authorities::Authority;
 use super::caller::{Caller, alarm};
 use super::issue::Order;
-use super::subjects::{identity_of, new_subject};
+use super::proofs::{Proven, Shown};
+use super::subjects::identity_of;
 use super::tokens::PresentedToken;
 use super::{Registrar, Result};
 use crate::pki::csr::VerifiedCsr;
 use crate::pki::profile::Profile;
 use crate::store::acts::confirm::{Confirm, ConfirmByToken};
-use crate::store::acts::record::{Holder, Proof, RecordCertificate, Recorded, token_admits};
-use crate::store::model::{Certificate, Fleet, Subject, SubjectState, Token, TokenState};
-use crate::store::rows::Rows;
+use crate::store::acts::record::{Holder, Proof, RecordCertificate, Recorded};
+use crate::store::model::{Certificate, Fleet, Subject};
 use crate::store::{StoreError, commit, look_up, read};
 
 /// How often a request that lost a race is tried again.
 const RACES: usize = 4;
 
-/// A request to enroll with a token.
+/// A request to enroll.
 #[derive(Debug)]
 pub struct EnrollRequest {
     /// The fleet whose door it came through; None: the installation's (gateways, services, operators).
@@ -27,9 +29,11 @@ pub struct EnrollRequest {
     /// The name that it asks for, where it gave one.
     pub name: Option<Name>,
     /// Its proof.
-    pub token: PresentedToken,
+    pub shown: Shown,
     /// Its key.
     pub csr: VerifiedCsr,
+    /// Where it comes from, where that is known.
+    pub source: Option<IpAddr>,
 }
 
 /// A certificate for its holder, with what must go with it.
@@ -56,15 +60,8 @@ pub struct Confirmation {
     pub certificate: Certificate,
 }
 
-/// What the store knows of a key and the subject that wants it certified.
-struct Standpoint {
-    subject: Option<Subject>,
-    fleet: Option<Fleet>,
-    existing: Option<Certificate>,
-}
-
 impl Registrar {
-    /// Enrolls by token. The same request with the same key gets the same certificate.
+    /// Enrolls. The same request with the same key gets the same certificate.
     pub async fn enroll(&self, request: EnrollRequest, now: Timestamp) -> Result<Enrollment> {
         for race in 0..RACES {
             match self.try_enroll(&request, race > 0, now).await {
@@ -75,54 +72,16 @@ impl Registrar {
         Err(Refusal::Overloaded.into())
     }
 
+    /// proof → identity → approval → policy → index, serial, lint, signature → record and ledger → answer (DESIGN §5).
     async fn try_enroll(&self, request: &EnrollRequest, is_race: bool, now: Timestamp) -> Result<Enrollment> {
-        let (token, standpoint) = self.standpoint_of_token(request, is_race).await?;
-        let subject = match &standpoint.subject {
-            Some(subject) => subject.clone(),
-            None => newcomer(request, &token, now)?,
-        };
-        if let Some(existing) = standpoint.existing {
-            return self.replay(&subject, existing, Some(&token), now);
+        let proven = self.judge_proof(request, is_race, now).await?;
+        if let Some(existing) = &proven.existing {
+            proven.admits_replay(existing.key_hash, now)?;
+            return self.replay(&proven.subject, existing.clone(), Replay::Proof, now);
         }
-        if let Err(refusal) = token_admits(&token, request.csr.key_hash(), now) {
-            if refusal == Refusal::TokenBoundToOtherKey {
-                alarm("token_second_key", &format!("token {}, name {}", hex::encode(token.id), subject.name));
-            }
-            return Err(refusal.into());
-        }
-        let holder = match standpoint.subject {
-            Some(known) if token.subject == Some(known.id) => Holder::Known(known.id),
-            _ => Holder::ByName(Box::new(subject.clone())),
-        };
-        let note = format!("token {}", hex::encode(token.id));
-        let ticket = Ticket { holder, proof: Proof::Token(token.id), standing: Standing::Unconfirmed, note };
-        self.issue_to(&subject, standpoint.fleet.as_ref(), &request.csr, ticket, now).await
-    }
-
-    /// Reads token, subject, fleet and the key's certificate, in one state of things. With a fresh token the key is hardly
-    /// ever known; where it is, the act that records the certificate finds it, and the second try looks for it.
-    async fn standpoint_of_token(&self, request: &EnrollRequest, is_race: bool) -> Result<(Token, Standpoint)> {
-        let (id, secret_hash) = (request.token.id, request.token.secret_hash);
-        let (fleet, name, key) = (request.fleet.clone(), request.name.clone(), request.csr.key_hash());
-        let found = look_up(&*self.store, move |rows| {
-            let Some(token) = rows.token(&id)?.filter(|token| token.has_secret(&secret_hash)) else {
-                return Err(Refusal::TokenUnknown.into());
-            };
-            if token.fleet != fleet {
-                return Err(Refusal::TokenWrongFleet.into());
-            }
-            let subject = subject_of_token(rows, &token, name.as_ref())?;
-            let fleet = match &fleet {
-                Some(fleet) => rows.fleet(fleet)?,
-                None => None,
-            };
-            let existing = match token.state {
-                TokenState::Fresh if !is_race => None,
-                _ => rows.certificate_by_key(&key)?,
-            };
-            Ok((token, Standpoint { subject, fleet, existing }))
-        });
-        Ok(found.await?)
+        let Proven { subject, fleet, holder, proof, note, .. } = proven;
+        let ticket = Ticket { holder, proof, approval: None, standing: Standing::Unconfirmed, note };
+        self.issue_to(&subject, fleet.as_ref(), &request.csr, ticket, now).await
     }
 
     /// Renews for the holder of a current certificate, with a new key (or gives the certificate of this key again).
@@ -139,11 +98,12 @@ impl Registrar {
         })
         .await?;
         if let Some(existing) = existing {
-            return self.replay(&caller.subject, existing, None, now);
+            return self.replay(&caller.subject, existing, Replay::Current, now);
         }
         let ticket = Ticket {
             holder: Holder::Known(caller.subject.id),
             proof: Proof::Current(caller.certificate.serial),
+            approval: None,
             standing: Standing::Unconfirmed,
             note: format!("renewal of {}", caller.certificate.serial),
         };
@@ -181,12 +141,13 @@ impl Registrar {
         .await?;
         let subject = subject.ok_or(Refusal::NotFound)?;
         if let Some(existing) = existing {
-            return self.replay(&subject, existing, None, now);
+            return self.replay(&subject, existing, Replay::Current, now);
         }
         alarm("operator_recovered", subject.name.as_str());
         let ticket = Ticket {
             holder: Holder::Known(subject.id),
             proof: Proof::Rescue,
+            approval: None,
             standing: Standing::Good,
             note: "recovered on the server's machine".to_owned(),
         };
@@ -229,8 +190,15 @@ impl Registrar {
         let whom = identity.uri(&self.trust_domain);
         let details = self.details(whom.clone(), Some(whom), None, Some(ticket.note))?;
         let place = (certificate.serial.epoch(), certificate.serial.index());
-        let act =
-            RecordCertificate { certificate, holder: ticket.holder, proof: ticket.proof, credential: None, details, at: now };
+        let act = RecordCertificate {
+            certificate,
+            holder: ticket.holder,
+            proof: ticket.proof,
+            approval: ticket.approval,
+            credential: None,
+            details,
+            at: now,
+        };
         match commit(&*self.store, act).await {
             Ok(Recorded::New(certificate)) => {
                 if subject.last_generation > subject.confirmed_generation || certificate.standing == Standing::Good {
@@ -253,28 +221,19 @@ impl Registrar {
     }
 
     /// Gives the certificate of a key again, while it holds.
-    pub(super) fn replay(
-        &self,
-        subject: &Subject,
-        existing: Certificate,
-        token: Option<&Token>,
-        now: Timestamp,
-    ) -> Result<Enrollment> {
+    pub(super) fn replay(&self, subject: &Subject, existing: Certificate, by: Replay, now: Timestamp) -> Result<Enrollment> {
         if existing.subject != Some(subject.id) {
             alarm("key_of_another", &format!("serial {}, asked by {}", existing.serial, subject.name));
             return Err(Refusal::KeyOfAnother.into());
         }
-        // A fresh token is not spent on a key that has its certificate; a foreign one is refused as ever.
-        if let Some(token) = token {
-            token_admits(token, existing.key_hash, now)?;
-        }
         match existing.standing {
             Standing::Held => return Err(Refusal::Held.into()),
             Standing::Quarantined => return Err(Refusal::Quarantined.into()),
+            Standing::Revoked(RevocationReason::KeyCompromise) => return Err(Refusal::KeyCompromised.into()),
             Standing::Superseded | Standing::Revoked(_) => return Err(Refusal::KeyEnded.into()),
             Standing::Unconfirmed if existing.has_lapsed(now) => return Err(Refusal::Lapsed.into()),
             Standing::Good if existing.not_after <= now => return Err(Refusal::KeyEnded.into()),
-            Standing::Good if token.is_none() && existing.renew_after <= now => return Err(Refusal::KeyReused.into()),
+            Standing::Good if by == Replay::Current && existing.renew_after <= now => return Err(Refusal::KeyReused.into()),
             Standing::Unconfirmed | Standing::Good => {}
         }
         let authority = self.authorities.by_id(existing.authority).ok_or(Refusal::AuthorityUnavailable)?;
@@ -309,47 +268,20 @@ impl Registrar {
     }
 }
 
-/// The subject that an open token's first user becomes.
-fn newcomer(request: &EnrollRequest, token: &Token, now: Timestamp) -> Result<Subject> {
-    let name = request.name.clone().ok_or_else(|| {
-        super::Error::with_detail(Refusal::InvalidName, "This token is bound to no name: say under which name to enroll.")
-    })?;
-    if token.kind != Kind::Device {
-        return Err(Refusal::DeviceUnknown.into());
-    }
-    Ok(new_subject(token.kind, token.fleet.clone(), name, now))
+/// By what an earlier answer is asked for again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replay {
+    /// The proof, shown again.
+    Proof,
+    /// The certificate in use: a key that is due for renewal is not given again.
+    Current,
 }
 
 /// By what right, and with what standing, a certificate is issued.
 pub(super) struct Ticket {
     pub holder: Holder,
     pub proof: Proof,
+    pub approval: Option<u64>,
     pub standing: Standing,
     pub note: String,
-}
-
-/// The subject that a token admits: the one that it is bound to, or the one of the name asked for.
-fn subject_of_token(
-    rows: &mut dyn Rows,
-    token: &Token,
-    asked: Option<&Name>,
-) -> std::result::Result<Option<Subject>, StoreError> {
-    if let Some(id) = token.subject {
-        let subject = rows.subject(id)?.ok_or(Refusal::DeviceUnknown)?;
-        if asked.is_some_and(|asked| *asked != subject.name) {
-            return Err(Refusal::TokenWrongName.into());
-        }
-        if subject.state == SubjectState::Out {
-            return Err(Refusal::IdentityOut.into());
-        }
-        return Ok(Some(subject));
-    }
-    match asked {
-        // A twin that differs in case alone is another name, and it is taken.
-        Some(name) => match rows.subject_by_name(token.kind, token.fleet.as_ref(), &name.folded())? {
-            Some(known) if known.name != *name => Err(Refusal::NameTaken.into()),
-            known => Ok(known),
-        },
-        None => Ok(None),
-    }
 }

@@ -176,7 +176,7 @@ impl Registrar {
     ) -> Result<(Vec<(SubjectId, BTreeMap<String, String>)>, Option<SubjectId>)> {
         may_follow(caller, ledger)?;
         let LedgerName::Fleet(fleet) = ledger else { return Ok((Vec::new(), None)) };
-        let filter = SubjectFilter { kind: Kind::Device, fleet: Some(fleet.clone()), search: None, state: None };
+        let filter = SubjectFilter { kind: Kind::Device, fleet: Some(fleet.clone()), search: None, state: None, group: None };
         let subjects = read(&*self.store, move |rows| rows.subjects(&filter, after, limit)).await?;
         let is_full = u32::try_from(subjects.len()).is_ok_and(|count| count >= limit);
         let next = if is_full { subjects.last().map(|subject| subject.id) } else { None };

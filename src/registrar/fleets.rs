@@ -77,6 +77,8 @@ impl Registrar {
             created_at: now,
             version: 1,
             blast_radius: new.blast_radius,
+            hook: None,
+            wave: None,
         };
         self.check(&fleet)?;
         let repeatable = idempotency.map(|key| key.repeatable(caller, fleet.name.to_string(), now));

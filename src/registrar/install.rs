@@ -16,6 +16,7 @@ use super::authorities::Authorities;
 use super::enroll::{Enrollment, Ticket};
 use super::issue::Order;
 use super::policies::InForce;
+use super::secrets::Secrets;
 use super::snapshots::Snapshots;
 use super::subjects::new_subject;
 use super::{Error, Registrar, Result};
@@ -78,6 +79,7 @@ impl Registrar {
         }
         let system = keys.load_pkcs8(SYSTEM_KEY).map_err(|cause| Error::caused(Refusal::AuthorityUnavailable, cause))?;
         let token_key = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &system), b"fleetmark: secrets of repeatable tokens");
+        let secrets = Secrets::open(&keys)?;
         let authorities = Authorities::new(profiles, keys, public_url);
         for record in read(&*store, |rows| rows.authorities()).await? {
             authorities.add(record)?;
@@ -93,6 +95,7 @@ impl Registrar {
             published: super::publish::Published::default(),
             trust_domain,
             random,
+            secrets,
             token_key: hmac::Key::new(hmac::HMAC_SHA256, token_key.as_ref()),
             founding: tokio::sync::Mutex::default(),
         })
@@ -123,6 +126,8 @@ impl Registrar {
                 created_at: now,
                 version: 1,
                 blast_radius: None,
+                hook: None,
+                wave: None,
             };
             self.make_fleet(fleet, ITSELF.to_owned(), None, now).await?;
         }
@@ -270,10 +275,11 @@ impl Registrar {
             _ => return Ok(None),
         };
         if let Some(existing) = existing {
-            return self.replay(&subject, existing, None, now).map(Some);
+            return self.replay(&subject, existing, super::enroll::Replay::Current, now).map(Some);
         }
         let ticket = Ticket {
             holder: Holder::Known(subject.id),
+            approval: None,
             proof: Proof::Installation,
             standing: Standing::Good,
             note: "first operator".to_owned(),

@@ -3,6 +3,8 @@
 //!
 //! - [`caller`]: from a verified peer certificate to a caller in good standing, asked on every request.
 //! - [`enroll`]: enroll, renew, confirm.
+//! - [`proofs`]: what a device shows to be allowed to enroll, one file a proof.
+//! - [`secrets`]: secrets that the server must read again, encrypted.
 //! - [`standing`]: revoke, hold, release; lapse of what was never confirmed.
 //! - [`fleets`], [`tokens`], [`subjects`]: what operators keep records of.
 //! - [`limits`]: how many devices one operator may change in an hour.
@@ -35,7 +37,9 @@ pub mod overview;
 pub mod own;
 pub mod policies;
 pub mod profiles;
+pub mod proofs;
 pub mod publish;
+pub mod secrets;
 pub mod snapshots;
 pub mod standing;
 pub mod subjects;
@@ -179,6 +183,7 @@ pub struct Registrar {
     policies: Arc<policies::InForce>,
     trust_domain: TrustDomain,
     random: SystemRandom,
+    secrets: secrets::Secrets,
     /// Derives the secrets of tokens minted with an Idempotency-Key.
     token_key: hmac::Key,
     /// Held while a fleet is made: two at once would take the same authority's id.

@@ -91,7 +91,7 @@ impl Table {
     pub fn admit(&self, subject: &Subject, proof: &Proof, now: Timestamp) -> Result<()> {
         let (act, standing) = match proof {
             // That of the certificate that is asked for.
-            Proof::Token(_) => (Act::Enroll, Standing::Unconfirmed),
+            Proof::Token(_) | Proof::Group(_) | Proof::Hardware(_) => (Act::Enroll, Standing::Unconfirmed),
             // No other standing comes through the door.
             Proof::Current(_) => (Act::Renew, Standing::Good),
             Proof::Installation | Proof::Rescue => return Ok(()),

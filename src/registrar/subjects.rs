@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use fleetmark_domain::{Action, FleetName, Identity, Kind, Name, Refusal, RevocationReason, Role, Timestamp};
+use fleetmark_domain::{Action, FleetName, Identity, Kind, Name, Refusal, RevocationReason, Role, Terms, Timestamp};
 use fleetmark_ledger::details::attributes_fit;
 
 use super::caller::Caller;
@@ -13,7 +13,7 @@ use super::{Error, Idempotency, Page, PageRequest, Registrar, Result};
 use crate::store::acts::standing::PutOut;
 use crate::store::acts::subjects::{ChangeSubject, Register, ledger_of};
 use crate::store::acts::tokens::MintToken;
-use crate::store::model::{Certificate, Subject, SubjectFilter, SubjectState, Token, TokenState};
+use crate::store::model::{Certificate, Permits, Subject, SubjectFilter, SubjectState, Token, TokenState};
 use crate::store::rows::Rows;
 use crate::store::{StoreError, commit, read};
 
@@ -122,6 +122,9 @@ pub(super) fn new_subject(kind: Kind, fleet: Option<FleetName>, name: Name, now:
         confirmed_generation: 0,
         created_at: now,
         version: 1,
+        group: None,
+        permits: Permits::default(),
+        moved_from: None,
     }
 }
 
@@ -209,7 +212,7 @@ impl Registrar {
     ) -> Result<Page<SubjectView>> {
         caller.may(Action::Read, fleet)?;
         let (after, limit) = (page.after()?, page.limit);
-        let filter = SubjectFilter { kind, fleet: fleet.cloned(), search: search.search, state: search.state };
+        let filter = SubjectFilter { kind, fleet: fleet.cloned(), search: search.search, state: search.state, group: None };
         let items = read(&*self.store, move |rows| {
             if let Some(fleet) = &filter.fleet
                 && rows.fleet(fleet)?.is_none()
@@ -332,6 +335,9 @@ fn invitation(draft: &Draft, subject: &Subject, caller: &Caller, lifetime: Durat
         created_at: now,
         created_by: caller.subject.id,
         note: "invitation".to_owned(),
+        terms: Terms::default(),
+        spent: 0,
+        origin: None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use fleetmark_domain::{Action, FleetName, Kind, Name, Refusal, Timestamp};
+use fleetmark_domain::{Action, FleetName, Kind, Name, Refusal, Terms, Timestamp};
 use ring::digest::{SHA256, digest};
 use ring::hmac;
 use secrecy::SecretString;
@@ -123,6 +123,9 @@ impl Registrar {
             created_at: now,
             created_by: caller.subject.id,
             note,
+            terms: Terms::default(),
+            spent: 0,
+            origin: None,
         };
         let subject = device.as_ref().map(|name| new_subject(Kind::Device, Some(fleet), name.clone(), now));
         let details = self.details(caller.actor(self), device.map(String::from), None, None)?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use fleetmark_domain::standing::Choices;
 use fleetmark_domain::{
-    Epoch, Fingerprint, FleetName, Index, KeyHash, Kind, LedgerName, RevocationReason, Role, Serial, Standing, Timestamp,
+    Epoch, Fingerprint, FleetName, Index, KeyHash, Kind, LedgerName, RevocationReason, Role, Serial, Standing, Terms, Timestamp,
 };
 use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
 use fleetmark_ledger::merkle::{Frontier, Hash, Node, leaf_hash};
@@ -59,6 +59,8 @@ pub fn fleet(name: &str) -> Fleet {
         created_at: Timestamp(1_000),
         version: 1,
         blast_radius: None,
+        hook: None,
+        wave: None,
     }
 }
 
@@ -91,6 +93,9 @@ pub fn subject(kind: Kind, fleet: Option<&str>, name: &str) -> Subject {
         confirmed_generation: 0,
         created_at: Timestamp(7),
         version: 1,
+        group: None,
+        permits: Permits::default(),
+        moved_from: None,
     }
 }
 
@@ -130,6 +135,9 @@ pub fn token(id: u8) -> Token {
         created_at: Timestamp(1),
         created_by: 0,
         note: "für Halle 3".to_owned(),
+        terms: Terms::default(),
+        spent: 0,
+        origin: None,
     }
 }
 
@@ -243,7 +251,7 @@ fn subjects(rows: &mut dyn Rows) {
     assert_eq!(rows.subject_by_name(Kind::Device, None, "sensor_1").unwrap(), None);
     assert_eq!(rows.subject_by_name(Kind::Operator, None, "alice").unwrap().as_ref(), Some(&full));
 
-    let devices = SubjectFilter { kind: Kind::Device, fleet: None, search: None, state: None };
+    let devices = SubjectFilter { kind: Kind::Device, fleet: None, search: None, state: None, group: None };
     assert_eq!(rows.subjects(&devices, 0, 9).unwrap(), [sensor.clone(), twin.clone()]);
     assert_eq!(rows.subjects(&devices, 0, 1).unwrap(), std::slice::from_ref(&sensor));
     assert_eq!(rows.subjects(&devices, sensor.id, 9).unwrap(), std::slice::from_ref(&twin));

@@ -6,9 +6,9 @@ use fleetmark_ledger::merkle::{Hash, Node};
 
 use super::StoreError;
 use super::model::{
-    Allowance, AuthorityId, AuthorityRecord, Certificate, CertificateFilter, EpochRecord, Fleet, LeaseRecord, LedgerRecord,
-    PolicyActivation, PolicySet, PolicyVersion, Remembered, StoredCrl, StoredEntry, Subject, SubjectFilter, SubjectId, Token,
-    TokenId,
+    Allowance, ApprovalRequest, AuthorityId, AuthorityRecord, BlockedKey, Certificate, CertificateFilter, EpochRecord, Fleet,
+    Group, GroupId, Hardware, HardwareId, LeaseRecord, LedgerRecord, ListedSerial, PolicyActivation, PolicySet, PolicyVersion,
+    Remembered, RequestState, StoredCrl, StoredEntry, Subject, SubjectFilter, SubjectId, Token, TokenId,
 };
 
 /// A certificate's place as one number, ascending by epoch and index: `epoch << 32 | index`. Cursors of lists too.
@@ -139,4 +139,42 @@ pub trait Rows {
     /// The fleet's allowances that have not expired. There are few.
     fn allowances(&mut self, fleet: &FleetName, now: Timestamp) -> Result<Vec<Allowance>, StoreError>;
     fn insert_allowance(&mut self, allowance: &Allowance) -> Result<(), StoreError>;
+
+    fn group(&mut self, id: GroupId) -> Result<Option<Group>, StoreError>;
+    fn group_by_name(&mut self, fleet: &FleetName, folded: &str) -> Result<Option<Group>, StoreError>;
+    /// The group whose claim certificate is for this key.
+    fn group_by_key(&mut self, key: &KeyHash) -> Result<Option<Group>, StoreError>;
+    /// Groups by id; None: of all fleets.
+    fn groups(&mut self, fleet: Option<&FleetName>, after: GroupId, limit: u32) -> Result<Vec<Group>, StoreError>;
+    fn insert_group(&mut self, group: &Group) -> Result<(), StoreError>;
+    fn update_group(&mut self, group: &Group) -> Result<(), StoreError>;
+    /// Sets how many devices came in: what an enrollment changes.
+    fn set_admitted(&mut self, id: GroupId, admitted: u64) -> Result<(), StoreError>;
+    fn listed_serial(&mut self, group: GroupId, serial: &str) -> Result<Option<ListedSerial>, StoreError>;
+    fn listed_serials(&mut self, group: GroupId, after: &str, limit: u32) -> Result<Vec<ListedSerial>, StoreError>;
+    fn put_serial(&mut self, group: GroupId, listed: &ListedSerial) -> Result<(), StoreError>;
+    /// Whether it was there.
+    fn delete_serial(&mut self, group: GroupId, serial: &str) -> Result<bool, StoreError>;
+
+    fn hardware(&mut self, id: &HardwareId) -> Result<Option<Hardware>, StoreError>;
+    /// The subject's hardware, at most 16 pieces.
+    fn hardware_of(&mut self, subject: SubjectId) -> Result<Vec<Hardware>, StoreError>;
+    /// From now on this hardware is this subject.
+    fn put_hardware(&mut self, known: &Hardware) -> Result<(), StoreError>;
+    fn delete_hardware(&mut self, id: &HardwareId) -> Result<bool, StoreError>;
+
+    fn request(&mut self, id: u64) -> Result<Option<ApprovalRequest>, StoreError>;
+    fn request_by_key(&mut self, fleet: &FleetName, folded: &str, key: &KeyHash) -> Result<Option<ApprovalRequest>, StoreError>;
+    fn requests(&mut self, fleet: &FleetName, state: Option<RequestState>, after: u64, limit: u32) -> Result<Vec<ApprovalRequest>, StoreError>;
+    fn waiting_requests(&mut self, fleet: &FleetName) -> Result<u64, StoreError>;
+    /// Inserts, or replaces the one with this id.
+    fn put_request(&mut self, request: &ApprovalRequest) -> Result<(), StoreError>;
+    /// Forgets those that expired at or before `before`.
+    fn forget_requests(&mut self, before: Timestamp) -> Result<u64, StoreError>;
+
+    fn blocked_key(&mut self, key: &KeyHash) -> Result<Option<BlockedKey>, StoreError>;
+    fn blocked_keys(&mut self, after: Option<&KeyHash>, limit: u32) -> Result<Vec<BlockedKey>, StoreError>;
+    /// Does nothing where it is blocked already.
+    fn block_key(&mut self, key: &BlockedKey) -> Result<(), StoreError>;
+    fn unblock_key(&mut self, key: &KeyHash) -> Result<bool, StoreError>;
 }

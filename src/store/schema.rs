@@ -19,6 +19,8 @@ diesel::table! {
         created_at -> BigInt,
         version -> BigInt,
         blast_radius -> Nullable<BigInt>,
+        hook -> Nullable<Text>,
+        wave -> Nullable<Text>,
     }
 }
 
@@ -70,6 +72,9 @@ diesel::table! {
         confirmed_generation -> BigInt,
         created_at -> BigInt,
         version -> BigInt,
+        group_id -> Nullable<BigInt>,
+        permits -> Text,
+        moved_from -> Nullable<BigInt>,
     }
 }
 
@@ -110,6 +115,9 @@ diesel::table! {
         created_at -> BigInt,
         created_by -> BigInt,
         note -> Text,
+        terms -> Text,
+        spent -> BigInt,
+        origin -> Nullable<BigInt>,
     }
 }
 
@@ -204,6 +212,69 @@ diesel::table! {
         allowed_by -> BigInt,
         allowed_at -> BigInt,
         expires_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    enrollment_groups (id) {
+        id -> BigInt,
+        fleet -> Text,
+        name -> Text,
+        folded -> Text,
+        proof -> SmallInt,
+        state -> SmallInt,
+        rules -> Text,
+        material -> Binary,
+        key_hash -> Nullable<Binary>,
+        admitted -> BigInt,
+        created_at -> BigInt,
+        created_by -> BigInt,
+        version -> BigInt,
+    }
+}
+
+diesel::table! {
+    enrollment_serials (group_id, serial) {
+        group_id -> BigInt,
+        serial -> Text,
+        device -> Text,
+    }
+}
+
+diesel::table! {
+    hardware (id) {
+        id -> Binary,
+        subject -> BigInt,
+        source -> SmallInt,
+        since -> BigInt,
+    }
+}
+
+diesel::table! {
+    enrollment_requests (id) {
+        id -> BigInt,
+        fleet -> Text,
+        name -> Text,
+        folded -> Text,
+        key_hash -> Binary,
+        state -> SmallInt,
+        proof -> Text,
+        source -> Text,
+        key_type -> Text,
+        reason -> Text,
+        asked_at -> BigInt,
+        decided_at -> Nullable<BigInt>,
+        decided_by -> Nullable<BigInt>,
+        expires_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    blocked_keys (key_hash) {
+        key_hash -> Binary,
+        reason -> Text,
+        blocked_at -> BigInt,
+        blocked_by -> BigInt,
     }
 }
 

@@ -5,6 +5,7 @@
 //! - [`serial`]: the 17-octet certificate serial, which carries its epoch and index.
 //! - [`standing`]: what a certificate is worth now, and the one table of how each view shows it.
 //! - [`role`]: operators' roles and what each may do.
+//! - [`terms`]: what a proof that devices share admits: names, networks, how many, until when.
 //! - [`refusal`]: every reason for which Fleetmark says no, by its stable name.
 //! - [`digest`]: fingerprints and key hashes, which must never be mixed up.
 //! - [`time`]: seconds since 1970; never read from a clock here.
@@ -16,6 +17,7 @@ pub mod refusal;
 pub mod role;
 pub mod serial;
 pub mod standing;
+pub mod terms;
 pub mod time;
 
 pub use digest::{Fingerprint, KeyHash};
@@ -25,4 +27,5 @@ pub use refusal::Refusal;
 pub use role::{Action, Role};
 pub use serial::{Epoch, Index, Serial};
 pub use standing::{RevocationReason, Sight, Standing, View};
+pub use terms::{NamePattern, Network, Terms};
 pub use time::Timestamp;

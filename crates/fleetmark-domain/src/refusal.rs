@@ -8,6 +8,8 @@ use std::fmt;
 /// What kind of answer a refusal is. The doors turn it into an HTTP status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
+    /// Taken down, and not decided yet: the same request is to come again (202).
+    Pending,
     /// The request cannot be read (400).
     Malformed,
     /// Who calls is not known, or its proof is not accepted (401).
@@ -99,6 +101,9 @@ refusals! {
     ServerKeygenEncryption => "server_keygen_encryption", Unacceptable, "The request asks for a private key that is encrypted beyond TLS, which this server does not do.";
     KeyReused => "key_reused", Conflict, "The certificate for this key is due for renewal. Renew with a new key.";
 
+    KeyCompromised => "key_compromised", Conflict, "A certificate for this key was revoked because the key became known. Make a new key.";
+    KeyBlocked => "key_blocked", Conflict, "This key is on the block list. Make a new key.";
+
     // Proofs.
     ProofRequired => "proof_required", Unproven, "Show a proof: an enrollment token or a client certificate.";
     TokenUnknown => "token_unknown", Unproven, "The enrollment token is not known.";
@@ -108,12 +113,34 @@ refusals! {
     TokenBoundToOtherKey => "token_bound_to_other_key", Conflict, "The enrollment token was first used with another key and stays bound to it.";
     TokenWrongFleet => "token_wrong_fleet", Forbidden, "The enrollment token is for another fleet.";
     TokenWrongName => "token_wrong_name", Forbidden, "The enrollment token is for another name.";
+    OutsideWindow => "outside_window", Forbidden, "This way in is not open at this time.";
+    NetworkNotAllowed => "network_not_allowed", Forbidden, "This way in is not open from this network.";
+    NameNotAllowed => "name_not_allowed", Forbidden, "This way in is not for this name.";
+    SerialNotListed => "serial_not_listed", Forbidden, "This way in is not for a device of this serial number.";
+    QuotaUsed => "quota_used", Conflict, "As many devices as may have come in this way. Ask an operator.";
+    GroupUnknown => "group_unknown", Unproven, "There is no such way in.";
+    GroupDisabled => "group_disabled", Forbidden, "This way in is closed by an operator.";
+    MakerUnknown => "maker_unknown", Unproven, "The client certificate is not from a maker that this fleet takes devices of.";
+    ClaimBoundToOtherKey => "claim_bound_to_other_key", Conflict, "This name was claimed with another key and stays bound to it until its certificate ends.";
+    HardwareOfAnother => "hardware_of_another_device", Conflict, "This hardware is enrolled under another name.";
+    HardwareMismatch => "hardware_mismatch", Conflict, "This name belongs to other hardware.";
+    ReenrollmentDenied => "reenrollment_denied", Conflict, "This device is enrolled already. An operator may permit it to enroll anew.";
+    NonceExpired => "nonce_expired", Unproven, "The answer came too late, or to a question that this server did not ask. Ask for a new one.";
+    AnswerWrong => "answer_wrong", Unproven, "The answer to the server's question is wrong.";
+    EndorsementKeyUnknown => "endorsement_key_unknown", Unproven, "No device is registered with this endorsement key.";
+    TpmKeyNotAcceptable => "tpm_key_not_acceptable", Unacceptable, "The key is not one that was made in the TPM and cannot leave it.";
+    ApprovalPending => "approval_pending", Pending, "A person must approve this request. Send the same request again later.";
+    ApprovalRefused => "approval_refused", Forbidden, "A person refused this request.";
+    TooManyRequests => "too_many_waiting", TooMany, "Too many requests wait for approval. Try again later.";
+    HookRefused => "hook_refused", Forbidden, "The fleet's owner refused this device.";
+    HookUnavailable => "hook_unavailable", Unavailable, "The fleet's owner could not be asked. Try again later.";
 
     // The caller's certificate.
     CertificateRequired => "certificate_required", Unproven, "Connect with a client certificate.";
     CertificateForeign => "certificate_foreign", Forbidden, "The client certificate is not from an authority of this installation.";
     CertificateExpired => "certificate_expired", Forbidden, "The client certificate has expired. Enroll again.";
     CertificateNotYetValid => "certificate_not_yet_valid", Forbidden, "The client certificate is not valid yet. Check the clock.";
+    ClaimEnded => "claim_ended", Forbidden, "The claim certificate has ended.";
     CertificateNotHeld => "certificate_not_held", Forbidden, "The client does not hold the key of the certificate that it shows.";
     NotOnLedger => "not_on_ledger", Forbidden, "The client certificate is not one that this installation issued.";
     WrongAuthority => "wrong_authority", Forbidden, "The client certificate's authority may not issue for this kind or fleet.";
@@ -137,6 +164,9 @@ refusals! {
     DeviceUnknown => "device_unknown", Unknown, "There is no such device here.";
     IdentityOut => "identity_out", Forbidden, "This identity was put out. An operator must let it in again.";
     NameTaken => "name_taken", Conflict, "The name is taken; names that differ only in case are the same name.";
+    DeviceMoved => "device_moved", Conflict, "The device was moved to another fleet.";
+    NotReleased => "not_released", Conflict, "The device is not released for a move.";
+    RenewalHeld => "renewal_held", Forbidden, "Renewal is held back for this device. An operator must look at it.";
     TransitionNotAllowed => "transition_not_allowed", Conflict, "The certificate's standing does not allow this change.";
     LastOwner => "last_owner", Conflict, "This is the last owner. Invite another one first.";
     EtagMismatch => "etag_mismatch", Stale, "It was changed since you read it. Read it again.";

@@ -216,6 +216,7 @@ impl From<SubjectState> for wire::SubjectState {
             SubjectState::Registered => Self::Registered,
             SubjectState::Active => Self::Active,
             SubjectState::Out => Self::Retired,
+            SubjectState::Released => Self::Released,
         }
     }
 }
@@ -226,6 +227,7 @@ impl From<wire::SubjectState> for SubjectState {
             wire::SubjectState::Registered => Self::Registered,
             wire::SubjectState::Active => Self::Active,
             wire::SubjectState::Retired => Self::Out,
+            wire::SubjectState::Released => Self::Released,
         }
     }
 }

@@ -23,6 +23,7 @@ use crate::registrar::Registrar;
 use crate::registrar::caller::{Caller, Peer};
 use crate::registrar::enroll::EnrollRequest;
 use crate::registrar::install::Parts;
+use crate::registrar::proofs::Shown;
 use crate::registrar::tokens::PresentedToken;
 use crate::store::SharedHeadSigner;
 use crate::store::location::{StoreLocation, open};
@@ -190,7 +191,8 @@ async fn a_device_is_admitted_held_released_revoked_and_retired() {
         minted.2
     );
     let token = PresentedToken::parse(minted.2["token"].as_str().unwrap()).unwrap();
-    let request = EnrollRequest { fleet: "default".parse().ok(), name: None, token, csr: csr() };
+    let request =
+        EnrollRequest { fleet: "default".parse().ok(), name: None, shown: Shown::Token(token), csr: csr(), source: None };
     let enrollment = state.registrar.enroll(request, state.clock.now()).await.unwrap();
     let serial = enrollment.certificate.serial.to_string();
     let device = "/v1/fleets/default/devices/SENSOR-01";

@@ -13,6 +13,7 @@ use crate::http::limits::read_json;
 use crate::http::problem::{Problem, not_allowed};
 use crate::pki::csr::VerifiedCsr;
 use crate::registrar::enroll::{Confirmation, EnrollRequest, Enrollment};
+use crate::registrar::proofs::Shown;
 
 /// The body of enroll for a device.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
@@ -55,6 +56,7 @@ pub fn configure(config: &mut ServiceConfig) {
 
 /// Enrolls a device with a token.
 async fn enroll_device(
+    http: HttpRequest,
     token: Bearer,
     state: Data<State>,
     fleet: Path<String>,
@@ -64,8 +66,9 @@ async fn enroll_device(
     let request = EnrollRequest {
         fleet: Some(fleet_name(&fleet)?),
         name: body.device.map(|name| name.parse::<Name>().map_err(|_| Refusal::InvalidName)).transpose()?,
-        token: token.0,
+        shown: Shown::Token(token.0),
         csr: VerifiedCsr::from_body(body.csr.as_bytes())?,
+        source: source(&http),
     };
     let now = state.clock.now();
     let enrollment = state.registrar.enroll(request, now).await?;
@@ -73,9 +76,9 @@ async fn enroll_device(
 }
 
 /// Enrolls a gateway, service or operator by its invitation.
-async fn enroll(token: Bearer, state: Data<State>, body: Json<KeyRequest>) -> Result<HttpResponse, Problem> {
+async fn enroll(http: HttpRequest, token: Bearer, state: Data<State>, body: Json<KeyRequest>) -> Result<HttpResponse, Problem> {
     let csr = VerifiedCsr::from_body(body.csr.as_bytes())?;
-    let request = EnrollRequest { fleet: None, name: None, token: token.0, csr };
+    let request = EnrollRequest { fleet: None, name: None, shown: Shown::Token(token.0), csr, source: source(&http) };
     let enrollment = state.registrar.enroll(request, state.clock.now()).await?;
     Ok(answer(&state, &enrollment))
 }
@@ -152,6 +155,11 @@ async fn time(state: Data<State>) -> HttpResponse {
 
 fn answer(state: &State, enrollment: &Enrollment) -> HttpResponse {
     private_json(&EnrollmentAnswer::new(enrollment, state.registrar.trust_domain(), state.clock.now()))
+}
+
+/// Where a request comes from.
+pub fn source(request: &HttpRequest) -> Option<std::net::IpAddr> {
+    request.peer_addr().map(|peer| peer.ip())
 }
 
 /// A fleet's name in a path.

@@ -131,7 +131,7 @@ pub(super) fn settle(
         Some(id) => transaction.rows.token(&id)?,
         None => None,
     };
-    if let Some(token) = token {
+    if let Some(token) = token.filter(|token| token.uses() == 1) {
         transaction.rows.set_token_state(&Token { state: TokenState::Used(good.key_hash), ..token })?;
     }
     Ok(())
@@ -154,6 +154,8 @@ pub(super) fn succeed(
         set_standing(transaction, &earlier, Standing::Superseded, at, None)?;
     }
     subject.confirmed_generation = good.generation;
-    subject.state = SubjectState::Active;
+    if subject.state == SubjectState::Registered {
+        subject.state = SubjectState::Active;
+    }
     Ok(())
 }

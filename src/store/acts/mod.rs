@@ -4,6 +4,7 @@
 //!
 //! - [`found`]: authorities and ledgers come to be.
 //! - [`lease`]: index leases and epochs.
+//! - [`admit`]: who may come in by an enrollment group, or by its own hardware.
 //! - [`record`]: a certificate is recorded: enrollment, renewal, the installation's own.
 //! - [`confirm`]: the holder keeps the certificate; what it replaces is superseded.
 //! - [`standing`]: revoke, hold, release, put out; the lapse of what was never confirmed.
@@ -13,6 +14,7 @@
 //! - [`limits`]: how many devices one operator may change in an hour.
 //! - [`lists`]: revocation lists and remembered requests.
 
+pub mod admit;
 pub mod confirm;
 pub mod fleets;
 pub mod found;

@@ -1,13 +1,17 @@
 //! A certificate is recorded: enrollment, renewal, the installation's own.
 
-use fleetmark_domain::{LedgerName, Refusal, RevocationReason, Standing, Timestamp};
+use fleetmark_domain::{KeyHash, LedgerName, Refusal, RevocationReason, Standing, Timestamp};
 use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::Event;
 
+use super::admit;
 use super::found::issued;
 use super::standing::set_standing;
 use super::subjects::with_attributes;
-use crate::store::model::{Certificate, Credential, Subject, SubjectId, SubjectState, Token, TokenId, TokenState};
+use crate::store::model::{
+    ApprovalRequest, Certificate, Credential, Group, GroupId, GroupProof, HardwareId, RequestState, Subject, SubjectId,
+    SubjectState, Token, TokenId, TokenState,
+};
 use crate::store::rows::certificate_id;
 use crate::store::transaction::Transaction;
 use crate::store::{Act, StoreError};
@@ -21,6 +25,8 @@ pub struct RecordCertificate {
     pub holder: Holder,
     /// By what right.
     pub proof: Proof,
+    /// The request that a person approved; it is done by this.
+    pub approval: Option<u64>,
     /// Under which of the installation's values the server remembers it as its own.
     pub credential: Option<(String, Credential)>,
     /// Who did it.
@@ -38,6 +44,24 @@ pub enum Holder {
     Known(SubjectId),
     /// A subject that registers by an open token, under a name that nobody holds a certificate for.
     ByName(Box<Subject>),
+    /// A subject that an enrollment group, or its own hardware, lets in: new, registered before, or enrolled before, as the rule
+    /// says.
+    Admitted(Box<Subject>, Reenrollment),
+}
+
+/// Whether a device that was enrolled before may enroll anew, as after a factory reset: a rule of the profile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reenrollment {
+    /// It may not.
+    Deny,
+    /// The hardware that enrolled it may.
+    #[default]
+    SameHardware,
+    /// It may once an operator permitted it.
+    Permit,
+    /// It may always. A claim certificate proves no device, so for a claim this is [`Self::Permit`].
+    Always,
 }
 
 /// By what right a certificate is issued.
@@ -47,10 +71,25 @@ pub enum Proof {
     Installation,
     /// An enrollment token or invitation.
     Token(TokenId),
+    /// An enrollment group.
+    Group(Admission),
+    /// Hardware that a device was registered with: a TPM's endorsement key.
+    Hardware(HardwareId),
     /// The certificate that it renews.
     Current(fleetmark_domain::Serial),
     /// Root's rights on the server's machine: all earlier certificates end.
     Rescue,
+}
+
+/// By what an enrollment group lets a device in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admission {
+    /// Which group.
+    pub group: GroupId,
+    /// The proof's kind.
+    pub proof: GroupProof,
+    /// What the hardware proved to be; None: a claim, a person's approval.
+    pub hardware: Option<HardwareId>,
 }
 
 /// What became of it.
@@ -70,11 +109,20 @@ impl Act for RecordCertificate {
     }
 
     fn perform(&self, transaction: &mut Transaction<'_>) -> Result<Recorded, StoreError> {
-        if let Some(existing) = transaction.rows.certificate_by_key(&self.certificate.key_hash)? {
+        let key = self.certificate.key_hash;
+        if let Some(existing) = transaction.rows.certificate_by_key(&key)? {
             return Ok(Recorded::Existing(existing));
         }
-        let token = self.check_proof(transaction)?;
+        if transaction.rows.blocked_key(&key)?.is_some() {
+            return Err(Refusal::KeyBlocked.into());
+        }
+        let shown = self.check_proof(transaction)?;
         let subject = self.check_holder(transaction)?;
+        let admitted = match (&shown, &subject) {
+            (Shown::Group(group), Some(subject)) => Some((group.id, admit::counted(group, subject)?)),
+            _ => None,
+        };
+        let approval = self.check_approval(transaction)?;
         let earlier = match &subject {
             Some(subject) => self.check_earlier(transaction, subject)?,
             None => Vec::new(),
@@ -85,8 +133,14 @@ impl Act for RecordCertificate {
             known => known,
         };
         set_standing(transaction, &earlier, Standing::Revoked(RevocationReason::Superseded), self.at, Some(&self.details))?;
-        if let Some(token) = token {
-            transaction.rows.set_token_state(&Token { state: TokenState::Reserved(self.certificate.key_hash), ..token })?;
+        if let Shown::Token(token) = shown {
+            transaction.rows.set_token_state(&spent(token, key))?;
+        }
+        if let Some((group, admitted)) = admitted {
+            transaction.rows.set_admitted(group, admitted)?;
+        }
+        if let Some(request) = approval {
+            transaction.rows.put_request(&ApprovalRequest { state: RequestState::Done, ..request })?;
         }
         if let Some((name, credential)) = &self.credential {
             transaction.rows.set_value(name, &credential.encode())?;
@@ -95,21 +149,55 @@ impl Act for RecordCertificate {
     }
 }
 
+/// The record behind a proof.
+enum Shown {
+    None,
+    Token(Token),
+    Group(Box<Group>),
+}
+
+/// A token after one more enrollment: of one for a single device, bound to the key; of one for several, counted.
+fn spent(token: Token, key: KeyHash) -> Token {
+    let spent = token.spent.saturating_add(1);
+    let state = if token.uses() == 1 { TokenState::Reserved(key) } else { token.state };
+    Token { spent, state, ..token }
+}
+
 impl RecordCertificate {
-    /// Checks the proof; returns the token to reserve.
-    fn check_proof(&self, transaction: &mut Transaction<'_>) -> Result<Option<Token>, StoreError> {
+    /// The hardware that the proof shows.
+    const fn hardware(&self) -> Option<HardwareId> {
         match self.proof {
-            Proof::Installation | Proof::Rescue => Ok(None),
+            Proof::Group(Admission { hardware, .. }) => hardware,
+            Proof::Hardware(id) => Some(id),
+            Proof::Installation | Proof::Token(_) | Proof::Current(_) | Proof::Rescue => None,
+        }
+    }
+
+    /// The request that was approved for this fleet, name and key.
+    fn check_approval(&self, transaction: &mut Transaction<'_>) -> Result<Option<ApprovalRequest>, StoreError> {
+        let Some(id) = self.approval else { return Ok(None) };
+        let request = transaction.rows.request(id)?.ok_or(Refusal::ApprovalPending)?;
+        if request.state != RequestState::Approved || request.key_hash != self.certificate.key_hash {
+            return Err(Refusal::ApprovalPending.into());
+        }
+        Ok(Some(request))
+    }
+
+    /// Checks the proof; returns its record.
+    fn check_proof(&self, transaction: &mut Transaction<'_>) -> Result<Shown, StoreError> {
+        match self.proof {
+            Proof::Installation | Proof::Rescue | Proof::Hardware(_) => Ok(Shown::None),
             Proof::Token(id) => {
                 let token = transaction.rows.token(&id)?.ok_or(Refusal::TokenUnknown)?;
                 token_admits(&token, self.certificate.key_hash, self.at)?;
-                Ok(Some(token))
+                Ok(Shown::Token(token))
             }
+            Proof::Group(admission) => Ok(Shown::Group(Box::new(admit::open_group(transaction.rows, &admission)?))),
             Proof::Current(serial) => {
                 let id = certificate_id(serial.epoch(), serial.index());
                 let current = transaction.rows.certificate(id)?.ok_or(Refusal::NotOnLedger)?;
                 match current.standing {
-                    Standing::Good => Ok(None),
+                    Standing::Good => Ok(Shown::None),
                     Standing::Superseded => Err(Refusal::Superseded.into()),
                     Standing::Held => Err(Refusal::Held.into()),
                     Standing::Quarantined => Err(Refusal::Quarantined.into()),
@@ -132,6 +220,7 @@ impl RecordCertificate {
                     None => (**new).clone(),
                 }
             }
+            Holder::Admitted(new, rule) => admit::newcomer(transaction.rows, new, *rule, self.hardware(), self.at)?,
         };
         if subject.state == SubjectState::Out {
             return Err(Refusal::IdentityOut.into());
@@ -172,6 +261,7 @@ impl RecordCertificate {
             subject.last_generation = subject.last_generation.saturating_add(1);
             certificate.subject = Some(subject.id);
             certificate.generation = subject.last_generation;
+            self.mark(transaction, &mut subject)?;
             if certificate.standing == Standing::Good {
                 super::confirm::succeed(transaction, &mut subject, &certificate, self.at)?;
             }
@@ -183,6 +273,30 @@ impl RecordCertificate {
     }
 }
 
+impl RecordCertificate {
+    /// Writes down by which group and as which hardware the holder came in; uses a permit up.
+    fn mark(&self, transaction: &mut Transaction<'_>, subject: &mut Subject) -> Result<(), StoreError> {
+        let group = match self.proof {
+            Proof::Group(admission) => Some(admission.group),
+            _ => subject.group,
+        };
+        let is_permitted = matches!(self.holder, Holder::Admitted(..)) && subject.permits.reenroll_until.is_some();
+        if subject.group != group || is_permitted {
+            subject.group = group;
+            if is_permitted {
+                subject.permits.reenroll_until = None;
+            }
+            transaction.rows.update_subject(subject)?;
+        }
+        match self.proof {
+            Proof::Group(Admission { hardware: Some(id), proof, .. }) => {
+                admit::bind(transaction.rows, id, proof, subject, self.at)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Whether a token admits this key now.
 ///
 /// # Errors
@@ -191,6 +305,7 @@ pub fn token_admits(token: &Token, key: fleetmark_domain::KeyHash, at: Timestamp
     match token.state {
         TokenState::Withdrawn => Err(Refusal::TokenWithdrawn),
         TokenState::Fresh if token.expires_at <= at => Err(Refusal::TokenExpired),
+        TokenState::Fresh if token.spent >= token.uses() => Err(Refusal::TokenUsed),
         TokenState::Fresh => Ok(()),
         TokenState::Reserved(bound) | TokenState::Used(bound) if bound == key => Ok(()),
         TokenState::Reserved(_) => Err(Refusal::TokenBoundToOtherKey),

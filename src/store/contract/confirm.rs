@@ -80,6 +80,7 @@ async fn enroll_another(store: &dyn Store, id: u8) -> Serial {
         certificate: Certificate { serial, authority: 2, token: Some([id; 8]), ..certificate(9, 8, None) },
         holder: Holder::ByName(Box::new(subject(Kind::Device, Some("alpha"), "other-sensor"))),
         proof: Proof::Token([id; 8]),
+        approval: None,
         credential: None,
         details: details(),
         at: NOW,

@@ -56,6 +56,7 @@ pub async fn works(store: &dyn Store, heads: &Arc<Heads>) {
         certificate: Certificate { serial, authority: 2, token: Some(minted.id), ..certificate(9, 9, None) },
         holder: Holder::ByName(Box::new(subject(Kind::Device, Some("alpha"), "sensor"))),
         proof: Proof::Token(minted.id),
+        approval: None,
         credential: None,
         details: details(),
         at,

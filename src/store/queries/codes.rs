@@ -4,7 +4,7 @@ use fleetmark_domain::{Kind, Role};
 use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
 
 use crate::store::StoreError;
-use crate::store::model::SubjectState;
+use crate::store::model::{GroupProof, GroupState, HardwareSource, RequestState, SubjectState};
 
 /// A word with its number in the database.
 pub trait Coded: Sized {
@@ -31,7 +31,16 @@ macro_rules! coded {
 coded! {
     Kind { Kind::Device = 0, Kind::Gateway = 1, Kind::Service = 2, Kind::Operator = 3 }
     Role { Role::Viewer = 0, Role::Operator = 1, Role::SecurityOfficer = 2, Role::Owner = 3 }
-    SubjectState { SubjectState::Registered = 0, SubjectState::Active = 1, SubjectState::Out = 2 }
+    SubjectState { SubjectState::Registered = 0, SubjectState::Active = 1, SubjectState::Out = 2, SubjectState::Released = 3 }
+    GroupProof { GroupProof::Maker = 0, GroupProof::Claim = 1, GroupProof::DerivedKey = 2, GroupProof::Approval = 3 }
+    GroupState { GroupState::Enabled = 0, GroupState::Disabled = 1, GroupState::Ended = 2 }
+    HardwareSource { HardwareSource::MakerKey = 0, HardwareSource::EndorsementKey = 1, HardwareSource::DerivedKey = 2 }
+    RequestState {
+        RequestState::Waiting = 0,
+        RequestState::Approved = 1,
+        RequestState::Refused = 2,
+        RequestState::Done = 3,
+    }
     AuthorityState {
         AuthorityState::Prepared = 0,
         AuthorityState::Active = 1,
@@ -125,7 +134,11 @@ mod tests {
     fn codes_are_as_they_always_were() {
         comes_back(&[Kind::Device, Kind::Gateway, Kind::Service, Kind::Operator]);
         comes_back(&[Role::Viewer, Role::Operator, Role::SecurityOfficer, Role::Owner]);
-        comes_back(&[SubjectState::Registered, SubjectState::Active, SubjectState::Out]);
+        comes_back(&[SubjectState::Registered, SubjectState::Active, SubjectState::Out, SubjectState::Released]);
+        comes_back(&[GroupProof::Maker, GroupProof::Claim, GroupProof::DerivedKey, GroupProof::Approval]);
+        comes_back(&[GroupState::Enabled, GroupState::Disabled, GroupState::Ended]);
+        comes_back(&[HardwareSource::MakerKey, HardwareSource::EndorsementKey, HardwareSource::DerivedKey]);
+        comes_back(&[RequestState::Waiting, RequestState::Approved, RequestState::Refused, RequestState::Done]);
         comes_back(&[State::Prepared, State::Active, State::Tainted, State::Revoked]);
         comes_back(&[Root, Of(Kind::Device), Of(Kind::Gateway), Of(Kind::Service), Of(Kind::Operator)]);
     }

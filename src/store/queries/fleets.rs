@@ -6,7 +6,7 @@ use diesel::prelude::*;
 use fleetmark_domain::Timestamp;
 use fleetmark_domain::standing::Choices;
 
-use super::codes::{number, parsed, signed};
+use super::codes::{from_json, json, number, parsed, signed};
 use crate::store::StoreError;
 use crate::store::model::Fleet;
 use crate::store::schema::fleets;
@@ -24,6 +24,8 @@ pub struct FleetRow {
     created_at: i64,
     version: i64,
     blast_radius: Option<i64>,
+    hook: Option<String>,
+    wave: Option<String>,
 }
 
 impl From<&Fleet> for FleetRow {
@@ -39,6 +41,8 @@ impl From<&Fleet> for FleetRow {
             created_at: fleet.created_at.0,
             version: signed(fleet.version),
             blast_radius: fleet.blast_radius.map(signed),
+            hook: fleet.hook.as_ref().map(json),
+            wave: fleet.wave.as_ref().map(json),
         }
     }
 }
@@ -58,6 +62,8 @@ impl TryFrom<FleetRow> for Fleet {
             created_at: Timestamp(row.created_at),
             version: number(row.version, "fleet")?,
             blast_radius: row.blast_radius.map(|devices| number(devices, "fleet")).transpose()?,
+            hook: row.hook.map(|text| from_json(&text, "fleet")).transpose()?,
+            wave: row.wave.map(|text| from_json(&text, "fleet")).transpose()?,
         })
     }
 }

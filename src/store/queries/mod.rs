@@ -24,6 +24,8 @@ pub mod kept;
 pub mod limits;
 #[macro_use]
 pub mod policies;
+#[macro_use]
+pub mod enrollment;
 
 /// Implements [`Rows`](super::rows::Rows) for a type with a field `connection` and a method `fault` that makes a diesel
 /// error ours. `$at_once`: how many ledger entries a statement inserts; `$for_update`: diesel's method that locks a row.
@@ -38,12 +40,14 @@ macro_rules! rows {
             use fleetmark_ledger::merkle::{Hash, Node};
             use $crate::store::StoreError;
             use $crate::store::model::{
-                Allowance, AuthorityId, AuthorityRecord, Certificate, CertificateFilter, EpochRecord, Fleet, LeaseRecord, LedgerRecord,
+                Allowance, ApprovalRequest, AuthorityId, AuthorityRecord, BlockedKey, Certificate, CertificateFilter, EpochRecord, Fleet, Group,
+                GroupId, Hardware, HardwareId, LeaseRecord, LedgerRecord, ListedSerial, RequestState,
                 PolicyActivation, PolicySet, PolicyVersion, Remembered, StoredCrl, StoredEntry, Subject, SubjectFilter, SubjectId, SubjectState, Token, TokenId,
             };
             use $crate::store::queries::authorities::{AuthorityRow, EpochRow, LeaseRow};
             use $crate::store::queries::certificates::CertificateRow;
             use $crate::store::queries::codes::{self, Coded, met, records, signed};
+            use $crate::store::queries::enrollment::{BlockedKeyRow, GroupRow, HardwareRow, RequestRow, SerialRow};
             use $crate::store::queries::fleets::FleetRow;
             use $crate::store::queries::kept::{CrlRow, RememberedColumns};
             use $crate::store::queries::ledgers::{EntryColumns, LedgerRow, NewEntry, NewNode};
@@ -69,6 +73,7 @@ macro_rules! rows {
                 kept_rows!();
                 policy_rows!();
                 limit_rows!();
+                enrollment_rows!();
             }
         };
     };

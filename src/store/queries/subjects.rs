@@ -26,6 +26,9 @@ pub struct SubjectRow {
     confirmed_generation: i64,
     created_at: i64,
     version: i64,
+    group_id: Option<i64>,
+    permits: String,
+    moved_from: Option<i64>,
 }
 
 impl From<&Subject> for SubjectRow {
@@ -45,6 +48,9 @@ impl From<&Subject> for SubjectRow {
             confirmed_generation: subject.confirmed_generation.into(),
             created_at: subject.created_at.0,
             version: signed(subject.version),
+            group_id: subject.group.map(signed),
+            permits: json(&subject.permits),
+            moved_from: subject.moved_from.map(signed),
         }
     }
 }
@@ -68,6 +74,9 @@ impl TryFrom<(i64, SubjectRow)> for Subject {
             confirmed_generation: number(row.confirmed_generation, "subject")?,
             created_at: Timestamp(row.created_at),
             version: number(row.version, "subject")?,
+            group: row.group_id.map(|id| number(id, "subject")).transpose()?,
+            permits: from_json(&row.permits, "subject")?,
+            moved_from: row.moved_from.map(|id| number(id, "subject")).transpose()?,
         })
     }
 }
@@ -123,6 +132,9 @@ macro_rules! subject_rows {
             }
             if let Some(search) = &filter.search {
                 query = query.filter(subjects::folded.like(subject_row::containing(search)).escape('\\'));
+            }
+            if let Some(group) = filter.group {
+                query = query.filter(subjects::group_id.eq(signed(group)));
             }
             if let Some(state) = filter.state {
                 query = query.filter(subjects::state.eq(state.code()));

@@ -3,7 +3,7 @@
 use diesel::prelude::*;
 use fleetmark_domain::{KeyHash, Timestamp};
 
-use super::codes::{Coded, number, octets, optional, signed, word};
+use super::codes::{Coded, from_json, json, number, octets, optional, signed, word};
 use crate::store::StoreError;
 use crate::store::model::{Token, TokenState};
 use crate::store::schema::tokens;
@@ -22,6 +22,9 @@ pub struct TokenRow {
     created_at: i64,
     created_by: i64,
     note: String,
+    terms: String,
+    spent: i64,
+    origin: Option<i64>,
 }
 
 impl From<&Token> for TokenRow {
@@ -39,6 +42,9 @@ impl From<&Token> for TokenRow {
             created_at: token.created_at.0,
             created_by: signed(token.created_by),
             note: token.note.clone(),
+            terms: json(&token.terms),
+            spent: signed(token.spent),
+            origin: token.origin.map(signed),
         }
     }
 }
@@ -58,6 +64,9 @@ impl TryFrom<TokenRow> for Token {
             created_at: Timestamp(row.created_at),
             created_by: number(row.created_by, "token")?,
             note: row.note,
+            terms: from_json(&row.terms, "token")?,
+            spent: number(row.spent, "token")?,
+            origin: row.origin.map(|id| number(id, "token")).transpose()?,
         })
     }
 }
@@ -115,7 +124,7 @@ macro_rules! token_rows {
 
         fn set_token_state(&mut self, token: &Token) -> Result<(), StoreError> {
             let (state, key_hash) = token_row::state_columns(token.state);
-            let changes = (tokens::state.eq(state), tokens::key_hash.eq(key_hash));
+            let changes = (tokens::state.eq(state), tokens::key_hash.eq(key_hash), tokens::spent.eq(signed(token.spent)));
             let query = update(tokens::table, tokens::id.eq(token.id.as_slice()), changes);
             met(query.execute(&mut self.connection).map_err(|error| self.fault(error))?, "token")
         }

@@ -20,6 +20,8 @@ pub enum SubjectState {
     Active,
     /// Put out; gets no certificate any more.
     Retired,
+    /// Released for a move into another fleet.
+    Released,
 }
 
 /// A device, with the certificate that counts: the newest confirmed one, or before the first its newest.

@@ -3,11 +3,13 @@
 //! clients' makers what is taken for what.
 //!
 //! - [`cacerts`], [`csrattrs`], [`simpleenroll`], [`simplereenroll`], [`serverkeygen`]: the operations.
+//! - [`proof`]: what a client shows.
 //! - [`binding`]: requests bound to their TLS connection.
 
 mod binding;
 mod cacerts;
 mod csrattrs;
+mod proof;
 mod serverkeygen;
 mod simpleenroll;
 mod simplereenroll;

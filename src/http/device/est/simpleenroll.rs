@@ -1,11 +1,12 @@
-//! `simpleenroll` (RFC 7030 4.2.1), with a token in place of a password.
+//! `simpleenroll` (RFC 7030 4.2.1): with a token in place of a password, or by the certificate of the connection.
 
 use actix_web::web::{self, Data};
 use actix_web::{HttpRequest, HttpResponse};
 
-use super::{EstProblem, binding, certificates, label, read_csr};
+use super::{EstProblem, binding, certificates, label, proof, read_csr};
 use crate::http::State;
-use crate::http::device::proof::{Basic, admit};
+use crate::http::device::proof::admit;
+use crate::http::device::rest::source;
 use crate::registrar::enroll::EnrollRequest;
 
 /// Enrolls a device.
@@ -15,10 +16,11 @@ pub(super) async fn answer(
     payload: web::Payload,
 ) -> Result<HttpResponse, EstProblem> {
     admit(&request)?;
-    let Basic { name, token } = Basic::of(&request)?;
+    let (name, shown) = proof::of(&request)?;
     let fleet = label(&request, &state)?;
     let csr = read_csr(&request, payload).await?;
     binding::require(&request, state.registrar.fleet_profile(&fleet).await?, &csr)?;
-    let enrollment = state.registrar.enroll(EnrollRequest { fleet: Some(fleet), name, token, csr }, state.clock.now()).await?;
+    let wanted = EnrollRequest { fleet: Some(fleet), name, shown, csr, source: source(&request) };
+    let enrollment = state.registrar.enroll(wanted, state.clock.now()).await?;
     certificates(&[enrollment.certificate.der])
 }

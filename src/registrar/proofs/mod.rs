@@ -1,0 +1,90 @@
+//! What a device shows to be allowed to enroll, and who it is by that. One file a proof; each gives the same [`Proven`], and the
+//! rest of the pipeline ([`super::enroll`]) knows no proof.
+
+mod token;
+
+use fleetmark_domain::{KeyHash, Kind, Name, Refusal, Timestamp};
+
+use super::enroll::EnrollRequest;
+use super::tokens::PresentedToken;
+use super::{Registrar, Result};
+use crate::store::StoreError;
+use crate::store::acts::record::{Holder, Proof, token_admits};
+use crate::store::model::{Certificate, Fleet, Group, Subject, Token};
+use crate::store::rows::Rows;
+
+/// What a device shows.
+#[derive(Debug)]
+pub enum Shown {
+    /// Nothing: a person is to approve it, where the fleet has a group for that.
+    Nothing,
+    /// An enrollment token or invitation.
+    Token(PresentedToken),
+    /// The certificate of its connection, with the chain that it sent, in DER, its own first: a maker's certificate, or a claim. The
+    /// handshake proved that it holds the key.
+    Certificate(Vec<Vec<u8>>),
+}
+
+/// Who it is by its proof, and on what terms it comes in.
+pub(super) struct Proven {
+    /// Who; with id 0 where no record is there yet.
+    pub subject: Subject,
+    /// The fleet.
+    pub fleet: Option<Fleet>,
+    /// The certificate that the key has already.
+    pub existing: Option<Certificate>,
+    /// How its record is found again in the transaction.
+    pub holder: Holder,
+    /// By what right.
+    pub proof: Proof,
+    /// The token, where it is one.
+    pub token: Option<Token>,
+    /// The group, where it is one.
+    pub group: Option<Group>,
+    /// Whether a person must approve it.
+    pub approval: bool,
+    /// How the proof is called in the ledger's details, and in a request for approval.
+    pub note: String,
+}
+
+impl Proven {
+    /// Whether an earlier answer may be given again for `key`; a fresh token is not spent on it, a foreign one is refused as ever.
+    ///
+    /// # Errors
+    /// Those of [`token_admits`].
+    pub fn admits_replay(&self, key: KeyHash, now: Timestamp) -> std::result::Result<(), Refusal> {
+        match &self.token {
+            Some(token) => token_admits(token, key, now),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Registrar {
+    /// Judges what was shown. `is_race` says that another request took the same place a moment ago.
+    pub(super) async fn judge_proof(&self, request: &EnrollRequest, is_race: bool, now: Timestamp) -> Result<Proven> {
+        match &request.shown {
+            Shown::Token(token) => self.prove_by_token(request, token, is_race, now).await,
+            Shown::Certificate(_) | Shown::Nothing => Err(Refusal::ProofRequired.into()),
+        }
+    }
+}
+
+/// The fleet of a request, which is there.
+pub(super) fn fleet_of(rows: &mut dyn Rows, request: &EnrollRequest) -> std::result::Result<Fleet, StoreError> {
+    let name = request.fleet.as_ref().ok_or(Refusal::FleetUnknown)?;
+    Ok(rows.fleet(name)?.ok_or(Refusal::FleetUnknown)?)
+}
+
+/// The record of this name, where there is one. A twin that differs in case alone is another name, and it is taken.
+pub(super) fn known_by_name(
+    rows: &mut dyn Rows,
+    kind: Kind,
+    fleet: Option<&fleetmark_domain::FleetName>,
+    name: &Name,
+) -> std::result::Result<Option<Subject>, StoreError> {
+    match rows.subject_by_name(kind, fleet, &name.folded())? {
+        Some(known) if known.name != *name => Err(Refusal::NameTaken.into()),
+        known => Ok(known),
+    }
+}
