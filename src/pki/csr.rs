@@ -32,6 +32,7 @@ pub struct VerifiedCsr {
     algorithm: KeyAlgorithm,
     common_name: Option<String>,
     uris: Vec<String>,
+    made_for: Option<KeyHash>,
 }
 
 impl VerifiedCsr {
@@ -65,6 +66,7 @@ impl VerifiedCsr {
             algorithm,
             common_name: common_name(&info.subject),
             uris: uris(&request),
+            made_for: None,
         })
     }
 
@@ -86,6 +88,17 @@ impl VerifiedCsr {
         let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
         let der = GeneralPurpose::new(&STANDARD, config).decode(packed).map_err(|_| Refusal::CsrMalformed)?;
         Self::from_der(&der)
+    }
+
+    /// The same, for a key that the server made for the request of this mark.
+    #[must_use]
+    pub fn for_request(self, mark: KeyHash) -> Self {
+        Self { made_for: Some(mark), ..self }
+    }
+
+    /// The mark of the request that the server made the key for; None: the device made it.
+    pub const fn made_for(&self) -> Option<KeyHash> {
+        self.made_for
     }
 
     /// The whole request in DER.

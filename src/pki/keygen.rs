@@ -1,5 +1,6 @@
 //! Keys made for devices that cannot make their own (RFC 7030 4.4). They are in memory alone: nothing here writes one.
 
+use fleetmark_domain::KeyHash;
 use ring::rand::SystemRandom;
 use zeroize::Zeroizing;
 
@@ -48,11 +49,15 @@ impl MadeKey {
     }
 }
 
-/// The public key of a request, under a name of its own, so that it is taken for no certificate's key: by it a repeated
-/// request for a key is known.
-pub fn request_mark(csr: &VerifiedCsr) -> fleetmark_domain::KeyHash {
-    let marked = [b"fleetmark serverkeygen\0".as_slice(), csr.spki()].concat();
-    fleetmark_domain::KeyHash(encoding::sha256(&marked))
+/// By what a request for a key is known again: SHA-256 over these parts, each with its length, under a name of its own, so that it
+/// is no key's hash.
+pub fn digest(parts: &[&[u8]]) -> KeyHash {
+    let mut octets = b"fleetmark serverkeygen".to_vec();
+    for part in parts {
+        octets.extend_from_slice(&part.len().to_be_bytes());
+        octets.extend_from_slice(part);
+    }
+    KeyHash(encoding::sha256(&octets))
 }
 
 #[cfg(test)]
@@ -74,7 +79,7 @@ mod tests {
         assert!(MadeKey::new(&[KeyAlgorithm::Rsa]).is_err());
         let (one, other) = (MadeKey::new(&[KeyAlgorithm::P256]).unwrap(), MadeKey::new(&[KeyAlgorithm::P256]).unwrap());
         assert_ne!(one.csr.key_hash(), other.csr.key_hash());
-        assert_ne!(request_mark(&one.csr), request_mark(&other.csr));
-        assert_ne!(request_mark(&one.csr), one.csr.key_hash());
+        assert_ne!(digest(&[one.csr.spki()]), digest(&[other.csr.spki()]));
+        assert_ne!(digest(&[b"ab", b"c"]), digest(&[b"a", b"bc"]));
     }
 }

@@ -385,7 +385,8 @@ mod tests {
         assert_eq!(device.est, EstRules::default());
         assert!(!device.est.server_key_generation && device.est.csr_attributes);
         assert_eq!(device.est.channel_binding, BindingRule::IfSent);
-        let text = format!("{DEVICE}\n[est]\nserver_key_generation = true\nchannel_binding = \"required\"\ncsr_attributes = false");
+        let text =
+            format!("{DEVICE}\n[est]\nserver_key_generation = true\nchannel_binding = \"required\"\ncsr_attributes = false");
         let wanted = EstRules { server_key_generation: true, channel_binding: BindingRule::Required, csr_attributes: false };
         assert_eq!(Profile::parse("device", &text).unwrap().est, wanted);
     }

@@ -18,10 +18,8 @@ const EXTENSION_REQUEST: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.84
 const SUBJECT_ALT_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.17");
 /// id-aa-decryptKeyID (RFC 4108 2.2.5) and id-aa-asymmDecryptKeyID (RFC 7030 4.4.1.2): how a key made by the server is to be
 /// encrypted.
-const DECRYPT_KEY: [ObjectIdentifier; 2] = [
-    ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.16.2.37"),
-    ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.16.2.54"),
-];
+const DECRYPT_KEY: [ObjectIdentifier; 2] =
+    [ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.16.2.37"), ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.16.2.54")];
 /// The longest challengePassword, in octets (RFC 2985 A, pkcs-9-ub-challengePassword).
 const MAX_CHALLENGE: usize = 255;
 
@@ -91,12 +89,8 @@ impl Requested {
 
 fn read(csr: &[u8]) -> Option<Requested> {
     // CertificationRequest { CertificationRequestInfo { version, subject, subjectPKInfo, [0] attributes }, … } (RFC 2986 4).
-    let mut found = Requested {
-        subject: Vec::new(),
-        alternative_names: Vec::new(),
-        challenge_password: None,
-        encrypted_key: false,
-    };
+    let mut found =
+        Requested { subject: Vec::new(), alternative_names: Vec::new(), challenge_password: None, encrypted_key: false };
     let info = first(csr)?;
     let mut parts = children(info)?.into_iter();
     let name = parts.nth(1)?;
@@ -204,7 +198,8 @@ mod tests {
         std::fs::write(&file, text).unwrap();
         let curve = "ec_paramgen_curve:P-256";
         let config = file.to_str().unwrap();
-        let arguments = ["req", "-new", "-config", config, "-newkey", "ec", "-pkeyopt", curve, "-nodes", "-keyout", "/dev/null"];
+        let arguments =
+            ["req", "-new", "-config", config, "-newkey", "ec", "-pkeyopt", curve, "-nodes", "-keyout", "/dev/null"];
         let form = if name.is_empty() { &["-outform", "DER", "-subj", "/"][..] } else { &["-outform", "DER"] };
         openssl(&[&arguments[..], form].concat(), b"").unwrap()
     }
@@ -225,7 +220,8 @@ mod tests {
         assert_eq!(Requested::of(&request("/CN=a", umlaut)).unwrap().challenge_password(), Some("gr\u{fc}n"));
         let encrypted = "attributes=more\n[more]\n1.2.840.113549.1.9.16.2.37=ASN1:OCTETSTRING:key";
         assert!(Requested::of(&request("/CN=a", encrypted)).unwrap().wants_encrypted_key());
-        let names = with_names("/CN=a/O=b", "DNS:a.example,IP:192.0.2.1,email:a@b.example,URI:urn:a,RID:1.2.3,otherName:1.2.3;UTF8:x");
+        let names =
+            with_names("/CN=a/O=b", "DNS:a.example,IP:192.0.2.1,email:a@b.example,URI:urn:a,RID:1.2.3,otherName:1.2.3;UTF8:x");
         assert_eq!((names.subject.len(), names.alternative_names.len()), (2, 6));
     }
 

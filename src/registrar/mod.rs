@@ -5,6 +5,7 @@
 //! - [`enroll`]: enroll, renew, confirm.
 //! - [`proofs`]: what a device shows to be allowed to enroll, one file a proof.
 //! - [`secrets`]: secrets that the server must read again, encrypted.
+//! - [`made_keys`]: enrollment with a key that the server makes.
 //! - [`standing`]: revoke, hold, release; lapse of what was never confirmed.
 //! - [`fleets`], [`tokens`], [`subjects`]: what operators keep records of.
 //! - [`limits`]: how many devices one operator may change in an hour.
@@ -33,6 +34,7 @@ pub mod fleets;
 pub mod install;
 mod issue;
 pub mod limits;
+pub mod made_keys;
 pub mod overview;
 pub mod own;
 pub mod policies;

@@ -28,8 +28,14 @@ const EXPORTER: &[u8] = b"EXPORTER-Channel-Binding";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChannelBinding(pub [u8; 32]);
 
-/// The `on_connect` of a door: parses the client's certificate once, and puts a [`Peer`] beside the connection, and over TLS
-/// 1.3 its [`ChannelBinding`]. A client whose authority was taken out of the trust since its handshake has no peer.
+/// The chain that a client sent, in DER, its own certificate first, where it is none of our identities': the handshake proved
+/// that it holds the key. Only enrollment looks at it.
+#[derive(Debug, Clone)]
+pub struct Presented(pub Vec<Vec<u8>>);
+
+/// The `on_connect` of a door: parses the client's certificate once, and puts a [`Peer`] beside the connection, or what it
+/// [`Presented`] where it is none of our identities; over TLS 1.3 the [`ChannelBinding`] too. A client whose authority was taken
+/// out of the trust since its handshake has no peer.
 pub fn remember_peer(trust: Arc<ArcSwap<Trust>>) -> impl Fn(&dyn Any, &mut Extensions) + Send + Sync + 'static {
     move |connection, extensions| {
         if let Some(binding) = channel_binding(connection) {
@@ -37,6 +43,8 @@ pub fn remember_peer(trust: Arc<ArcSwap<Trust>>) -> impl Fn(&dyn Any, &mut Exten
         }
         if let Some(peer) = peer(connection, &trust.load()) {
             extensions.insert(peer);
+        } else if let Some(presented) = presented(connection) {
+            extensions.insert(presented);
         }
     }
 }
@@ -49,6 +57,12 @@ fn peer(connection: &dyn Any, trust: &Trust) -> Option<Peer> {
         expect_a_follower(tcp);
     }
     Some(Peer { authority: trust.authority(&facts)?, facts: Arc::new(facts) })
+}
+
+fn presented(connection: &dyn Any) -> Option<Presented> {
+    let (_, session) = connection.downcast_ref::<TlsStream<TcpStream>>()?.get_ref();
+    let chain = session.peer_certificates()?.iter().map(|certificate| certificate.to_vec());
+    Some(Presented(chain.collect()))
 }
 
 /// Derived for every connection, since nobody can ask for it later: two HMACs, beside a handshake of some hundred times that.

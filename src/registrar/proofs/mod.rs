@@ -10,6 +10,7 @@ use super::tokens::PresentedToken;
 use super::{Registrar, Result};
 use crate::store::StoreError;
 use crate::store::acts::record::{Holder, Proof, token_admits};
+use crate::store::acts::served::key_made_for;
 use crate::store::model::{Certificate, Fleet, Group, Subject, Token};
 use crate::store::rows::Rows;
 
@@ -68,6 +69,17 @@ impl Registrar {
             Shown::Certificate(_) | Shown::Nothing => Err(Refusal::ProofRequired.into()),
         }
     }
+}
+
+/// The key by which a proof is judged: the request's; where the server makes the keys, the one that it made for the same request
+/// before.
+pub(super) fn judged_key(rows: &mut dyn Rows, request: (KeyHash, Option<KeyHash>)) -> std::result::Result<KeyHash, StoreError> {
+    let (key, made_for) = request;
+    let earlier = match made_for {
+        Some(mark) => key_made_for(rows, &mark)?,
+        None => None,
+    };
+    Ok(earlier.unwrap_or(key))
 }
 
 /// The fleet of a request, which is there.

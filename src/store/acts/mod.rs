@@ -23,6 +23,7 @@ pub mod limits;
 pub mod lists;
 pub mod policies;
 pub mod record;
+pub mod served;
 pub mod snapshots;
 pub mod standing;
 pub mod subjects;

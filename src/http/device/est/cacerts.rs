@@ -27,9 +27,8 @@ pub(super) async fn answer(request: HttpRequest, state: Data<State>) -> Result<H
 /// # Errors
 /// `FleetUnknown`: there is no authority of this fleet, in whatever state.
 fn trusted<'a>(records: &[&'a AuthorityRecord], fleet: &FleetName) -> Result<Vec<&'a [u8]>, Refusal> {
-    let of_fleet = |record: &AuthorityRecord| {
-        record.kind == AuthorityKind::Of(Kind::Device) && record.fleet.as_ref() == Some(fleet)
-    };
+    let of_fleet =
+        |record: &AuthorityRecord| record.kind == AuthorityKind::Of(Kind::Device) && record.fleet.as_ref() == Some(fleet);
     if !records.iter().any(|record| of_fleet(record)) {
         return Err(Refusal::FleetUnknown);
     }
@@ -57,7 +56,13 @@ mod tests {
 
     use super::*;
 
-    fn record(id: u64, kind: AuthorityKind, fleet: Option<&str>, state: AuthorityState, issuer: Option<u64>) -> AuthorityRecord {
+    fn record(
+        id: u64,
+        kind: AuthorityKind,
+        fleet: Option<&str>,
+        state: AuthorityState,
+        issuer: Option<u64>,
+    ) -> AuthorityRecord {
         AuthorityRecord {
             id: id.try_into().unwrap(),
             kind,

@@ -86,7 +86,9 @@ pub fn configure(config: &mut ServiceConfig) {
             .service(resource("cacerts").route(web::get().to(cacerts::answer)).default_service(not_allowed("GET")))
             .service(resource("csrattrs").route(web::get().to(csrattrs::answer)).default_service(not_allowed("GET")))
             .service(resource("simpleenroll").route(web::post().to(simpleenroll::answer)).default_service(not_allowed("POST")))
-            .service(resource("simplereenroll").route(web::post().to(simplereenroll::answer)).default_service(not_allowed("POST")))
+            .service(
+                resource("simplereenroll").route(web::post().to(simplereenroll::answer)).default_service(not_allowed("POST")),
+            )
             .service(resource("serverkeygen").route(web::post().to(serverkeygen::answer)).default_service(not_allowed("POST")));
     }
     // fullcmc among them, which is optional (RFC 7030 4.3).
