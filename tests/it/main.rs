@@ -26,6 +26,7 @@
 mod certificates;
 mod csr;
 mod enrollment;
+mod est;
 mod feed;
 mod gateway;
 mod harness;
