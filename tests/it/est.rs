@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::harness::client::Answer;
-use crate::harness::device::sha256;
+use crate::harness::device::{confirm_by_token, sha256};
 use crate::harness::openssl::{openssl, pem};
 use crate::harness::{Client, Connection, Device, Identity, Key, Server, run, shared};
 
@@ -478,9 +478,13 @@ fn a_key_made_by_the_server_matches_its_certificate_and_a_repeat_leaves_one_cert
                 refused(&est(&client, &fleet, operation, &authorization, &other).await, 409, "token_bound_to_other_key");
             }
 
-            // The first use confirms it; from then on nobody gets another by this proof.
+            // It is confirmed by its use, or by the token with its fingerprint; from then on nobody gets another by this proof.
             let device = server.device_client(Some(&identity));
-            device.post(&format!("/v1/fleets/{fleet}/confirm"), &json!({})).await.is(200);
+            if name == "open" {
+                confirm_by_token(&client, &fleet, &token, &sha256(identity.leaf())).await.is(200);
+            } else {
+                device.post(&format!("/v1/fleets/{fleet}/confirm"), &json!({})).await.is(200);
+            }
             refused(&ask().await, 409, "token_used");
             let good = standings(server, &fleet).await.into_iter().filter(|(_, standing)| standing == "good");
             assert!(good.map(|(fingerprint, _)| fingerprint).any(|good| good == sha256(identity.leaf())));
@@ -495,6 +499,31 @@ fn a_key_made_by_the_server_matches_its_certificate_and_a_repeat_leaves_one_cert
             lost.post(&format!("/v1/fleets/{fleet}/confirm"), &json!({})).await.refused(403, "revoked");
         }
         refused(&est(&client, &fleet, "serverkeygen", "", &nameless(&own)).await, 401, "proof_required");
+    });
+}
+
+#[test]
+fn of_many_repeats_at_once_one_certificate_is_left() {
+    let server = est_server();
+    run(async {
+        let fleet = server.fleet(json!({"profile": "served"})).await;
+        let authorization = basic("raced", &server.token(&fleet, "raced").await);
+        let csr = nameless(&Key::new());
+        let tries = (0..12).map(|_| {
+            let (fleet, authorization, csr) = (fleet.clone(), authorization.clone(), csr.clone());
+            let client = server.device_client(None);
+            tokio::spawn(async move { est(&client, &fleet, "serverkeygen", &authorization, &csr).await })
+        });
+        let tries: Vec<_> = tries.collect();
+        let mut given = Vec::new();
+        for attempt in tries {
+            given.push(sha256(Served::of(&attempt.await.unwrap()).identity().leaf()));
+        }
+        let all = standings(server, &fleet).await;
+        assert_eq!(all.len(), 12);
+        let live: Vec<_> = all.iter().filter(|(_, standing)| standing == "unconfirmed").collect();
+        assert!(live.len() == 1 && given.contains(&live[0].0), "{all:?}");
+        assert!(all.iter().all(|(_, standing)| standing == "unconfirmed" || standing == "revoked"), "{all:?}");
     });
 }
 

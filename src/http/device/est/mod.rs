@@ -124,6 +124,47 @@ fn not_allowed(allow: &'static str) -> Route {
     })
 }
 
+/// What EST answers for a path that is not there.
 async fn not_found() -> HttpResponse {
     EstProblem::from(Refusal::NotFound).error_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::body::to_bytes;
+    use actix_web::http::header::RETRY_AFTER;
+
+    use super::*;
+
+    #[actix_web::test]
+    async fn every_refusal_is_one_line_that_begins_with_its_code() {
+        for refusal in Refusal::ALL {
+            let response = EstProblem::from(*refusal).error_response();
+            let status = response.status().as_u16();
+            let header = |name| response.headers().get(name).cloned();
+            assert_eq!(header(CONTENT_TYPE).unwrap(), "text/plain; charset=utf-8");
+            assert_eq!(header(WWW_AUTHENTICATE).is_some(), status == 401, "{refusal}");
+            assert_eq!(header(RETRY_AFTER).is_some(), matches!(status, 202 | 429 | 503), "{refusal}");
+            let body = to_bytes(response.into_body()).await.unwrap();
+            let line = std::str::from_utf8(&body).unwrap().strip_suffix('\n').unwrap();
+            assert!(line.starts_with(&format!("{}: ", refusal.code())) && !line.contains(char::is_control), "{line}");
+        }
+    }
+
+    /// RFC 7030 4.2.3: 202 with Retry-After where a person has to decide.
+    #[actix_web::test]
+    async fn who_must_wait_is_told_when_to_come_again() {
+        let response = EstProblem::from(Refusal::ApprovalPending).error_response();
+        assert_eq!(response.status(), StatusCode::ACCEPTED);
+        let after: u32 = response.headers().get(RETRY_AFTER).unwrap().to_str().unwrap().parse().unwrap();
+        assert!(after > 0);
+    }
+
+    #[actix_web::test]
+    async fn a_detail_stays_on_the_line() {
+        let error = registrar::Error::with_detail(Refusal::InvalidName, "one\r\ntwo: \u{7}three");
+        let body = to_bytes(EstProblem::from(error).error_response().into_body()).await.unwrap();
+        let line = String::from_utf8(body.to_vec()).unwrap();
+        assert!(line.ends_with("onetwo: three\n") && line.matches('\n').count() == 1, "{line}");
+    }
 }
