@@ -34,9 +34,12 @@ pub async fn watch(
     let body = Body::bound(&mut request);
     let is_est = is_est(request.path());
     if let Err(refusal) = check_uri(&request) {
-        let response = span.in_scope(|| match is_est {
-            true => request.error_response(EstProblem::from(refusal)),
-            false => request.error_response(Problem::from(refusal)),
+        let response = span.in_scope(|| {
+            if is_est {
+                request.error_response(EstProblem::from(refusal))
+            } else {
+                request.error_response(Problem::from(refusal))
+            }
         });
         return Ok(finish(door, &id, started, response));
     }

@@ -152,7 +152,7 @@ fn general_names(names: &[u8]) -> Option<Vec<Vec<u8>>> {
     Some(children(names)?.into_iter().map(<[u8]>::to_vec).collect())
 }
 
-/// A `DirectoryString` of ASCII, or the IA5String that some clients write.
+/// A `DirectoryString` of ASCII, or the `IA5String` that some clients write.
 fn text(value: &[u8]) -> Option<String> {
     let value = AnyRef::from_der(value).ok()?;
     let is_text = matches!(value.tag(), Tag::Utf8String | Tag::PrintableString | Tag::Ia5String | Tag::TeletexString);

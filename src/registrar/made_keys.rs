@@ -58,13 +58,15 @@ impl Registrar {
 
 /// By what a request for a key is known again: fleet, name, proof, and the key that signed it.
 fn mark(request: &EnrollRequest, fleet: &FleetName) -> Result<KeyHash> {
-    let proof = match &request.shown {
-        Shown::Token(token) => token.id.to_vec(),
-        Shown::Certificate(chain) => chain.first().ok_or(Refusal::ProofRequired)?.clone(),
-        _ => return Err(Refusal::ProofRequired.into()),
+    let proof = if let Shown::Token(token) = &request.shown {
+        token.id.as_slice()
+    } else if let Shown::Certificate(chain) = &request.shown {
+        chain.first().ok_or(Refusal::ProofRequired)?
+    } else {
+        return Err(Refusal::ProofRequired.into());
     };
     let name = request.name.as_ref().map_or("", |name| name.as_str());
-    Ok(digest(&[fleet.as_str().as_bytes(), name.as_bytes(), &proof, request.csr.spki()]))
+    Ok(digest(&[fleet.as_str().as_bytes(), name.as_bytes(), proof, request.csr.spki()]))
 }
 
 /// Whether an earlier answer, with a key that nobody keeps, may be replaced.

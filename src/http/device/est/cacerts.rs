@@ -21,8 +21,8 @@ pub(super) async fn answer(request: HttpRequest, state: Data<State>) -> Result<H
 
 /// The certificates of all the fleet's authorities that are not revoked (those prepared to issue, and those that issue no
 /// more but whose certificates hold, among them), of whatever issued them, and of all roots. Where a root changes its key, the
-/// set holds the certificates OldWithNew and NewWithOld as roots beside OldWithOld and NewWithNew (RFC 7030 4.1.3, RFC 4210
-/// 4.4), and they go out with the others. Each stands there once; the order does not count, since the answer is a SET.
+/// set holds the certificates `OldWithNew` and `NewWithOld` as roots beside `OldWithOld` and `NewWithNew` (RFC 7030 4.1.3,
+/// RFC 4210 4.4), and they go out with the others. Each stands there once; the order does not count, since the answer is a SET.
 ///
 /// # Errors
 /// `FleetUnknown`: there is no authority of this fleet, in whatever state.
