@@ -26,7 +26,7 @@ use super::profile::{ExtendedKeyUsage, Profile};
 use super::{PkiError, encoding, lint};
 
 /// The largest certificate that is read, in octets.
-const MAX_CERTIFICATE: usize = 16 * 1024;
+pub(super) const MAX_CERTIFICATE: usize = 16 * 1024;
 
 /// id-pe-authorityInfoAccess (RFC 5280 4.2.2.1).
 const AUTHORITY_INFORMATION_ACCESS: [u64; 9] = [1, 3, 6, 1, 5, 5, 7, 1, 1];

@@ -8,12 +8,14 @@
 //! - [`lint`]: the rules that every certificate must pass before the real key signs it.
 //! - [`crl`]: revocation lists.
 //! - [`ocsp`]: OCSP requests and answers.
+//! - [`idevid`]: makers' certificates: verified, and what they say.
 //! - [`bundle`]: PEM and certs-only PKCS#7.
 
 pub mod bundle;
 pub mod crl;
 pub mod csr;
 mod encoding;
+pub mod idevid;
 pub mod issue;
 pub mod keys;
 pub mod lint;

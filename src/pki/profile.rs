@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
+use fleetmark_domain::Reenrollment;
 use serde::Deserialize;
 
 use super::PkiError;
@@ -18,6 +19,11 @@ const MAX_PROFILES: usize = 256;
 const MINUTE: u64 = 60;
 const DAY: u64 = 24 * 60 * MINUTE;
 const YEAR: u64 = 365 * DAY;
+
+/// The extended key usage of claim certificates, 2.25.190392001021574049915008306275167811568: content octets, without tag and
+/// length. A UUID's arc (X.667) does not fit into 64 bits, so whoever encodes it writes these octets.
+pub const CLAIM_EKU: &[u8] =
+    &[0x69, 0x82, 0x9e, 0xbc, 0x95, 0x99, 0x8b, 0xd0, 0xf2, 0xac, 0xbf, 0x9c, 0xab, 0xcb, 0xcd, 0xa9, 0x8e, 0xd2, 0xef, 0x70];
 
 const BUILT_IN: [(&str, &str); 11] = [
     ("root", include_str!("../../certs/profiles/root.toml")),
@@ -83,6 +89,8 @@ pub struct Profile {
     pub identity: bool,
     /// Whether DNS and IP names registered for the holder go into the certificate.
     pub registered_names: bool,
+    /// Whether a device that was enrolled before may enroll anew.
+    pub reenroll: Reenrollment,
 }
 
 /// All profiles by name: those built in, overlaid by the files of a directory.
@@ -131,6 +139,9 @@ impl Profile {
             return Err(wrong("a profile's name is 1 to 64 lower-case letters, digits and dashes".to_owned()));
         }
         let file: ProfileFile = toml::from_str(text).map_err(|error| wrong(error.to_string()))?;
+        if file.reenroll.is_some() && !file.identity {
+            return Err(wrong("reenroll is for profiles of devices".to_owned()));
+        }
         let profile = Self {
             name: name.to_owned(),
             lifetime: duration("lifetime", &file.lifetime, 10 * MINUTE, 50 * YEAR).map_err(wrong)?,
@@ -148,6 +159,7 @@ impl Profile {
             ocsp_nocheck: file.ocsp_nocheck,
             identity: file.identity,
             registered_names: file.registered_names,
+            reenroll: file.reenroll.unwrap_or_default(),
         };
         match profile.contradiction() {
             Some(why) => Err(wrong(why.to_owned())),
@@ -209,6 +221,7 @@ struct ProfileFile {
     identity: bool,
     #[serde(default)]
     registered_names: bool,
+    reenroll: Option<Reenrollment>,
     authority: Option<CaRules>,
 }
 
@@ -320,6 +333,8 @@ mod tests {
             ("percent = 66", "percent = 5", "renew_after_percent"),
             ("percent = 5", "percent = 21", "renew_jitter_percent"),
             ("ttl = \"24h\"", "ttl = \"91d\"", "unconfirmed_ttl"),
+            ("identity = true", "identity = true\nreenroll = \"sometimes\"", "reenroll"),
+            ("identity = true", "reenroll = \"always\"", "reenroll"),
         ] {
             let text = DEVICE.replacen(from, to, 1);
             assert_ne!(text, DEVICE, "{from}");
