@@ -9,7 +9,9 @@
 //! - [`crl`]: revocation lists.
 //! - [`ocsp`]: OCSP requests and answers.
 //! - [`bundle`]: PEM and certs-only PKCS#7.
+//! - [`anchors`]: the CA certificates of makers.
 
+pub mod anchors;
 pub mod bundle;
 pub mod crl;
 pub mod csr;
@@ -58,6 +60,9 @@ pub enum PkiError {
     /// A certificate of our own cannot be read.
     #[error("a certificate of this installation cannot be read: {0}")]
     Certificate(String),
+    /// What should be a maker's CA certificates is not.
+    #[error("{0}")]
+    Anchor(String),
     /// A profile is wrong.
     #[error("the profile {name} is wrong: {why}")]
     Profile {
