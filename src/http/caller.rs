@@ -10,7 +10,7 @@ use fleetmark_domain::{Kind, Refusal};
 
 use super::State;
 use super::problem::Problem;
-use crate::pki::idevid::is_claim;
+use crate::pki::issue::facts;
 use crate::registrar::caller::{Caller, Peer, Presented};
 
 /// An operator in good standing: every handler of the admin door takes one.
@@ -32,7 +32,7 @@ async fn identify(request: &HttpRequest) -> Result<Caller, Problem> {
 /// Why there is no peer: a maker's certificate and a claim are nobody's here, and good for enrollment alone.
 fn nobody(request: &HttpRequest) -> Refusal {
     match request.conn_data::<Presented>().and_then(|chain| chain.0.first()) {
-        Some(own) if is_claim(own) => Refusal::WrongKind,
+        Some(own) if facts(own).is_ok_and(|facts| facts.is_claim) => Refusal::WrongKind,
         Some(_) => Refusal::CertificateForeign,
         None => Refusal::CertificateRequired,
     }

@@ -12,7 +12,7 @@ use fleetmark_domain::Kind;
 use socket2::SockRef;
 
 use super::Trust;
-use crate::pki::idevid::{MAX_INTERMEDIATES, is_claim};
+use crate::pki::idevid::MAX_INTERMEDIATES;
 use crate::pki::issue::facts;
 use crate::registrar::caller::{Peer, Presented};
 
@@ -44,7 +44,7 @@ fn shown(connection: &dyn Any, trust: &Trust) -> Option<Shown> {
     let own = chain.first()?;
     let facts = facts(own).ok()?;
     match trust.authority(&facts) {
-        Some(authority) if !is_claim(own) => {
+        Some(authority) if !facts.is_claim => {
             if matches!(trust.kind(&facts), Some(Kind::Gateway | Kind::Service)) {
                 expect_a_follower(tcp);
             }

@@ -25,7 +25,7 @@ use super::trust::Kin;
 use super::{Doors, Trust, admin_door, certified_key, device_door};
 use crate::pki::idevid::Makers;
 use crate::pki::issue::facts;
-use crate::pki::profile::CLAIM_EKU;
+use crate::pki::profile::CLAIM_PURPOSE;
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&version::TLS12, &version::TLS13];
 
@@ -396,10 +396,8 @@ impl Factory {
 }
 
 fn makers(authorities: &[&Authority]) -> Arc<Makers> {
-    let mut makers = Makers::default();
-    let material: Vec<u8> = authorities.iter().flat_map(|authority| authority.certificate.to_vec()).collect();
-    makers.add(&material).unwrap();
-    Arc::new(makers)
+    let certificates: Vec<_> = authorities.iter().map(|authority| authority.certificate.clone()).collect();
+    Arc::new(Makers::new(&certificates).unwrap())
 }
 
 impl Stage {
@@ -467,7 +465,7 @@ fn claim(more: bool) -> CertificateParams {
     let mut params = client();
     params.extended_key_usages.clear();
     let oid = |content: &[u8]| [&[6, u8::try_from(content.len()).unwrap()], content].concat();
-    let mut usages = oid(CLAIM_EKU);
+    let mut usages = oid(&CLAIM_PURPOSE);
     if more {
         usages.extend(oid(&[0x2b, 6, 1, 5, 5, 7, 3, 2]));
     }
@@ -482,8 +480,8 @@ fn a_claim_certificate_is_taken_at_the_device_door_and_is_no_identity() {
     let shared = leaf(&stage.devices, &claim(false));
     assert_eq!(stage.verdict(&shared, None), Ok(Kin::Claim(DEVICES)));
     stage.try_leaf(device_door(&stage.doors).unwrap(), &shared, &version::TLS12).unwrap();
-    // With the usage of clients beside it, as only a thief of the key would write it, it is no identity either.
-    assert_eq!(stage.verdict(&leaf(&stage.devices, &claim(true)), None), Ok(Kin::Claim(DEVICES)));
+    // With the usage of clients beside it, as only a thief of the key would write it, it is judged as an identity's.
+    assert_eq!(stage.verdict(&leaf(&stage.devices, &claim(true)), None), Ok(Kin::Identity(DEVICES)));
     // Not from another authority, not at another door.
     assert_eq!(stage.verdict(&leaf(&stage.operators, &claim(false)), None), Err(Refusal::WrongKind));
     assert_eq!(stage.verdict(&shared, Some(Kind::Device)), Err(Refusal::WrongKind));
