@@ -11,13 +11,17 @@
 //! - [`requested`]: what a request asks for beside its key.
 //! - [`crl`]: revocation lists.
 //! - [`ocsp`]: OCSP requests and answers.
+//! - [`idevid`]: makers' certificates: verified, and what they say.
 //! - [`bundle`]: PEM and certs-only PKCS#7.
+//! - [`anchors`]: the CA certificates of makers.
 
+pub mod anchors;
 pub mod bundle;
 pub mod crl;
 pub mod csr;
 pub mod csrattrs;
 mod encoding;
+pub mod idevid;
 pub mod issue;
 pub mod keygen;
 pub mod keys;
@@ -64,6 +68,9 @@ pub enum PkiError {
     /// A certificate of our own cannot be read.
     #[error("a certificate of this installation cannot be read: {0}")]
     Certificate(String),
+    /// What should be a maker's CA certificates is not.
+    #[error("{0}")]
+    Anchor(String),
     /// A profile is wrong.
     #[error("the profile {name} is wrong: {why}")]
     Profile {

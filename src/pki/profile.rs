@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
+use fleetmark_domain::Reenrollment;
 use serde::Deserialize;
 
 use super::PkiError;
@@ -19,7 +20,7 @@ const MINUTE: u64 = 60;
 const DAY: u64 = 24 * 60 * MINUTE;
 const YEAR: u64 = 365 * DAY;
 
-const BUILT_IN: [(&str, &str); 11] = [
+const BUILT_IN: [(&str, &str); 12] = [
     ("root", include_str!("../../certs/profiles/root.toml")),
     ("authority-device", include_str!("../../certs/profiles/authority-device.toml")),
     ("authority-gateway", include_str!("../../certs/profiles/authority-gateway.toml")),
@@ -31,6 +32,7 @@ const BUILT_IN: [(&str, &str); 11] = [
     ("service", include_str!("../../certs/profiles/service.toml")),
     ("operator", include_str!("../../certs/profiles/operator.toml")),
     ("ocsp", include_str!("../../certs/profiles/ocsp.toml")),
+    ("claim", include_str!("../../certs/profiles/claim.toml")),
 ];
 
 /// An extended key usage that a profile may name (RFC 5280 4.2.1.12).
@@ -43,7 +45,16 @@ pub enum ExtendedKeyUsage {
     ServerAuth,
     /// id-kp-OCSPSigning
     OcspSigning,
+    /// To claim a place in a fleet, and nothing else: [`CLAIM_PURPOSE`].
+    Claim,
 }
+
+/// The purpose of a claim certificate, as the content octets of an OBJECT IDENTIFIER (X.690 8.19):
+/// 2.25.208788638479014983860383931667550753969, from the UUID 9d133aa5-9b50-423f-b219-92a9d8b2d4b1 (X.667 7). It is ours alone,
+/// so that whoever asks for clientAuth, or for any purpose that it knows, refuses a claim certificate. The second arc has 128
+/// bits; libraries that keep arcs in fewer compare octets.
+pub const CLAIM_PURPOSE: [u8; 20] =
+    [0x69, 0x82, 0xba, 0x93, 0x9d, 0xa9, 0xb3, 0xb5, 0x82, 0x88, 0xff, 0xb2, 0x8c, 0xe4, 0xd5, 0x9d, 0xc5, 0xcb, 0xa9, 0x31];
 
 /// What an authority may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -116,6 +127,8 @@ pub struct Profile {
     pub registered_names: bool,
     /// How its holders enroll over EST.
     pub est: EstRules,
+    /// Whether a device that was enrolled before may enroll anew.
+    pub reenroll: Reenrollment,
 }
 
 /// All profiles by name: those built in, overlaid by the files of a directory.
@@ -124,7 +137,7 @@ pub struct Profiles(BTreeMap<String, Profile>);
 
 impl Profiles {
     /// The built-in profiles: root, authority-device, authority-gateway, authority-service, authority-operator, device,
-    /// device-legacy, gateway, service, operator, ocsp; then the `*.toml` of `directory`, which replace or add.
+    /// device-legacy, gateway, service, operator, ocsp, claim; then the `*.toml` of `directory`, which replace or add.
     ///
     /// # Errors
     /// [`PkiError::Profile`] with the name and the reason, for the first file that is wrong.
@@ -167,6 +180,9 @@ impl Profile {
         if file.est.is_some() && !file.identity {
             return Err(wrong("est is for identities".to_owned()));
         }
+        if file.reenroll.is_some() && !file.identity {
+            return Err(wrong("reenroll is for profiles of devices".to_owned()));
+        }
         let profile = Self {
             name: name.to_owned(),
             lifetime: duration("lifetime", &file.lifetime, 10 * MINUTE, 50 * YEAR).map_err(wrong)?,
@@ -185,6 +201,7 @@ impl Profile {
             identity: file.identity,
             registered_names: file.registered_names,
             est: file.est.unwrap_or_default(),
+            reenroll: file.reenroll.unwrap_or_default(),
         };
         match profile.contradiction() {
             Some(why) => Err(wrong(why.to_owned())),
@@ -215,8 +232,15 @@ impl Profile {
             (self.ca.is_some_and(|ca| ca.path_length > 4), "path_length is at most 4"),
             (self.ca.is_none() && usages.is_empty(), "an end entity has an extended_key_usage"),
             (
-                self.ca.is_none() && self.identity == usages.contains(&ExtendedKeyUsage::OcspSigning),
+                self.ca.is_none()
+                    && !usages.contains(&ExtendedKeyUsage::Claim)
+                    && self.identity == usages.contains(&ExtendedKeyUsage::OcspSigning),
                 "ocsp-signing is for authorities and OCSP responders",
+            ),
+            (
+                usages.contains(&ExtendedKeyUsage::Claim)
+                    && (self.ca.is_some() || self.identity || *usages != [ExtendedKeyUsage::Claim]),
+                "claim stands alone, and names no identity",
             ),
             (
                 self.ocsp_nocheck && (self.ca.is_some() || *usages != [ExtendedKeyUsage::OcspSigning]),
@@ -250,6 +274,7 @@ struct ProfileFile {
     identity: bool,
     #[serde(default)]
     registered_names: bool,
+    reenroll: Option<Reenrollment>,
     authority: Option<CaRules>,
     est: Option<EstRules>,
 }
@@ -359,6 +384,8 @@ mod tests {
             ("[\"client-auth\"]", "[\"client-auth\", \"client-auth\"]", "twice"),
             ("[\"client-auth\"]", "[]", "extended_key_usage"),
             ("[\"client-auth\"]", "[\"any\"]", "any"),
+            ("[\"client-auth\"]", "[\"client-auth\", \"claim\"]", "claim stands alone"),
+            ("[\"client-auth\"]", "[\"claim\"]", "claim stands alone"),
             ("percent = 66", "percent = 5", "renew_after_percent"),
             ("percent = 5", "percent = 21", "renew_jitter_percent"),
             ("ttl = \"24h\"", "ttl = \"91d\"", "unconfirmed_ttl"),
@@ -370,6 +397,8 @@ mod tests {
                 "keys = [\"rsa\"]\nextended_key_usage = [\"client-auth\"]\nidentity = true\n[est]\nserver_key_generation = true",
                 "no RSA keys",
             ),
+            ("identity = true", "identity = true\nreenroll = \"sometimes\"", "reenroll"),
+            ("identity = true", "reenroll = \"always\"", "reenroll"),
         ] {
             let text = DEVICE.replacen(from, to, 1);
             assert_ne!(text, DEVICE, "{from}");

@@ -8,6 +8,7 @@
 //! - [`made_keys`]: enrollment with a key that the server makes.
 //! - [`standing`]: revoke, hold, release; lapse of what was never confirmed.
 //! - [`fleets`], [`tokens`], [`subjects`]: what operators keep records of.
+//! - [`groups`], [`claims`]: enrollment groups, and the certificates by which a batch of devices claims its place.
 //! - [`limits`]: how many devices one operator may change in an hour.
 //! - [`certificates`]: search and look-up.
 //! - [`authorities`]: the issuing authorities in memory: keys, certificates, index leases.
@@ -28,9 +29,11 @@ pub mod authorities;
 pub mod backup;
 pub mod caller;
 pub mod certificates;
+pub mod claims;
 pub mod enroll;
 pub mod feed;
 pub mod fleets;
+pub mod groups;
 pub mod install;
 mod issue;
 pub mod limits;
@@ -186,6 +189,7 @@ pub struct Registrar {
     trust_domain: TrustDomain,
     random: SystemRandom,
     secrets: secrets::Secrets,
+    groups: groups::Watch,
     /// Derives the secrets of tokens minted with an Idempotency-Key.
     token_key: hmac::Key,
     /// Held while a fleet is made: two at once would take the same authority's id.

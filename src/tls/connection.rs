@@ -13,8 +13,9 @@ use rustls::ProtocolVersion;
 use socket2::SockRef;
 
 use super::Trust;
+use crate::pki::idevid::MAX_INTERMEDIATES;
 use crate::pki::issue::facts;
-use crate::registrar::caller::Peer;
+use crate::registrar::caller::{Peer, Presented};
 
 /// What the kernel keeps of what a follower did not read, in octets.
 const SEND_BUFFER: usize = 32 * 1024;
@@ -28,41 +29,45 @@ const EXPORTER: &[u8] = b"EXPORTER-Channel-Binding";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChannelBinding(pub [u8; 32]);
 
-/// The chain that a client sent, in DER, its own certificate first, where it is none of our identities': the handshake proved
-/// that it holds the key. Only enrollment looks at it.
-#[derive(Debug, Clone)]
-pub struct Presented(pub Vec<Vec<u8>>);
-
-/// The `on_connect` of a door: parses the client's certificate once, and puts a [`Peer`] beside the connection, or what it
-/// [`Presented`] where it is none of our identities; over TLS 1.3 the [`ChannelBinding`] too. A client whose authority was taken
-/// out of the trust since its handshake has no peer.
+/// The `on_connect` of a door: parses the client's certificate once, and puts a [`Peer`] beside the connection; for a claim
+/// certificate or one of no authority of ours [`Presented`], which only enrollment looks at; over TLS 1.3 the [`ChannelBinding`] too.
 pub fn remember_peer(trust: Arc<ArcSwap<Trust>>) -> impl Fn(&dyn Any, &mut Extensions) + Send + Sync + 'static {
     move |connection, extensions| {
         if let Some(binding) = channel_binding(connection) {
             extensions.insert(binding);
         }
-        if let Some(peer) = peer(connection, &trust.load()) {
-            extensions.insert(peer);
-        } else if let Some(presented) = presented(connection) {
-            extensions.insert(presented);
+        match shown(connection, &trust.load()) {
+            Some(Shown::Peer(peer)) => drop(extensions.insert(peer)),
+            Some(Shown::Presented(chain)) => drop(extensions.insert(chain)),
+            None => {}
         }
     }
 }
 
-fn peer(connection: &dyn Any, trust: &Trust) -> Option<Peer> {
-    let stream = connection.downcast_ref::<TlsStream<TcpStream>>()?;
-    let (tcp, session) = stream.get_ref();
-    let facts = facts(session.peer_certificates()?.first()?).ok()?;
-    if matches!(trust.kind(&facts), Some(Kind::Gateway | Kind::Service)) {
-        expect_a_follower(tcp);
-    }
-    Some(Peer { authority: trust.authority(&facts)?, facts: Arc::new(facts) })
+/// What a client showed.
+enum Shown {
+    Peer(Peer),
+    Presented(Presented),
 }
 
-fn presented(connection: &dyn Any) -> Option<Presented> {
-    let (_, session) = connection.downcast_ref::<TlsStream<TcpStream>>()?.get_ref();
-    let chain = session.peer_certificates()?.iter().map(|certificate| certificate.to_vec());
-    Some(Presented(chain.collect()))
+fn shown(connection: &dyn Any, trust: &Trust) -> Option<Shown> {
+    let stream = connection.downcast_ref::<TlsStream<TcpStream>>()?;
+    let (tcp, session) = stream.get_ref();
+    let chain = session.peer_certificates()?;
+    let own = chain.first()?;
+    let facts = facts(own).ok()?;
+    match trust.authority(&facts) {
+        Some(authority) if !facts.is_claim => {
+            if matches!(trust.kind(&facts), Some(Kind::Gateway | Kind::Service)) {
+                expect_a_follower(tcp);
+            }
+            Some(Shown::Peer(Peer { authority, facts: Arc::new(facts) }))
+        }
+        _ => {
+            let sent = chain.iter().take(1 + MAX_INTERMEDIATES).map(|der| der.to_vec());
+            Some(Shown::Presented(Presented(sent.collect())))
+        }
+    }
 }
 
 /// Derived for every connection, since nobody can ask for it later: two HMACs, beside a handshake of some hundred times that.

@@ -18,6 +18,7 @@ pub mod admit;
 pub mod confirm;
 pub mod fleets;
 pub mod found;
+pub mod groups;
 pub mod lease;
 pub mod limits;
 pub mod lists;

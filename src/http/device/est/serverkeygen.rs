@@ -42,8 +42,9 @@ pub(super) async fn answer(
         same_names(&csr, &caller.0)?;
         state.registrar.renew_with_made_key(&caller.0, state.clock.now()).await?
     } else {
-        let (name, shown) = proof::of(&request)?;
+        let (said, shown) = proof::of(&request)?;
         let csr = wanted(&request, payload, profile).await?;
+        let name = proof::name(said, &shown, &csr);
         let wanted = EnrollRequest { fleet: Some(fleet), name, shown, csr, source: source(&request) };
         state.registrar.enroll_with_made_key(wanted, state.clock.now()).await?
     };

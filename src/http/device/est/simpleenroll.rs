@@ -16,10 +16,11 @@ pub(super) async fn answer(
     payload: web::Payload,
 ) -> Result<HttpResponse, EstProblem> {
     admit(&request)?;
-    let (name, shown) = proof::of(&request)?;
+    let (said, shown) = proof::of(&request)?;
     let fleet = label(&request, &state)?;
     let csr = read_csr(&request, payload).await?;
     binding::require(&request, state.registrar.fleet_profile(&fleet).await?, &csr)?;
+    let name = proof::name(said, &shown, &csr);
     let wanted = EnrollRequest { fleet: Some(fleet), name, shown, csr, source: source(&request) };
     let enrollment = state.registrar.enroll(wanted, state.clock.now()).await?;
     certificates(&[enrollment.certificate.der])
