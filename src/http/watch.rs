@@ -16,6 +16,7 @@ use futures_util::FutureExt;
 use ring::rand::{SecureRandom, SystemRandom};
 use tracing::Instrument;
 
+use super::device::est::{EstProblem, is_est};
 use super::limits::{Body, check_uri};
 use super::problem::{Problem, status};
 
@@ -31,8 +32,15 @@ pub async fn watch(
     let id = request_id();
     let span = tracing::info_span!("request", door, id, method = %request.method(), path = request.path());
     let body = Body::bound(&mut request);
+    let is_est = is_est(request.path());
     if let Err(refusal) = check_uri(&request) {
-        let response = span.in_scope(|| request.error_response(Problem::from(refusal)));
+        let response = span.in_scope(|| {
+            if is_est {
+                request.error_response(EstProblem::from(refusal))
+            } else {
+                request.error_response(Problem::from(refusal))
+            }
+        });
         return Ok(finish(door, &id, started, response));
     }
     let answered = AssertUnwindSafe(next.call(request)).catch_unwind().instrument(span.clone()).await;
@@ -40,7 +48,8 @@ pub async fn watch(
         // The panic's words went to the log by the hook. The worker goes on: handlers share no locks.
         span.in_scope(|| tracing::error!("a handler panicked"));
         count(door, "none", status(Refusal::InternalError.class()).as_u16(), started);
-        return Err(Problem::from(Refusal::InternalError).into());
+        let refusal = Refusal::InternalError;
+        return Err(if is_est { EstProblem::from(refusal).into() } else { Problem::from(refusal).into() });
     };
     let response = response?;
     if response.status() != StatusCode::REQUEST_TIMEOUT {

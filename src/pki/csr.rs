@@ -26,11 +26,13 @@ const MAX_BODY: usize = 2 * MAX_CSR;
 /// ever copied into a certificate; they are kept to be compared.
 #[derive(Debug, Clone)]
 pub struct VerifiedCsr {
+    der: Vec<u8>,
     spki: Vec<u8>,
     key_hash: KeyHash,
     algorithm: KeyAlgorithm,
     common_name: Option<String>,
     asked: Asked,
+    made_for: Option<KeyHash>,
 }
 
 impl VerifiedCsr {
@@ -68,11 +70,13 @@ impl VerifiedCsr {
             .map_err(|_| Refusal::CsrBadSignature)?;
         weak::check_factors(algorithm, raw)?;
         Ok(Self {
+            der: der.to_vec(),
             spki: spki.to_vec(),
             key_hash: KeyHash(encoding::sha256(spki)),
             algorithm,
             common_name: common_name(&info.subject),
             asked: Asked::read(frame.signed, info)?,
+            made_for: None,
         })
     }
 
@@ -94,6 +98,22 @@ impl VerifiedCsr {
         let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
         let der = GeneralPurpose::new(&STANDARD, config).decode(packed).map_err(|_| Refusal::CsrMalformed)?;
         Self::from_der(&der)
+    }
+
+    /// The same, for a key that the server made for the request of this mark.
+    #[must_use]
+    pub fn for_request(self, mark: KeyHash) -> Self {
+        Self { made_for: Some(mark), ..self }
+    }
+
+    /// The mark of the request that the server made the key for; None: the device made it.
+    pub const fn made_for(&self) -> Option<KeyHash> {
+        self.made_for
+    }
+
+    /// The whole request in DER.
+    pub fn der(&self) -> &[u8] {
+        &self.der
     }
 
     /// `SubjectPublicKeyInfo` in DER.

@@ -8,20 +8,30 @@
 //! - [`profile`]: the text files under `certs/profiles` that say what a certificate looks like.
 //! - [`issue`]: template, lint, signature; only linted octets are signed.
 //! - [`lint`]: the rules that every certificate must pass before the real key signs it.
+//! - [`csrattrs`]: what EST clients are asked to put into their requests.
+//! - [`keygen`]: keys made for devices that cannot make their own.
+//! - [`requested`]: what a request asks for beside its key.
 //! - [`crl`]: revocation lists.
 //! - [`ocsp`]: OCSP requests and answers.
+//! - [`idevid`]: makers' certificates: verified, and what they say.
 //! - [`bundle`]: PEM and certs-only PKCS#7.
+//! - [`anchors`]: the CA certificates of makers.
 
 pub mod asked;
+pub mod anchors;
 pub mod bundle;
 pub mod crl;
 pub mod csr;
+pub mod csrattrs;
 mod encoding;
+pub mod idevid;
 pub mod issue;
+pub mod keygen;
 pub mod keys;
 pub mod lint;
 pub mod ocsp;
 pub mod profile;
+pub mod requested;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod weak;
@@ -62,6 +72,9 @@ pub enum PkiError {
     /// A certificate of our own cannot be read.
     #[error("a certificate of this installation cannot be read: {0}")]
     Certificate(String),
+    /// What should be a maker's CA certificates is not.
+    #[error("{0}")]
+    Anchor(String),
     /// A profile is wrong.
     #[error("the profile {name} is wrong: {why}")]
     Profile {

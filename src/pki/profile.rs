@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
+use fleetmark_domain::Reenrollment;
 use serde::Deserialize;
 
 use super::PkiError;
@@ -20,7 +21,7 @@ const MINUTE: u64 = 60;
 const DAY: u64 = 24 * 60 * MINUTE;
 const YEAR: u64 = 365 * DAY;
 
-const BUILT_IN: [(&str, &str); 11] = [
+const BUILT_IN: [(&str, &str); 12] = [
     ("root", include_str!("../../certs/profiles/root.toml")),
     ("authority-device", include_str!("../../certs/profiles/authority-device.toml")),
     ("authority-gateway", include_str!("../../certs/profiles/authority-gateway.toml")),
@@ -32,6 +33,7 @@ const BUILT_IN: [(&str, &str); 11] = [
     ("service", include_str!("../../certs/profiles/service.toml")),
     ("operator", include_str!("../../certs/profiles/operator.toml")),
     ("ocsp", include_str!("../../certs/profiles/ocsp.toml")),
+    ("claim", include_str!("../../certs/profiles/claim.toml")),
 ];
 
 /// An extended key usage that a profile may name (RFC 5280 4.2.1.12).
@@ -44,7 +46,16 @@ pub enum ExtendedKeyUsage {
     ServerAuth,
     /// id-kp-OCSPSigning
     OcspSigning,
+    /// To claim a place in a fleet, and nothing else: [`CLAIM_PURPOSE`].
+    Claim,
 }
+
+/// The purpose of a claim certificate, as the content octets of an OBJECT IDENTIFIER (X.690 8.19):
+/// 2.25.208788638479014983860383931667550753969, from the UUID 9d133aa5-9b50-423f-b219-92a9d8b2d4b1 (X.667 7). It is ours alone,
+/// so that whoever asks for clientAuth, or for any purpose that it knows, refuses a claim certificate. The second arc has 128
+/// bits; libraries that keep arcs in fewer compare octets.
+pub const CLAIM_PURPOSE: [u8; 20] =
+    [0x69, 0x82, 0xba, 0x93, 0x9d, 0xa9, 0xb3, 0xb5, 0x82, 0x88, 0xff, 0xb2, 0x8c, 0xe4, 0xd5, 0x9d, 0xc5, 0xcb, 0xa9, 0x31];
 
 /// What an authority may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -55,6 +66,37 @@ pub struct CaRules {
     /// Name constraints that exclude all IP addresses.
     #[serde(default)]
     pub exclude_addresses: bool,
+}
+
+/// How a profile's holders enroll over EST: the table `[est]` (docs/est.md).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EstRules {
+    /// Whether a device may have its key made by the server (RFC 7030 4.4).
+    pub server_key_generation: bool,
+    /// What a binding of the request to the TLS connection is worth (RFC 7030 3.5).
+    pub channel_binding: BindingRule,
+    /// Whether clients are told which keys and digests the profile takes (RFC 7030 4.5).
+    pub csr_attributes: bool,
+}
+
+/// What becomes of a channel binding, and of a request without one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BindingRule {
+    /// One that is sent must hold.
+    #[default]
+    IfSent,
+    /// One must be sent, and hold.
+    Required,
+    /// Nobody looks at it.
+    Ignored,
+}
+
+impl Default for EstRules {
+    fn default() -> Self {
+        Self { server_key_generation: false, channel_binding: BindingRule::default(), csr_attributes: true }
+    }
 }
 
 /// A checked profile.
@@ -86,6 +128,10 @@ pub struct Profile {
     pub registered_names: bool,
     /// What requests may ask for.
     pub request: RequestRules,
+    /// How its holders enroll over EST.
+    pub est: EstRules,
+    /// Whether a device that was enrolled before may enroll anew.
+    pub reenroll: Reenrollment,
 }
 
 /// All profiles by name: those built in, overlaid by the files of a directory.
@@ -94,7 +140,7 @@ pub struct Profiles(BTreeMap<String, Profile>);
 
 impl Profiles {
     /// The built-in profiles: root, authority-device, authority-gateway, authority-service, authority-operator, device,
-    /// device-legacy, gateway, service, operator, ocsp; then the `*.toml` of `directory`, which replace or add.
+    /// device-legacy, gateway, service, operator, ocsp, claim; then the `*.toml` of `directory`, which replace or add.
     ///
     /// # Errors
     /// [`PkiError::Profile`] with the name and the reason, for the first file that is wrong.
@@ -138,6 +184,12 @@ impl Profile {
             return Err(wrong("request is for identities".to_owned()));
         }
         let request = file.request.unwrap_or_default().rules(&file.extended_key_usage).map_err(wrong)?;
+        if file.est.is_some() && !file.identity {
+            return Err(wrong("est is for identities".to_owned()));
+        }
+        if file.reenroll.is_some() && !file.identity {
+            return Err(wrong("reenroll is for profiles of devices".to_owned()));
+        }
         let profile = Self {
             name: name.to_owned(),
             lifetime: duration("lifetime", &file.lifetime, 10 * MINUTE, 50 * YEAR).map_err(wrong)?,
@@ -156,6 +208,8 @@ impl Profile {
             identity: file.identity,
             registered_names: file.registered_names,
             request,
+            est: file.est.unwrap_or_default(),
+            reenroll: file.reenroll.unwrap_or_default(),
         };
         match profile.contradiction() {
             Some(why) => Err(wrong(why.to_owned())),
@@ -186,14 +240,25 @@ impl Profile {
             (self.ca.is_some_and(|ca| ca.path_length > 4), "path_length is at most 4"),
             (self.ca.is_none() && usages.is_empty(), "an end entity has an extended_key_usage"),
             (
-                self.ca.is_none() && self.identity == usages.contains(&ExtendedKeyUsage::OcspSigning),
+                self.ca.is_none()
+                    && !usages.contains(&ExtendedKeyUsage::Claim)
+                    && self.identity == usages.contains(&ExtendedKeyUsage::OcspSigning),
                 "ocsp-signing is for authorities and OCSP responders",
+            ),
+            (
+                usages.contains(&ExtendedKeyUsage::Claim)
+                    && (self.ca.is_some() || self.identity || *usages != [ExtendedKeyUsage::Claim]),
+                "claim stands alone, and names no identity",
             ),
             (
                 self.ocsp_nocheck && (self.ca.is_some() || *usages != [ExtendedKeyUsage::OcspSigning]),
                 "ocsp_nocheck is for OCSP responders alone",
             ),
             (self.registered_names && !self.identity, "registered_names is for identities"),
+            (
+                self.est.server_key_generation && self.keys.iter().all(|key| *key == KeyAlgorithm::Rsa),
+                "server_key_generation makes no RSA keys",
+            ),
         ];
         rules.into_iter().find_map(|(broken, why)| broken.then_some(why))
     }
@@ -217,8 +282,10 @@ struct ProfileFile {
     identity: bool,
     #[serde(default)]
     registered_names: bool,
+    reenroll: Option<Reenrollment>,
     authority: Option<CaRules>,
     request: Option<RequestTable>,
+    est: Option<EstRules>,
 }
 
 /// A whole number and a unit: s, m (minutes), h, d, y (365 days). The bounds are in seconds.
@@ -326,6 +393,8 @@ mod tests {
             ("[\"client-auth\"]", "[\"client-auth\", \"client-auth\"]", "twice"),
             ("[\"client-auth\"]", "[]", "extended_key_usage"),
             ("[\"client-auth\"]", "[\"any\"]", "any"),
+            ("[\"client-auth\"]", "[\"client-auth\", \"claim\"]", "claim stands alone"),
+            ("[\"client-auth\"]", "[\"claim\"]", "claim stands alone"),
             ("percent = 66", "percent = 5", "renew_after_percent"),
             ("percent = 5", "percent = 21", "renew_jitter_percent"),
             ("ttl = \"24h\"", "ttl = \"91d\"", "unconfirmed_ttl"),
@@ -334,6 +403,16 @@ mod tests {
             ("identity = true", "identity = true\n[request]\nstrict = true\nattributes = [\"1.2.\"]", "challenge-password"),
             ("identity = true", "identity = true\n[request]\nallow = true", "allow"),
             ("identity = true", "[request]\nstrict = true", "identities"),
+            ("identity = true", "identity = true\n[est]\nchannel_binding = \"sometimes\"", "sometimes"),
+            ("identity = true", "identity = true\n[est]\nkeys = true", "keys"),
+            ("identity = true", "[est]\nserver_key_generation = true", "est is for identities"),
+            (
+                "keys = [\"p256\", \"p384\", \"ed25519\"]\nextended_key_usage = [\"client-auth\"]\nidentity = true",
+                "keys = [\"rsa\"]\nextended_key_usage = [\"client-auth\"]\nidentity = true\n[est]\nserver_key_generation = true",
+                "no RSA keys",
+            ),
+            ("identity = true", "identity = true\nreenroll = \"sometimes\"", "reenroll"),
+            ("identity = true", "reenroll = \"always\"", "reenroll"),
         ] {
             let text = DEVICE.replacen(from, to, 1);
             assert_ne!(text, DEVICE, "{from}");
@@ -341,6 +420,18 @@ mod tests {
             assert!(error.contains(why), "{to}: {error}");
         }
         assert!(Profile::parse("De vice", DEVICE).is_err());
+    }
+
+    #[test]
+    fn the_rules_of_est_have_safe_defaults() {
+        let device = Profile::parse("device", DEVICE).unwrap();
+        assert_eq!(device.est, EstRules::default());
+        assert!(!device.est.server_key_generation && device.est.csr_attributes);
+        assert_eq!(device.est.channel_binding, BindingRule::IfSent);
+        let text =
+            format!("{DEVICE}\n[est]\nserver_key_generation = true\nchannel_binding = \"required\"\ncsr_attributes = false");
+        let wanted = EstRules { server_key_generation: true, channel_binding: BindingRule::Required, csr_attributes: false };
+        assert_eq!(Profile::parse("device", &text).unwrap().est, wanted);
     }
 
     #[test]

@@ -169,12 +169,14 @@ mod hostile {
 
     use super::*;
     use crate::pki::csr::VerifiedCsr;
+    use crate::pki::requested::Requested;
     use crate::pki::{issue, ocsp};
 
     /// Everything of this room that reads what strangers send.
     fn read(octets: &[u8]) {
         let _ = VerifiedCsr::from_body(octets);
         let _ = VerifiedCsr::from_der(octets);
+        let _ = Requested::of(octets);
         let _ = ocsp::parse(octets);
         let _ = issue::facts(octets);
     }

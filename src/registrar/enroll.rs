@@ -7,6 +7,7 @@ use fleetmark_domain::{Fingerprint, FleetName, Identity, Kind, Name, Refusal, Re
 use super::authorities::Authority;
 use super::caller::{Caller, alarm};
 use super::issue::Order;
+use super::made_keys::may_be_replaced;
 use super::proofs::{Proven, Shown};
 use super::subjects::identity_of;
 use super::tokens::PresentedToken;
@@ -77,8 +78,16 @@ impl Registrar {
     async fn try_enroll(&self, request: &EnrollRequest, is_race: bool, now: Timestamp) -> Result<Enrollment> {
         let proven = self.judge_proof(request, is_race, now).await?;
         if let Some(existing) = &proven.existing {
-            proven.admits_replay(existing.key_hash, now)?;
-            return self.replay(&proven.subject, existing.clone(), Replay::Proof, now);
+            if request.csr.made_for().is_none() {
+                proven.admits_replay(existing.key_hash, now)?;
+                return self.replay(&proven.subject, existing.clone(), Replay::Proof, now);
+            }
+            may_be_replaced(&proven.subject, proven.token.as_ref(), existing, now)?;
+        }
+        // A request for approval is known by its key, and a key that the server makes is another one each time.
+        if proven.approval && request.csr.made_for().is_some() {
+            let detail = "A person must approve this device: it must come with a key of its own.";
+            return Err(super::Error::with_detail(Refusal::ServerKeygenOff, detail));
         }
         self.rates.admit(&proven.proof, request.fleet.as_ref())?;
         let Proven { subject, fleet, holder, proof, note, .. } = proven;
@@ -200,6 +209,7 @@ impl Registrar {
             proof: ticket.proof,
             approval: ticket.approval,
             credential: None,
+            made_for: csr.made_for(),
             details,
             at: now,
         };

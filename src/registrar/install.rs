@@ -106,6 +106,7 @@ impl Registrar {
             secrets,
             rates: Rates::new(rates),
             alarms: Alarms::default(),
+            groups: super::groups::Watch::default(),
             token_key: hmac::Key::new(hmac::HMAC_SHA256, token_key.as_ref()),
             founding: tokio::sync::Mutex::default(),
         })

@@ -8,13 +8,16 @@
 //! - [`rates`]: how often certificates are issued by one proof, in one fleet, in all.
 //! - [`proofs`]: what a device shows to be allowed to enroll, one file a proof.
 //! - [`secrets`]: secrets that the server must read again, encrypted.
+//! - [`made_keys`]: enrollment with a key that the server makes.
 //! - [`standing`]: revoke, hold, release; lapse of what was never confirmed.
 //! - [`fleets`], [`tokens`], [`subjects`]: what operators keep records of.
+//! - [`groups`], [`claims`]: enrollment groups, and the certificates by which a batch of devices claims its place.
 //! - [`limits`]: how many devices one operator may change in an hour.
 //! - [`certificates`]: search and look-up.
 //! - [`authorities`]: the issuing authorities in memory: keys, certificates, index leases.
 //! - [`publish`]: CRLs and OCSP answers as views of the ledger.
 //! - [`policies`]: the policies that count: operators' rights, who may enroll and renew; sets are put and activated.
+//! - [`profiles`]: which profile a fleet's devices have.
 //! - [`overview`]: the authorities with what their certificates say, and the writer's queue.
 //! - [`backup`]: a consistent copy of the store.
 //! - [`audit`]: the ledgers' checkpoints, entries and proofs, for operators.
@@ -31,15 +34,19 @@ pub mod backup;
 pub mod blocked;
 pub mod caller;
 pub mod certificates;
+pub mod claims;
 pub mod enroll;
 pub mod feed;
 pub mod fleets;
+pub mod groups;
 pub mod install;
 mod issue;
 pub mod limits;
+pub mod made_keys;
 pub mod overview;
 pub mod own;
 pub mod policies;
+pub mod profiles;
 pub mod proofs;
 pub mod publish;
 pub mod rates;
@@ -192,6 +199,7 @@ pub struct Registrar {
     secrets: secrets::Secrets,
     rates: rates::Rates,
     alarms: alarms::Alarms,
+    groups: groups::Watch,
     /// Derives the secrets of tokens minted with an Idempotency-Key.
     token_key: hmac::Key,
     /// Held while a fleet is made: two at once would take the same authority's id.

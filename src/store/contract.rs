@@ -4,6 +4,7 @@ pub mod confirm;
 pub mod enrollment;
 pub mod limits;
 pub mod policies;
+pub mod served;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

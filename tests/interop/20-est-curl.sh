@@ -2,7 +2,16 @@
 # EST (RFC 7030, RFC 8951) with curl and openssl alone: what it grants, and what it refuses.
 . "$(dirname "$0")/lib.sh"
 need openssl curl jq base64
+# A profile that lets the server make keys, and one that demands a channel binding.
+mkdir "$WORK/profiles"
+for rule in 'served:server_key_generation = true' 'bound:channel_binding = "required"'; do
+    { cat "$REPOSITORY/certs/profiles/device.toml"; printf '\n[est]\n%s\n' "${rule#*:}"; } >"$WORK/profiles/${rule%%:*}.toml"
+done
+export FLEETMARK_PROFILES=$WORK/profiles
 begin
+for fleet in served bound; do
+    operator POST /v1/fleets "{\"name\":\"$fleet\",\"profile\":\"$fleet\"}" >/dev/null || bad "the fleet $fleet was not made"
+done
 EST=$DEVICE_DOOR/.well-known/est
 tls=(--cacert "$ROOT")
 
@@ -37,7 +46,17 @@ prints "the root is among them" 'subject=.*fleet.test root' cat_subjects
 same "cacerts by label" 200 "$(status "$WORK/ca2" "${tls[@]}" "$EST/default/cacerts")"
 holds "the default label is the default fleet" cmp "$WORK/ca" "$WORK/ca2"
 same "cacerts of an unknown label" 404 "$(status "$WORK/none" "${tls[@]}" "$EST/nowhere/cacerts")"
-same "csrattrs: none asked for" 204 "$(status "$WORK/attributes" "${tls[@]}" "$EST/csrattrs")"
+
+# csrattrs: what the profile takes (RFC 7030 4.5.2).
+attributes() { base64 -d "$WORK/attributes" | openssl asn1parse -inform DER; }
+same "csrattrs" 200 "$(status "$WORK/attributes" "${tls[@]}" "$EST/csrattrs")"
+same "csrattrs' type" application/csrattrs "$(header "$WORK/attributes" content-type)"
+prints "it asks for a key on a curve" ':id-ecPublicKey' attributes
+prints "P-256 among them" ':prime256v1' attributes
+prints "with SHA-256" ':ecdsa-with-SHA256' attributes
+refused "and for no challengePassword" grep -q challengePassword <(attributes)
+same "csrattrs where a binding is demanded" 200 "$(status "$WORK/attributes" "${tls[@]}" "$EST/bound/csrattrs")"
+prints "it asks for the challengePassword" ':challengePassword' attributes
 
 # simpleenroll.
 device_key "$WORK/key.pem"
@@ -99,7 +118,9 @@ esac
 same "another type" 415 "$(status "$WORK/answer" "${tls[@]}" -u "est-02:$FRESH" -H 'Content-Type: application/json' \
     --data-binary "@$WORK/other" "$EST/simpleenroll")"
 same "GET simpleenroll" 405 "$(status "$WORK/answer" "${tls[@]}" -u "est-02:$FRESH" "$EST/simpleenroll")"
-same "serverkeygen is not for us" 404 "$(est serverkeygen "$WORK/other" -u "est-02:$FRESH")"
+same "serverkeygen where it is off" 403 "$(est serverkeygen "$WORK/other" -u "est-02:$FRESH")"
+same "is refused by name" server_keygen_off "$(code_of)"
+same "fullcmc is not for us" 404 "$(est fullcmc "$WORK/other" -u "est-02:$FRESH")"
 same "the token is fresh after all that" 200 "$(est simpleenroll "$WORK/other" -u "est-02:$FRESH")"
 certificates "$WORK/answer" "$WORK/names.pem"
 prints "the name is the record's, not the CSR's" 'CN ?= ?est-02' openssl x509 -in "$WORK/names.pem" -noout -subject
@@ -117,6 +138,10 @@ same "simplereenroll without a certificate" 401 "$(est simplereenroll "$WORK/req
 device_key "$WORK/new.key"
 request "$WORK/new.key" /CN=somebody-else "$WORK/stranger"
 same "simplereenroll with another subject" 422 "$(est simplereenroll "$WORK/stranger" "${mine[@]}")"
+same "is refused by name" subject_changed "$(code_of)"
+openssl req -new -key "$WORK/new.key" -subj / -addext 'subjectAltName=DNS:est-01.example' -outform DER 2>/dev/null | base64 >"$WORK/stranger"
+same "simplereenroll with another name" 422 "$(est simplereenroll "$WORK/stranger" "${mine[@]}")"
+same "is refused by name too" subject_changed "$(code_of)"
 request "$WORK/other.key" /CN=est-01 "$WORK/borrowed"
 same "simplereenroll with another device's key" 409 "$(est simplereenroll "$WORK/borrowed" "${mine[@]}")"
 same "simplereenroll with the same key" 200 "$(est simplereenroll "$WORK/request" "${mine[@]}")"
@@ -132,5 +157,47 @@ case "$(est simplereenroll "$WORK/renewal" "${mine[@]}")" in
     000 | 401 | 403) ok "simplereenroll when revoked" ;;
     *) bad "simplereenroll when revoked: $(head -c 200 "$WORK/answer")" ;;
 esac
+
+# Channel binding: curl cannot tell its connection's, so it can send none, or a wrong one.
+device_key "$WORK/bound.key"
+request "$WORK/bound.key" /CN=bound-01 "$WORK/unbound"
+BOUND=$(mint_token bound-01 bound)
+same "no binding where one is demanded" 422 "$(est bound/simpleenroll "$WORK/unbound" -u "bound-01:$BOUND")"
+same "is refused by name" channel_binding_required "$(code_of)"
+printf '[req]\ndistinguished_name=dn\nprompt=no\nattributes=more\n[dn]\nCN=bound-01\n[more]\nchallengePassword=%s\n' \
+    "$(head -c 32 /dev/zero | base64)" >"$WORK/bound.cnf"
+openssl req -new -key "$WORK/bound.key" -config "$WORK/bound.cnf" -outform DER | base64 >"$WORK/misbound"
+same "the binding of another connection" 422 "$(est bound/simpleenroll "$WORK/misbound" -u "bound-01:$BOUND")"
+same "is refused by name" channel_binding_mismatch "$(code_of)"
+same "where none is demanded too" 422 "$(est simpleenroll "$WORK/misbound" -u "est-05:$(mint_token est-05)")"
+same "over TLS 1.2 too" 422 "$(est simpleenroll "$WORK/misbound" --tls-max 1.2 -u "est-06:$(mint_token est-06)")"
+
+# serverkeygen: the key and the certificate come in two parts (RFC 7030 4.4.2).
+# part NUMBER: the base64 of a part of the last answer.
+part() { tr -d '\r' <"$WORK/answer" | awk -v want="$1" '/^--/ { part++; body = 0; next } body && part == want { print } /^$/ { body = 1 }'; }
+SERVED=$(mint_token served-01 served)
+same "serverkeygen" 200 "$(est served/serverkeygen "$WORK/unbound" -u "served-01:$SERVED")"
+case "$(header "$WORK/answer" content-type)" in
+    multipart/mixed*boundary=*) ok "serverkeygen's type" ;;
+    *) bad "serverkeygen's type: $(header "$WORK/answer" content-type)" ;;
+esac
+part 1 | base64 -d | openssl pkey -inform DER -out "$WORK/served.key" 2>/dev/null
+part 2 >"$WORK/served.p7"
+holds "its second part is certs-only PKCS#7" certificates "$WORK/served.p7" "$WORK/served.pem"
+same "the key is the certificate's" "$(openssl pkey -in "$WORK/served.key" -pubout)" "$(openssl x509 -in "$WORK/served.pem" -noout -pubkey)"
+SERIAL=$(serial_of "$WORK/served.pem")
+same "serverkeygen again" 200 "$(est served/serverkeygen "$WORK/unbound" -u "served-01:$SERVED")"
+part 1 | base64 -d | openssl pkey -inform DER -out "$WORK/again.key" 2>/dev/null
+part 2 >"$WORK/again.p7"
+certificates "$WORK/again.p7" "$WORK/again.pem"
+refused "makes another key" cmp "$WORK/served.key" "$WORK/again.key"
+operator GET "/v1/certificates/$SERIAL" >"$WORK/first.json"
+same "and ends the first certificate" revoked "$(jq -r .standing "$WORK/first.json")"
+same "serverkeygen by the same token for another request" 409 "$(est served/serverkeygen "$WORK/borrowed" -u "served-01:$SERVED")"
+again=(--cert "$WORK/again.pem" --key "$WORK/again.key")
+device_key "$WORK/late.key"
+request "$WORK/late.key" / "$WORK/unbound.renewal"
+same "the second one works" 200 "$(est served/simplereenroll "$WORK/unbound.renewal" "${again[@]}")"
+same "and the token is used up" 409 "$(est served/serverkeygen "$WORK/unbound" -u "served-01:$SERVED")"
 same "the server goes on" 200 "$(status "$WORK/answer" "$PUBLIC_DOOR/readyz")"
 finish

@@ -35,6 +35,15 @@ pki --req --type ecdsa --in new.key --dn CN=swan-01 "${pem[@]}" >renewal.pem 2>/
 refused "pki --est with a used token and another key" est none.pem --in renewal.pem --userpass "swan-01:$TOKEN"
 holds "pki --est renews with the certificate" est renewed.pem --in renewal.pem --cert cert.pem --key key.pem
 same "the renewed certificate has the new key" "$(openssl pkey -in new.key -pubout)" "$(openssl x509 -in renewed.pem -noout -pubkey)"
+# pki writes the subject that it is told: all of it must be the certificate's.
+pki --gen --type ecdsa --size 256 "${pem[@]}" >other.key 2>/dev/null
+pki --req --type ecdsa --in other.key --dn 'O=elsewhere, CN=swan-01' "${pem[@]}" >other.pem 2>/dev/null
+refused "pki --est does not change a subject" est none.pem --in other.pem --cert renewed.pem --key new.key
+pki --req --type ecdsa --in other.key --dn 'O=default, CN=swan-01' --san swan-01.example "${pem[@]}" >other.pem 2>/dev/null
+refused "pki --est adds no name" est none.pem --in other.pem --cert renewed.pem --key new.key
+# Kept out of the way: it supersedes nothing until it is used.
+pki --req --type ecdsa --in other.key --dn 'O=default, CN=swan-01' "${pem[@]}" >other.pem 2>/dev/null
+holds "pki --est renews with the whole subject" est whole.pem --in other.pem --cert renewed.pem --key new.key
 same "and the same name" "$(openssl x509 -in cert.pem -noout -subject)" "$(openssl x509 -in renewed.pem -noout -subject)"
 operator POST /v1/fleets/default/devices/swan-01/revoke '{}' >/dev/null || bad "revocation failed"
 pki --gen --type ecdsa --size 256 "${pem[@]}" >late.key 2>/dev/null

@@ -27,6 +27,7 @@ mod abuse;
 mod certificates;
 mod csr;
 mod enrollment;
+mod est;
 mod feed;
 mod gateway;
 mod harness;

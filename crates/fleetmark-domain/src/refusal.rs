@@ -94,6 +94,11 @@ refusals! {
     KeyTypeNotAllowed => "key_type_not_allowed", Unacceptable, "The profile does not allow this type of key.";
     KeyOfAnother => "key_of_another_device", Conflict, "This key was certified for another identity. Make a new key.";
     KeyEnded => "key_ended", Conflict, "The certificate for this key has ended. Make a new key.";
+    SubjectChanged => "subject_changed", Unacceptable, "The certificate request names another subject than the certificate that it renews.";
+    ChannelBindingMismatch => "channel_binding_mismatch", Unacceptable, "The challengePassword is not the channel binding of this connection.";
+    ChannelBindingRequired => "channel_binding_required", Unacceptable, "The profile demands the channel binding tls-exporter of this connection as the challengePassword, over TLS 1.3.";
+    ServerKeygenOff => "server_keygen_off", Forbidden, "The profile does not let the server make keys. Make the key on the device.";
+    ServerKeygenEncryption => "server_keygen_encryption", Unacceptable, "The request asks for a private key that is encrypted beyond TLS, which this server does not do.";
     KeyReused => "key_reused", Conflict, "The certificate for this key is due for renewal. Renew with a new key.";
     RsaTooShort => "rsa_too_short", Unacceptable, "The RSA key is shorter than 2048 bits. Make one of 2048 to 4096 bits, or a P-256 key.";
     RsaTooLong => "rsa_too_long", Unacceptable, "The RSA key is longer than 4096 bits. Make one of 2048 to 4096 bits, or a P-256 key.";
@@ -126,6 +131,8 @@ refusals! {
     GroupDisabled => "group_disabled", Forbidden, "This way in is closed by an operator.";
     MakerUnknown => "maker_unknown", Unproven, "The client certificate is not from a maker that this fleet takes devices of.";
     ClaimBoundToOtherKey => "claim_bound_to_other_key", Conflict, "This name was claimed with another key and stays bound to it until its certificate ends.";
+    SerialMissing => "serial_missing", Unacceptable, "The client certificate has no serial number where this way in looks for it.";
+    KeyOfMaker => "key_of_maker_certificate", Conflict, "This key is the one of the maker's certificate. Make a new key.";
     HardwareOfAnother => "hardware_of_another_device", Conflict, "This hardware is enrolled under another name.";
     HardwareMismatch => "hardware_mismatch", Conflict, "This name belongs to other hardware.";
     ReenrollmentDenied => "reenrollment_denied", Conflict, "This device is enrolled already. An operator may permit it to enroll anew.";

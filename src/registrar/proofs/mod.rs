@@ -1,6 +1,7 @@
 //! What a device shows to be allowed to enroll, and who it is by that. One file a proof; each gives the same [`Proven`], and the
 //! rest of the pipeline ([`super::enroll`]) knows no proof.
 
+mod maker;
 mod token;
 
 use fleetmark_domain::{KeyHash, Kind, Name, Refusal, Timestamp};
@@ -8,8 +9,10 @@ use fleetmark_domain::{KeyHash, Kind, Name, Refusal, Timestamp};
 use super::enroll::EnrollRequest;
 use super::tokens::PresentedToken;
 use super::{Registrar, Result};
+use crate::pki::issue::facts;
 use crate::store::StoreError;
 use crate::store::acts::record::{Holder, Proof, token_admits};
+use crate::store::acts::served::key_made_for;
 use crate::store::model::{Certificate, Fleet, Group, Subject, Token};
 use crate::store::rows::Rows;
 
@@ -65,9 +68,26 @@ impl Registrar {
     pub(super) async fn judge_proof(&self, request: &EnrollRequest, is_race: bool, now: Timestamp) -> Result<Proven> {
         match &request.shown {
             Shown::Token(token) => self.prove_by_token(request, token, is_race, now).await,
+            Shown::Certificate(chain) if !is_claim(chain) => self.prove_by_maker(request, chain, now).await,
             Shown::Certificate(_) | Shown::Nothing => Err(Refusal::ProofRequired.into()),
         }
     }
+}
+
+/// The key by which a proof is judged: the request's; where the server makes the keys, the one that it made for the same request
+/// before.
+pub(super) fn judged_key(rows: &mut dyn Rows, request: (KeyHash, Option<KeyHash>)) -> std::result::Result<KeyHash, StoreError> {
+    let (key, made_for) = request;
+    let earlier = match made_for {
+        Some(mark) => key_made_for(rows, &mark)?,
+        None => None,
+    };
+    Ok(earlier.unwrap_or(key))
+}
+
+/// Whether the certificate of a connection is a claim.
+fn is_claim(chain: &[Vec<u8>]) -> bool {
+    chain.first().is_some_and(|own| facts(own).is_ok_and(|facts| facts.is_claim))
 }
 
 /// The fleet of a request, which is there.

@@ -2,7 +2,7 @@
 
 use fleetmark_domain::{Kind, Name, Refusal, Timestamp};
 
-use super::{Proven, known_by_name};
+use super::{Proven, judged_key, known_by_name};
 use crate::registrar::enroll::EnrollRequest;
 use crate::registrar::subjects::new_subject;
 use crate::registrar::tokens::PresentedToken;
@@ -65,7 +65,8 @@ impl Registrar {
     /// ever known; where it is, the act that records the certificate finds it, and the second try looks for it.
     async fn standpoint(&self, request: &EnrollRequest, shown: &PresentedToken, is_race: bool) -> Result<Standpoint> {
         let (id, secret_hash) = (shown.id, shown.secret_hash);
-        let (fleet, name, key) = (request.fleet.clone(), request.name.clone(), request.csr.key_hash());
+        let (fleet, name) = (request.fleet.clone(), request.name.clone());
+        let key = (request.csr.key_hash(), request.csr.made_for());
         let found = look_up(&*self.store, move |rows| {
             let Some(token) = rows.token(&id)?.filter(|token| token.has_secret(&secret_hash)) else {
                 return Err(Refusal::TokenUnknown.into());
@@ -78,6 +79,7 @@ impl Registrar {
                 Some(fleet) => rows.fleet(fleet)?,
                 None => None,
             };
+            let key = judged_key(rows, key)?;
             let existing = match token.state {
                 TokenState::Fresh if !is_race && token.spent == 0 => None,
                 _ => rows.certificate_by_key(&key)?,

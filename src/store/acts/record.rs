@@ -1,11 +1,13 @@
 //! A certificate is recorded: enrollment, renewal, the installation's own.
 
+pub use fleetmark_domain::Reenrollment;
 use fleetmark_domain::{KeyHash, LedgerName, Refusal, RevocationReason, Standing, Timestamp};
 use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::Event;
 
 use super::admit;
 use super::found::issued;
+use super::served;
 use super::standing::set_standing;
 use super::subjects::with_attributes;
 use crate::store::model::{
@@ -29,6 +31,8 @@ pub struct RecordCertificate {
     pub approval: Option<u64>,
     /// Under which of the installation's values the server remembers it as its own.
     pub credential: Option<(String, Credential)>,
+    /// The mark of the request that the server made the key for: an unconfirmed certificate of the same request is replaced.
+    pub made_for: Option<KeyHash>,
     /// Who did it.
     pub details: Details,
     /// Now.
@@ -47,21 +51,6 @@ pub enum Holder {
     /// A subject that an enrollment group, or its own hardware, lets in: new, registered before, or enrolled before, as the rule
     /// says.
     Admitted(Box<Subject>, Reenrollment),
-}
-
-/// Whether a device that was enrolled before may enroll anew, as after a factory reset: a rule of the profile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Reenrollment {
-    /// It may not.
-    Deny,
-    /// The hardware that enrolled it may.
-    #[default]
-    SameHardware,
-    /// It may once an operator permitted it.
-    Permit,
-    /// It may always. A claim certificate proves no device, so for a claim this is [`Self::Permit`].
-    Always,
 }
 
 /// By what right a certificate is issued.
@@ -116,8 +105,9 @@ impl Act for RecordCertificate {
         if transaction.rows.blocked_key(&key)?.is_some() {
             return Err(Refusal::KeyBlocked.into());
         }
-        let shown = self.check_proof(transaction)?;
-        let subject = self.check_holder(transaction)?;
+        let replaced = served::replaced(transaction.rows, self.made_for.as_ref(), self.at)?;
+        let shown = self.check_proof(transaction, replaced.as_ref())?;
+        let subject = self.check_holder(transaction, replaced.as_ref())?;
         let admitted = match (&shown, &subject) {
             (Shown::Group(group), Some(subject)) => Some((group.id, admit::counted(group, subject)?)),
             _ => None,
@@ -134,13 +124,16 @@ impl Act for RecordCertificate {
         };
         set_standing(transaction, &earlier, Standing::Revoked(RevocationReason::Superseded), self.at, Some(&self.details))?;
         if let Shown::Token(token) = shown {
-            transaction.rows.set_token_state(&spent(token, key))?;
+            transaction.rows.set_token_state(&spent(token, key, replaced.is_some()))?;
         }
         if let Some((group, admitted)) = admitted {
             transaction.rows.set_admitted(group, admitted)?;
         }
         if let Some(request) = approval {
             transaction.rows.put_request(&ApprovalRequest { state: RequestState::Done, ..request })?;
+        }
+        if let Some(mark) = &self.made_for {
+            served::remember(transaction.rows, mark, &key)?;
         }
         if let Some((name, credential)) = &self.credential {
             transaction.rows.set_value(name, &credential.encode())?;
@@ -156,9 +149,10 @@ enum Shown {
     Group(Box<Group>),
 }
 
-/// A token after one more enrollment: of one for a single device, bound to the key; of one for several, counted.
-fn spent(token: Token, key: KeyHash) -> Token {
-    let spent = token.spent.saturating_add(1);
+/// A token after one more enrollment: of one for a single device, bound to the key; of one for several, counted, but not `again` for
+/// the same device.
+fn spent(token: Token, key: KeyHash, again: bool) -> Token {
+    let spent = if again { token.spent } else { token.spent.saturating_add(1) };
     let state = if token.uses() == 1 { TokenState::Reserved(key) } else { token.state };
     Token { spent, state, ..token }
 }
@@ -184,12 +178,15 @@ impl RecordCertificate {
     }
 
     /// Checks the proof; returns its record.
-    fn check_proof(&self, transaction: &mut Transaction<'_>) -> Result<Shown, StoreError> {
+    fn check_proof(&self, transaction: &mut Transaction<'_>, replaced: Option<&Certificate>) -> Result<Shown, StoreError> {
         match self.proof {
             Proof::Installation | Proof::Rescue | Proof::Hardware(_) => Ok(Shown::None),
             Proof::Token(id) => {
                 let token = transaction.rows.token(&id)?.ok_or(Refusal::TokenUnknown)?;
-                token_admits(&token, self.certificate.key_hash, self.at)?;
+                match replaced {
+                    Some(replaced) => served::token_admits_again(&token, replaced)?,
+                    None => token_admits(&token, self.certificate.key_hash, self.at)?,
+                }
                 Ok(Shown::Token(token))
             }
             Proof::Group(admission) => Ok(Shown::Group(Box::new(admit::open_group(transaction.rows, &admission)?))),
@@ -208,11 +205,16 @@ impl RecordCertificate {
     }
 
     /// Finds the holder. A new one comes back with id 0.
-    fn check_holder(&self, transaction: &mut Transaction<'_>) -> Result<Option<Subject>, StoreError> {
-        let subject = match &self.holder {
-            Holder::Installation => return Ok(None),
-            Holder::Known(id) => transaction.rows.subject(*id)?.ok_or(Refusal::DeviceUnknown)?,
-            Holder::ByName(new) => {
+    fn check_holder(
+        &self,
+        transaction: &mut Transaction<'_>,
+        replaced: Option<&Certificate>,
+    ) -> Result<Option<Subject>, StoreError> {
+        let subject = match (&self.holder, replaced) {
+            (Holder::Installation, _) => return Ok(None),
+            (holder, Some(replaced)) => served::holder(transaction.rows, replaced, holder)?,
+            (Holder::Known(id), None) => transaction.rows.subject(*id)?.ok_or(Refusal::DeviceUnknown)?,
+            (Holder::ByName(new), None) => {
                 match transaction.rows.subject_by_name(new.kind, new.fleet.as_ref(), &new.name.folded())? {
                     // An open token must not take over a name that somebody holds a certificate for.
                     Some(known) if known.last_generation > 0 || known.name != new.name => return Err(Refusal::NameTaken.into()),
@@ -220,7 +222,7 @@ impl RecordCertificate {
                     None => (**new).clone(),
                 }
             }
-            Holder::Admitted(new, rule) => admit::newcomer(transaction.rows, new, *rule, self.hardware(), self.at)?,
+            (Holder::Admitted(new, rule), None) => admit::newcomer(transaction.rows, new, *rule, self.hardware(), self.at)?,
         };
         if subject.state == SubjectState::Out {
             return Err(Refusal::IdentityOut.into());

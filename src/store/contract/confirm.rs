@@ -82,6 +82,7 @@ async fn enroll_another(store: &dyn Store, id: u8) -> Serial {
         proof: Proof::Token([id; 8]),
         approval: None,
         credential: None,
+        made_for: None,
         details: details(),
         at: NOW,
     };

@@ -58,6 +58,7 @@ pub async fn works(store: &dyn Store, heads: &Arc<Heads>) {
         proof: Proof::Token(minted.id),
         approval: None,
         credential: None,
+        made_for: None,
         details: details(),
         at,
     };

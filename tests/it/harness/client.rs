@@ -262,6 +262,11 @@ impl Connection {
         (session.handshake_kind(), session.protocol_version())
     }
 
+    /// Keying material of 32 octets (RFC 9266 2).
+    pub fn exporter(&self, label: &[u8]) -> [u8; 32] {
+        self.stream.get_ref().1.export_keying_material([0; 32], label, None).unwrap()
+    }
+
     pub async fn get(&mut self, path: &str) -> Result<Answer, String> {
         self.request("GET", path, &[], b"").await
     }

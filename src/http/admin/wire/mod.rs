@@ -4,6 +4,7 @@
 mod blocked;
 mod certificates;
 mod fleets;
+mod groups;
 mod policies;
 mod subjects;
 mod system;
@@ -17,6 +18,7 @@ use zeroize::Zeroizing;
 pub use blocked::*;
 pub use certificates::*;
 pub use fleets::*;
+pub use groups::*;
 pub use policies::*;
 pub use subjects::*;
 pub use system::*;
