@@ -7,6 +7,7 @@
 //! - [`secrets`]: secrets that the server must read again, encrypted.
 //! - [`standing`]: revoke, hold, release; lapse of what was never confirmed.
 //! - [`fleets`], [`tokens`], [`subjects`]: what operators keep records of.
+//! - [`imports`]: devices registered in bulk, from a list.
 //! - [`limits`]: how many devices one operator may change in an hour.
 //! - [`certificates`]: search and look-up.
 //! - [`authorities`]: the issuing authorities in memory: keys, certificates, index leases.
@@ -29,6 +30,7 @@ pub mod certificates;
 pub mod enroll;
 pub mod feed;
 pub mod fleets;
+pub mod imports;
 pub mod install;
 mod issue;
 pub mod limits;

@@ -14,6 +14,7 @@ pub mod certificates;
 pub mod devices;
 pub mod extract;
 pub mod fleets;
+pub mod imports;
 pub mod ledgers;
 pub mod members;
 pub mod openapi;
@@ -64,6 +65,7 @@ fn documented(config: &mut ServiceConfig<'_>) {
         .service(tokens::withdraw_token)
         .service(devices::list_devices)
         .service(devices::register_device)
+        .service(imports::import_devices)
         .service(devices::show_device)
         .service(devices::change_device)
         .service(devices::revoke_device)

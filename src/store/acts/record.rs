@@ -1,6 +1,6 @@
 //! A certificate is recorded: enrollment, renewal, the installation's own.
 
-use fleetmark_domain::{KeyHash, LedgerName, Refusal, RevocationReason, Standing, Timestamp};
+use fleetmark_domain::{LedgerName, Refusal, RevocationReason, Standing, Timestamp};
 use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::Event;
 
@@ -8,9 +8,10 @@ use super::admit;
 use super::found::issued;
 use super::standing::set_standing;
 use super::subjects::with_attributes;
+use super::tokens::token_admits;
 use crate::store::model::{
     ApprovalRequest, Certificate, Credential, Group, GroupId, GroupProof, HardwareId, RequestState, Subject, SubjectId,
-    SubjectState, Token, TokenId, TokenState,
+    SubjectState, Token, TokenId,
 };
 use crate::store::rows::certificate_id;
 use crate::store::transaction::Transaction;
@@ -117,7 +118,13 @@ impl Act for RecordCertificate {
             return Err(Refusal::KeyBlocked.into());
         }
         let shown = self.check_proof(transaction)?;
-        let subject = self.check_holder(transaction)?;
+        let subject = self.check_holder(transaction, &shown)?;
+        let token = match shown {
+            Shown::Token(ref token) => {
+                Some(super::tokens::spent(transaction.rows, token.clone(), key, subject.as_ref(), self.at)?)
+            }
+            Shown::None | Shown::Group(_) => None,
+        };
         let admitted = match (&shown, &subject) {
             (Shown::Group(group), Some(subject)) => Some((group.id, admit::counted(group, subject)?)),
             _ => None,
@@ -133,8 +140,8 @@ impl Act for RecordCertificate {
             known => known,
         };
         set_standing(transaction, &earlier, Standing::Revoked(RevocationReason::Superseded), self.at, Some(&self.details))?;
-        if let Shown::Token(token) = shown {
-            transaction.rows.set_token_state(&spent(token, key))?;
+        if let Some(token) = token {
+            transaction.rows.set_token_state(&token)?;
         }
         if let Some((group, admitted)) = admitted {
             transaction.rows.set_admitted(group, admitted)?;
@@ -154,13 +161,6 @@ enum Shown {
     None,
     Token(Token),
     Group(Box<Group>),
-}
-
-/// A token after one more enrollment: of one for a single device, bound to the key; of one for several, counted.
-fn spent(token: Token, key: KeyHash) -> Token {
-    let spent = token.spent.saturating_add(1);
-    let state = if token.uses() == 1 { TokenState::Reserved(key) } else { token.state };
-    Token { spent, state, ..token }
 }
 
 impl RecordCertificate {
@@ -208,14 +208,18 @@ impl RecordCertificate {
     }
 
     /// Finds the holder. A new one comes back with id 0.
-    fn check_holder(&self, transaction: &mut Transaction<'_>) -> Result<Option<Subject>, StoreError> {
+    fn check_holder(&self, transaction: &mut Transaction<'_>, shown: &Shown) -> Result<Option<Subject>, StoreError> {
         let subject = match &self.holder {
             Holder::Installation => return Ok(None),
             Holder::Known(id) => transaction.rows.subject(*id)?.ok_or(Refusal::DeviceUnknown)?,
             Holder::ByName(new) => {
                 match transaction.rows.subject_by_name(new.kind, new.fleet.as_ref(), &new.name.folded())? {
-                    // An open token must not take over a name that somebody holds a certificate for.
-                    Some(known) if known.last_generation > 0 || known.name != new.name => return Err(Refusal::NameTaken.into()),
+                    Some(known) if known.name != new.name => return Err(Refusal::NameTaken.into()),
+                    // An open token must not take over a name that somebody holds a certificate for. Of one for several devices
+                    // `tokens::room_for` tells which names may come again.
+                    Some(known) if known.last_generation > 0 && !matches!(shown, Shown::Token(token) if token.uses() > 1) => {
+                        return Err(Refusal::NameTaken.into());
+                    }
                     Some(known) => known,
                     None => (**new).clone(),
                 }
@@ -294,21 +298,5 @@ impl RecordCertificate {
             }
             _ => Ok(()),
         }
-    }
-}
-
-/// Whether a token admits this key now.
-///
-/// # Errors
-/// `TokenWithdrawn`, `TokenExpired`, `TokenUsed`, `TokenBoundToOtherKey`.
-pub fn token_admits(token: &Token, key: fleetmark_domain::KeyHash, at: Timestamp) -> Result<(), Refusal> {
-    match token.state {
-        TokenState::Withdrawn => Err(Refusal::TokenWithdrawn),
-        TokenState::Fresh if token.expires_at <= at => Err(Refusal::TokenExpired),
-        TokenState::Fresh if token.spent >= token.uses() => Err(Refusal::TokenUsed),
-        TokenState::Fresh => Ok(()),
-        TokenState::Reserved(bound) | TokenState::Used(bound) if bound == key => Ok(()),
-        TokenState::Reserved(_) => Err(Refusal::TokenBoundToOtherKey),
-        TokenState::Used(_) => Err(Refusal::TokenUsed),
     }
 }

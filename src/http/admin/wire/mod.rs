@@ -3,6 +3,7 @@
 
 mod certificates;
 mod fleets;
+mod imports;
 mod policies;
 mod subjects;
 mod system;
@@ -15,6 +16,7 @@ use zeroize::Zeroizing;
 
 pub use certificates::*;
 pub use fleets::*;
+pub use imports::*;
 pub use policies::*;
 pub use subjects::*;
 pub use system::*;
