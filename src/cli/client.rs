@@ -131,6 +131,15 @@ impl Client {
         self.send(Method::POST, ask).await
     }
 
+    /// `POST` of octets of a media type.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn upload(&self, ask: Ask<'_>, media_type: &'static str, octets: Vec<u8>) -> Result<Answer, Failure> {
+        let request = self.request(Method::POST, &ask)?.header(reqwest::header::CONTENT_TYPE, media_type).body(octets);
+        answered(request.send().await.map_err(|error| unsent(&error))?).await
+    }
+
     /// `DELETE`.
     ///
     /// # Errors
@@ -194,12 +203,7 @@ impl Client {
     }
 
     async fn send(&self, method: Method, ask: Ask<'_>) -> Result<Answer, Failure> {
-        let response = self.request(method, &ask)?.send().await.map_err(|error| unsent(&error))?;
-        if !response.status().is_success() {
-            return Err(refused(response).await);
-        }
-        let etag = response.headers().get(reqwest::header::ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
-        Ok(Answer { etag, body: read(response, MAX_ANSWER).await? })
+        answered(self.request(method, &ask)?.send().await.map_err(|error| unsent(&error))?).await
     }
 
     fn request(&self, method: Method, ask: &Ask<'_>) -> Result<reqwest::RequestBuilder, Failure> {
@@ -219,6 +223,15 @@ impl Client {
         }
         Ok(request)
     }
+}
+
+/// What an answer says, where it says yes.
+async fn answered(response: Response) -> Result<Answer, Failure> {
+    if !response.status().is_success() {
+        return Err(refused(response).await);
+    }
+    let etag = response.headers().get(reqwest::header::ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
+    Ok(Answer { etag, body: read(response, MAX_ANSWER).await? })
 }
 
 /// What every client of ours has in common: no proxy, no redirect, time limits.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::arguments::{Listing, Why, WhyRevoked, object, pair};
 use super::client::Ask;
 use super::failure::Failure;
+use super::imports::ImportArguments;
 use super::session::Session;
 use super::table::Column;
 
@@ -45,6 +46,8 @@ pub enum DeviceCommand {
         #[arg(long = "attribute", value_name = "KEY=VALUE", value_parser = pair)]
         attributes: Vec<(String, String)>,
     },
+    /// Register devices in bulk, from a list
+    Import(ImportArguments),
     /// Replace what is written down about a device
     Change {
         #[command(flatten)]
@@ -153,6 +156,7 @@ impl DeviceCommand {
                 let ask = path.body(json!({"name": device.name, "attributes": attributes_of(attributes)})).creates();
                 session.print_record(&session.client.post(ask).await?, &FIRST)
             }
+            Self::Import(arguments) => arguments.run(session).await,
             Self::Change { device, attributes } => {
                 let body = object([("attributes", Some(attributes_of(attributes)))]);
                 session.print_record(&session.client.change(&device.path(), body).await?, &FIRST)

@@ -18,6 +18,7 @@ mod doctor;
 pub mod failure;
 mod fleets;
 mod keys;
+mod imports;
 mod ledger;
 mod members;
 mod operators;

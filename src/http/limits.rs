@@ -103,21 +103,45 @@ impl Body {
 ///
 /// # Errors
 /// `BodyTooLarge`, `RequestTimeout`, `MalformedRequest` for one that breaks off.
-pub async fn read_body(request: &HttpRequest, mut payload: web::Payload, limit: usize) -> Result<Vec<u8>, Refusal> {
-    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    let announced = usize::try_from(announced.unwrap_or(0)).unwrap_or(usize::MAX);
-    if announced > limit {
-        return Err(Refusal::BodyTooLarge);
+pub async fn read_body(request: &HttpRequest, payload: web::Payload, limit: usize) -> Result<Vec<u8>, Refusal> {
+    let mut body = Vec::with_capacity(announced(request).min(limit));
+    read_parts(request, payload, limit, |part| {
+        body.extend_from_slice(part);
+        Ok(())
+    })
+    .await?;
+    Ok(body)
+}
+
+/// Reads a body of at most `limit` octets, part by part as it comes.
+///
+/// # Errors
+/// See [`read_body`]; and what `each` refuses.
+pub async fn read_parts<E: From<Refusal>>(
+    request: &HttpRequest,
+    mut payload: web::Payload,
+    limit: usize,
+    mut each: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    if announced(request) > limit {
+        return Err(Refusal::BodyTooLarge.into());
     }
-    let mut body = Vec::with_capacity(announced);
+    let mut read = 0_usize;
     while let Some(part) = payload.next().await {
         let part = part.map_err(|error| payload_refusal(&error))?;
-        if body.len().saturating_add(part.len()) > limit {
-            return Err(Refusal::BodyTooLarge);
+        read = read.saturating_add(part.len());
+        if read > limit {
+            return Err(Refusal::BodyTooLarge.into());
         }
-        body.extend_from_slice(&part);
+        each(&part)?;
     }
-    Ok(body)
+    Ok(())
+}
+
+/// The length that the request announces, in octets; 0 where it announces none.
+fn announced(request: &HttpRequest) -> usize {
+    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    usize::try_from(length.unwrap_or(0)).unwrap_or(usize::MAX)
 }
 
 /// Reads a JSON body of at most [`MAX_JSON`] octets, where the extractor does not fit.

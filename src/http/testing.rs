@@ -178,6 +178,7 @@ impl Installation {
             device: device.map(|name| name.parse().unwrap()),
             lifetime: Duration::from_secs(600),
             note: String::new(),
+            terms: fleetmark_domain::Terms::default(),
         };
         let minted = self.registrar.mint_token(&self.operator, request, None, SystemClock.now()).await.unwrap();
         minted.text.expose_secret().to_owned()

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use fleetmark_domain::{Fingerprint, FleetName, Identity, Kind, Name, Refusal, RevocationReason, Standing, Timestamp};
+use fleetmark_domain::{Fingerprint, FleetName, Identity, Kind, Name, Refusal, RevocationReason, Serial, Standing, Timestamp};
 
 use super::authorities::Authority;
 use super::caller::{Caller, alarm};
@@ -128,16 +128,17 @@ impl Registrar {
         Ok(Confirmation { identity: caller.identity.clone(), certificate })
     }
 
-    /// Confirms the certificate with this fingerprint, enrolled with this token.
+    /// Confirms the certificate with this fingerprint, enrolled with this token; of a token for several devices it is found by its
+    /// serial.
     pub async fn confirm_by_token(
         &self,
         fleet: Option<&FleetName>,
         token: &PresentedToken,
-        fingerprint: Fingerprint,
+        (fingerprint, serial): (Fingerprint, Option<Serial>),
         now: Timestamp,
     ) -> Result<Confirmation> {
         let PresentedToken { id, secret_hash, .. } = *token;
-        let act = ConfirmByToken { token: id, secret_hash, fleet: fleet.cloned(), fingerprint, at: now };
+        let act = ConfirmByToken { token: id, secret_hash, fleet: fleet.cloned(), fingerprint, serial, at: now };
         let (certificate, subject) = commit(&*self.store, act).await?;
         Ok(Confirmation { identity: identity_of(&subject)?, certificate })
     }

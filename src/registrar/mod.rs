@@ -12,6 +12,7 @@
 //! - [`standing`]: revoke, hold, release; lapse of what was never confirmed.
 //! - [`fleets`], [`tokens`], [`subjects`]: what operators keep records of.
 //! - [`groups`], [`claims`]: enrollment groups, and the certificates by which a batch of devices claims its place.
+//! - [`imports`]: devices registered in bulk, from a list.
 //! - [`limits`]: how many devices one operator may change in an hour.
 //! - [`certificates`]: search and look-up.
 //! - [`authorities`]: the issuing authorities in memory: keys, certificates, index leases.
@@ -39,6 +40,7 @@ pub mod enroll;
 pub mod feed;
 pub mod fleets;
 pub mod groups;
+pub mod imports;
 pub mod install;
 mod issue;
 pub mod limits;

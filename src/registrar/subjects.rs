@@ -347,18 +347,27 @@ fn role_note(subject: &Subject) -> Option<String> {
     subject.role.map(|role| format!("role {role}, {grants}"))
 }
 
-fn check(subject: &Subject) -> Result<()> {
-    let no = |detail: &str| Err(Error::with_detail(Refusal::InvalidValue, detail));
-    let attributes = &subject.attributes;
+/// Whether a device's record and its ledger's details can hold these attributes.
+///
+/// # Errors
+/// The rule that they break.
+pub(super) fn check_attributes(attributes: &BTreeMap<String, String>) -> std::result::Result<(), &'static str> {
     let too_long = |text: &String| text.chars().count() > MAX_TEXT || text.chars().any(char::is_control);
     if attributes.len() > MAX_ATTRIBUTES
         || attributes.iter().any(|(key, value)| key.is_empty() || too_long(key) || too_long(value))
     {
-        return no("There are at most 32 attributes, of at most 256 characters without control characters.");
+        return Err("There are at most 32 attributes, of at most 256 characters without control characters.");
     }
-    if !attributes_fit(attributes) {
-        return no("Attributes have at most 12,288 octets in all, each counting six beside key and value.");
+    if attributes_fit(attributes) {
+        Ok(())
+    } else {
+        Err("Attributes have at most 12,288 octets in all, each counting six beside key and value.")
     }
+}
+
+fn check(subject: &Subject) -> Result<()> {
+    let no = |detail: &str| Err(Error::with_detail(Refusal::InvalidValue, detail));
+    check_attributes(&subject.attributes).or_else(no)?;
     if (subject.kind == Kind::Operator) != subject.role.is_some() {
         return no("An operator has a role, and nobody else has one.");
     }

@@ -21,6 +21,8 @@ use crate::store::{StoreError, commit, read};
 const MAX_LIFETIME: Duration = Duration::from_secs(30 * 86_400);
 /// The longest note.
 const MAX_NOTE: usize = 256;
+/// The most devices that one token is for.
+pub const MAX_USES: u64 = 1_000_000;
 
 /// A token as a client presented it. Its `Debug` shows the public id alone.
 pub struct PresentedToken {
@@ -88,6 +90,8 @@ pub struct MintRequest {
     pub lifetime: Duration,
     /// What the operator writes; at most 256 characters.
     pub note: String,
+    /// How many devices, 1 to 1,000,000, which names, from where, from when on; and whether a person approves each.
+    pub terms: Terms,
 }
 
 /// A token's secret parts, before it is recorded.
@@ -106,11 +110,13 @@ impl Registrar {
         idempotency: Option<Idempotency>,
         now: Timestamp,
     ) -> Result<MintedToken> {
-        let MintRequest { fleet, device, lifetime, note } = request;
+        let MintRequest { fleet, device, lifetime, note, terms } = request;
         caller.may(Action::MintToken, Some(&fleet))?;
         if note.chars().count() > MAX_NOTE {
             return Err(Error::with_detail(Refusal::InvalidValue, "A note has at most 256 characters."));
         }
+        let expires_at = now + checked_lifetime(lifetime)?;
+        let terms = checked_terms(terms, device.is_some(), expires_at)?;
         let draft = self.draft(caller, idempotency.as_ref())?;
         let token = Token {
             id: draft.id,
@@ -119,11 +125,11 @@ impl Registrar {
             fleet: Some(fleet.clone()),
             subject: None,
             state: TokenState::Fresh,
-            expires_at: now + checked_lifetime(lifetime)?,
+            expires_at,
             created_at: now,
             created_by: caller.subject.id,
             note,
-            terms: Terms::default(),
+            terms,
             spent: 0,
             origin: None,
         };
@@ -193,6 +199,23 @@ fn summary(rows: &mut dyn Rows, token: Token) -> std::result::Result<TokenSummar
     Ok(TokenSummary { token, name })
 }
 
+/// The terms of a token that ends at `expires_at`. One for a single device says nothing of how many.
+fn checked_terms(terms: Terms, is_bound: bool, expires_at: Timestamp) -> Result<Terms> {
+    let no = |detail: &str| Err(Error::with_detail(Refusal::InvalidValue, detail));
+    let uses = terms.quota.unwrap_or(1);
+    if !(1..=MAX_USES).contains(&uses) {
+        return no("A token is for 1 to 1,000,000 devices.");
+    }
+    if is_bound && (uses > 1 || !terms.names.is_empty()) {
+        return no("A token that is bound to a device is for that one alone: it has no other uses and no patterns.");
+    }
+    let terms = Terms { quota: (uses > 1).then_some(uses), ..terms };
+    match (Terms { closes_at: Some(expires_at), ..terms.clone() }).check() {
+        Ok(()) => Ok(terms),
+        Err(invalid) => Err(Error::with_detail(Refusal::InvalidValue, format!("Of a token's terms: {invalid}."))),
+    }
+}
+
 /// A lifetime within 1 s and 30 d.
 pub(super) fn checked_lifetime(lifetime: Duration) -> Result<Duration> {
     if lifetime.is_zero() || lifetime > MAX_LIFETIME {
@@ -211,6 +234,31 @@ pub(super) fn sha256(octets: &[u8]) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn terms_are_checked_before_a_token_is_minted() {
+        let names = || vec!["cam-*".parse().expect("a pattern")];
+        let of = |quota| Terms { quota, ..Terms::default() };
+        for (terms, is_bound, kept) in [
+            (of(None), true, Some(None)),
+            (of(Some(1)), true, Some(None)),
+            (of(Some(2)), true, None),
+            (of(Some(2)), false, Some(Some(2))),
+            (of(Some(MAX_USES)), false, Some(Some(MAX_USES))),
+            (of(Some(MAX_USES + 1)), false, None),
+            (of(Some(0)), false, None),
+            (Terms { names: names(), ..of(None) }, true, None),
+            (Terms { names: names(), ..of(None) }, false, Some(None)),
+            (Terms { opens_at: Some(Timestamp(100)), ..of(None) }, false, None),
+            (Terms { opens_at: Some(Timestamp(99)), ..of(None) }, false, Some(None)),
+        ] {
+            let told = checked_terms(terms.clone(), is_bound, Timestamp(100));
+            assert_eq!(told.as_ref().map(|terms| terms.quota).ok(), kept, "{terms:?}");
+            if let Err(error) = told {
+                assert_eq!(error.refusal, Refusal::InvalidValue);
+            }
+        }
+    }
 
     #[test]
     fn other_texts_are_no_tokens() {

@@ -178,9 +178,34 @@ pub struct Terms {
     pub approval: bool,
 }
 
+/// Terms that no proof can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidTerms {
+    /// Too many patterns or networks.
+    #[error("there are at most 16 patterns and 16 networks")]
+    TooMany,
+    /// Closed before it opens.
+    #[error("it opens before it ends")]
+    NeverOpen,
+}
+
 impl Terms {
     /// The most patterns, and the most networks.
     pub const MAX_LIST: usize = 16;
+
+    /// Whether there are no more patterns and networks than may be, and the window is not empty.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check(&self) -> Result<(), InvalidTerms> {
+        if self.names.len() > Self::MAX_LIST || self.networks.len() > Self::MAX_LIST {
+            return Err(InvalidTerms::TooMany);
+        }
+        match (self.opens_at, self.closes_at) {
+            (Some(opens), Some(closes)) if closes <= opens => Err(InvalidTerms::NeverOpen),
+            _ => Ok(()),
+        }
+    }
 
     /// Whether they admit a device of this name, from this address, now. The quota is not asked: it is counted in the
     /// transaction that records the certificate.
@@ -249,6 +274,24 @@ mod tests {
             assert!(text.parse::<Network>().is_err(), "{text}");
         }
         assert_eq!("192.0.2.1".parse::<Network>().unwrap().to_string(), "192.0.2.1/32");
+    }
+
+    #[test]
+    fn terms_have_bounds() {
+        let names = |count| vec!["a*".parse().unwrap(); count];
+        let networks = |count| vec!["10.0.0.0/8".parse().unwrap(); count];
+        let window =
+            |opens, closes| Terms { opens_at: Some(Timestamp(opens)), closes_at: Some(Timestamp(closes)), ..Terms::default() };
+        for (terms, told) in [
+            (Terms::default(), Ok(())),
+            (Terms { names: names(16), networks: networks(16), ..Terms::default() }, Ok(())),
+            (Terms { names: names(17), ..Terms::default() }, Err(InvalidTerms::TooMany)),
+            (Terms { networks: networks(17), ..Terms::default() }, Err(InvalidTerms::TooMany)),
+            (window(1, 2), Ok(())),
+            (window(2, 2), Err(InvalidTerms::NeverOpen)),
+        ] {
+            assert_eq!(terms.check(), told, "{terms:?}");
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod devices;
 pub mod extract;
 pub mod fleets;
 pub mod groups;
+pub mod imports;
 pub mod ledgers;
 pub mod members;
 pub mod openapi;
@@ -77,6 +78,7 @@ fn documented(config: &mut ServiceConfig<'_>) {
         .service(tokens::withdraw_token)
         .service(devices::list_devices)
         .service(devices::register_device)
+        .service(imports::import_devices)
         .service(devices::show_device)
         .service(devices::change_device)
         .service(devices::revoke_device)

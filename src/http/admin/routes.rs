@@ -30,6 +30,8 @@ pub const ROUTES: &[(&str, &str, Action)] = &[
     ("DELETE", "/v1/fleets/{fleet}/tokens/{id}", Action::MintToken),
     ("GET", "/v1/fleets/{fleet}/devices", Action::Read),
     ("POST", "/v1/fleets/{fleet}/devices", Action::RegisterDevice),
+    // With tokens: MintToken too.
+    ("POST", "/v1/fleets/{fleet}/devices/import", Action::RegisterDevice),
     ("GET", "/v1/fleets/{fleet}/devices/{name}", Action::Read),
     ("PATCH", "/v1/fleets/{fleet}/devices/{name}", Action::RegisterDevice),
     ("POST", "/v1/fleets/{fleet}/devices/{name}/revoke", Action::ChangeStanding),

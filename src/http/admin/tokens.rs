@@ -1,14 +1,15 @@
 //! `/v1/fleets/{fleet}/tokens`
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use actix_web::{delete, get, post, web};
-use fleetmark_domain::{FleetName, Name, Refusal, Timestamp};
+use fleetmark_domain::{FleetName, Name, Refusal, Terms, Timestamp};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::extract::{By, IdempotencyKey, Json, Path, Query, name, page, text, within};
+use super::extract::{By, IdempotencyKey, Json, Path, Query, name, page, refuse, text, within};
 use super::fleets::{FleetPath, PageQuery};
 use super::openapi::{Act, Delete, List};
 use super::{Answer, created, ok, page_of, schema, wire};
@@ -67,12 +68,20 @@ pub async fn mint_token(
     body: Json<wire::NewToken>,
 ) -> Answer {
     let idempotency = key.over(&body);
-    let wire::NewToken { device, expires_in_seconds, note } = body.value;
+    let wire::NewToken { device, uses, names, networks, opens_at, approval, expires_in_seconds, note } = body.value;
     let request = MintRequest {
         fleet: path.0.fleet,
         device: device.as_deref().map(|text| name("device", text)).transpose()?,
         lifetime: lifetime(expires_in_seconds)?,
         note: text("note", note, MAX_NOTE)?,
+        terms: Terms {
+            quota: uses,
+            names: list("names", &names)?,
+            networks: list("networks", &networks)?,
+            opens_at,
+            closes_at: None,
+            approval,
+        },
     };
     let now = state.clock.now();
     let minted = state.registrar.mint_token(&by.0, request.clone(), idempotency, now).await?;
@@ -103,6 +112,16 @@ pub fn lifetime(seconds: Option<u64>) -> Result<Duration, Problem> {
     Ok(Duration::from_secs(seconds))
 }
 
+/// Patterns or networks, at most 16.
+fn list<T: FromStr<Err: std::fmt::Display>>(field: &str, texts: &[String]) -> Result<Vec<T>, Problem> {
+    if texts.len() > Terms::MAX_LIST {
+        return Err(refuse(Refusal::InvalidValue, format!("{field}: at most {}", Terms::MAX_LIST)));
+    }
+    let parsed =
+        texts.iter().map(|text| text.parse().map_err(|error| refuse(Refusal::InvalidValue, format!("{field}: {error}"))));
+    parsed.collect()
+}
+
 /// A minted token as the wire shows it, its text with it.
 pub fn shown_once(minted: MintedToken, now: Timestamp) -> wire::MintedToken {
     let token = minted.text.expose_secret().to_owned().into();
@@ -110,7 +129,10 @@ pub fn shown_once(minted: MintedToken, now: Timestamp) -> wire::MintedToken {
 }
 
 fn shown(token: Token, device: Option<Name>, now: Timestamp) -> wire::Token {
+    let (uses, shown) = (token.uses(), |text: &dyn std::fmt::Display| text.to_string());
     let state = match token.state {
+        // One for several devices: each of them has its place.
+        TokenState::Fresh if token.spent >= uses => wire::TokenState::Used,
         TokenState::Fresh if token.expires_at <= now => wire::TokenState::Expired,
         TokenState::Fresh => wire::TokenState::Fresh,
         TokenState::Reserved(_) => wire::TokenState::Reserved,
@@ -123,6 +145,13 @@ fn shown(token: Token, device: Option<Name>, now: Timestamp) -> wire::Token {
         fleet: token.fleet,
         device,
         state,
+        uses,
+        spent: token.spent,
+        remaining: uses.saturating_sub(token.spent),
+        names: token.terms.names.iter().map(|name| shown(name)).collect(),
+        networks: token.terms.networks.iter().map(|network| shown(network)).collect(),
+        opens_at: token.terms.opens_at,
+        approval: token.terms.approval,
         expires_at: token.expires_at,
         created_at: token.created_at,
         note: token.note,

@@ -2,7 +2,7 @@
 
 use actix_web::web::{self, Data, Json, Path, ServiceConfig};
 use actix_web::{FromRequest, HttpRequest, HttpResponse};
-use fleetmark_domain::{Fingerprint, FleetName, Name, Refusal};
+use fleetmark_domain::{Fingerprint, FleetName, Name, Refusal, Serial};
 use serde::Deserialize;
 
 use super::answer::{ConfirmationAnswer, EnrollmentAnswer, TimeAnswer, private_json};
@@ -39,6 +39,8 @@ pub struct KeyRequest {
 pub struct ConfirmRequest {
     /// SHA-256 over the certificate to confirm, hexadecimal.
     fingerprint: String,
+    /// Its serial, hexadecimal; needed where the token is for several devices.
+    serial: Option<String>,
 }
 
 /// The resources.
@@ -145,7 +147,8 @@ async fn confirm_by_token(
     let token = Bearer::of(request)?;
     let body: ConfirmRequest = read_json(request, payload).await?;
     let fingerprint: Fingerprint = body.fingerprint.parse().map_err(|_| Refusal::InvalidValue)?;
-    Ok(state.registrar.confirm_by_token(fleet, &token.0, fingerprint, state.clock.now()).await?)
+    let serial = body.serial.map(|serial| serial.parse::<Serial>().map_err(|_| Refusal::InvalidValue)).transpose()?;
+    Ok(state.registrar.confirm_by_token(fleet, &token.0, (fingerprint, serial), state.clock.now()).await?)
 }
 
 /// The server's clock, for devices that have none.

@@ -11,9 +11,10 @@ use super::tokens::PresentedToken;
 use super::{Registrar, Result};
 use crate::pki::issue::facts;
 use crate::store::StoreError;
-use crate::store::acts::record::{Holder, Proof, token_admits};
+use crate::store::acts::record::{Holder, Proof};
 use crate::store::acts::served::key_made_for;
-use crate::store::model::{Certificate, Fleet, Group, Subject, Token};
+use crate::store::acts::tokens::token_admits;
+use crate::store::model::{Certificate, Fleet, Group, Subject, Token, TokenState};
 use crate::store::rows::Rows;
 
 /// What a device shows.
@@ -57,6 +58,13 @@ impl Proven {
     /// Those of [`token_admits`].
     pub fn admits_replay(&self, key: KeyHash, now: Timestamp) -> std::result::Result<(), Refusal> {
         match &self.token {
+            // A token for several devices is bound to no key: what it gave it gives again, past its end and when it is used up.
+            Some(token) if token.uses() > 1 && token.state == TokenState::Fresh => {
+                match self.existing.as_ref().is_some_and(|existing| existing.token == Some(token.id)) {
+                    true => Ok(()),
+                    false => token_admits(token, key, now),
+                }
+            }
             Some(token) => token_admits(token, key, now),
             None => Ok(()),
         }

@@ -7,8 +7,9 @@ use crate::registrar::enroll::EnrollRequest;
 use crate::registrar::subjects::new_subject;
 use crate::registrar::tokens::PresentedToken;
 use crate::registrar::{Error, Registrar, Result};
-use crate::store::acts::record::{Holder, Proof, token_admits};
+use crate::store::acts::record::{Holder, Proof};
 use crate::store::acts::subjects::ledger_of;
+use crate::store::acts::tokens::{room_for, token_admits};
 use crate::store::model::{Certificate, Fleet, Subject, SubjectState, Token, TokenState};
 use crate::store::rows::Rows;
 use crate::store::{StoreError, look_up};
@@ -19,6 +20,8 @@ struct Standpoint {
     subject: Option<Subject>,
     fleet: Option<Fleet>,
     existing: Option<Certificate>,
+    /// What [`room_for`] says of a token for several devices.
+    room: std::result::Result<(), Refusal>,
 }
 
 impl Registrar {
@@ -29,20 +32,21 @@ impl Registrar {
         is_race: bool,
         now: Timestamp,
     ) -> Result<Proven> {
-        let Standpoint { token, subject: known, fleet, existing } = self.standpoint(request, shown, is_race).await?;
+        let Standpoint { token, subject: known, fleet, existing, room } = self.standpoint(request, shown, is_race, now).await?;
         let subject = match &known {
             Some(subject) => subject.clone(),
             None => newcomer(request, &token, now)?,
         };
         if existing.is_none() {
-            if let Err(refusal) = token_admits(&token, request.csr.key_hash(), now) {
+            let key = request.csr.key_hash();
+            let judged = token_admits(&token, key, now).and_then(|()| token.terms.admit(&subject.name, request.source, now));
+            if let Err(refusal) = judged.and(room) {
                 if refusal == Refusal::TokenBoundToOtherKey {
                     let what = format!("token {}, name {}", hex::encode(token.id), subject.name);
                     self.raise("token_second_key", ledger_of(&subject), subject.id, &what, now);
                 }
                 return Err(refusal.into());
             }
-            token.terms.admit(&subject.name, request.source, now)?;
         }
         let holder = match known {
             Some(known) if token.subject == Some(known.id) => Holder::Known(known.id),
@@ -63,7 +67,13 @@ impl Registrar {
 
     /// Reads token, subject, fleet and the key's certificate, in one state of things. With a fresh token the key is hardly
     /// ever known; where it is, the act that records the certificate finds it, and the second try looks for it.
-    async fn standpoint(&self, request: &EnrollRequest, shown: &PresentedToken, is_race: bool) -> Result<Standpoint> {
+    async fn standpoint(
+        &self,
+        request: &EnrollRequest,
+        shown: &PresentedToken,
+        is_race: bool,
+        now: Timestamp,
+    ) -> Result<Standpoint> {
         let (id, secret_hash) = (shown.id, shown.secret_hash);
         let (fleet, name) = (request.fleet.clone(), request.name.clone());
         let key = (request.csr.key_hash(), request.csr.made_for());
@@ -84,9 +94,22 @@ impl Registrar {
                 TokenState::Fresh if !is_race && token.spent == 0 => None,
                 _ => rows.certificate_by_key(&key)?,
             };
-            Ok(Standpoint { token, subject, fleet, existing })
+            let room = match (&existing, token.uses()) {
+                (None, 2..) => refused(room_for(rows, &token, subject.as_ref(), now))?,
+                _ => Ok(()),
+            };
+            Ok(Standpoint { token, subject, fleet, existing, room })
         });
         Ok(found.await?)
+    }
+}
+
+/// A refusal as a value: only what fails below it fails the reading.
+fn refused(room: std::result::Result<bool, StoreError>) -> std::result::Result<std::result::Result<(), Refusal>, StoreError> {
+    match room {
+        Ok(_) => Ok(Ok(())),
+        Err(StoreError::Refused(refusal)) => Ok(Err(refusal)),
+        Err(error) => Err(error),
     }
 }
 

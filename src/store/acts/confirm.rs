@@ -53,6 +53,8 @@ pub struct ConfirmByToken {
     pub fleet: Option<FleetName>,
     /// Which certificate.
     pub fingerprint: Fingerprint,
+    /// Its serial, by which it is found where the token is bound to no key: that of a token for several devices.
+    pub serial: Option<Serial>,
     /// Now.
     pub at: Timestamp,
 }
@@ -70,8 +72,16 @@ impl Act for ConfirmByToken {
         if token.fleet != self.fleet {
             return Err(Refusal::TokenWrongFleet.into());
         }
-        let key = token.state.bound_key().ok_or(Refusal::NotOnLedger)?;
-        let certificate = transaction.rows.certificate_by_key(&key)?;
+        let certificate = match token.state {
+            TokenState::Reserved(key) | TokenState::Used(key) => transaction.rows.certificate_by_key(&key)?,
+            TokenState::Fresh | TokenState::Withdrawn if token.uses() == 1 => None,
+            TokenState::Withdrawn => return Err(Refusal::TokenWithdrawn.into()),
+            TokenState::Fresh => {
+                let place = self.serial.map(|serial| certificate_id(serial.epoch(), serial.index()));
+                let certificate = transaction.rows.certificate(place.ok_or(Refusal::NotOnLedger)?)?;
+                certificate.filter(|certificate| certificate.token == Some(token.id))
+            }
+        };
         let certificate = certificate.filter(|certificate| certificate.fingerprint == self.fingerprint);
         let certificate = certificate.ok_or(Refusal::NotOnLedger)?;
         let subject = certificate.subject.ok_or(Refusal::NotOnLedger)?;

@@ -16,7 +16,7 @@ use crate::store::transaction::Transaction;
 use crate::store::{Act, StoreError};
 
 /// How far back a changed device counts.
-const WINDOW: Duration = Duration::from_secs(3_600);
+pub(super) const WINDOW: Duration = Duration::from_secs(3_600);
 /// What an operator may always change where the fleet sets nothing.
 const LEAST: u64 = 10;
 /// One device in a hundred, where that is more.

@@ -11,6 +11,7 @@
 //! - [`confirm`]: the holder keeps the certificate; what it replaces is superseded.
 //! - [`standing`]: revoke, hold, release, put out; the lapse of what was never confirmed.
 //! - [`fleets`], [`subjects`], [`tokens`]: operators' records.
+//! - [`imports`]: devices registered in bulk.
 //! - [`snapshots`]: a ledger names its snapshot.
 //! - [`policies`]: policy sets are put and activated.
 //! - [`limits`]: how many devices one operator may change in an hour.
@@ -23,6 +24,7 @@ pub mod confirm;
 pub mod fleets;
 pub mod found;
 pub mod groups;
+pub mod imports;
 pub mod lease;
 pub mod limits;
 pub mod lists;

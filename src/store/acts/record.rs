@@ -1,7 +1,7 @@
 //! A certificate is recorded: enrollment, renewal, the installation's own.
 
 pub use fleetmark_domain::Reenrollment;
-use fleetmark_domain::{KeyHash, LedgerName, Refusal, RevocationReason, Standing, Timestamp};
+use fleetmark_domain::{LedgerName, Refusal, RevocationReason, Standing, Timestamp};
 use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::Event;
 
@@ -10,9 +10,10 @@ use super::found::issued;
 use super::served;
 use super::standing::set_standing;
 use super::subjects::with_attributes;
+use super::tokens::token_admits;
 use crate::store::model::{
     ApprovalRequest, Certificate, Credential, Group, GroupId, GroupProof, HardwareId, RequestState, Subject, SubjectId,
-    SubjectState, Token, TokenId, TokenState,
+    SubjectState, Token, TokenId,
 };
 use crate::store::rows::certificate_id;
 use crate::store::transaction::Transaction;
@@ -107,7 +108,14 @@ impl Act for RecordCertificate {
         }
         let replaced = served::replaced(transaction.rows, self.made_for.as_ref(), self.at)?;
         let shown = self.check_proof(transaction, replaced.as_ref())?;
-        let subject = self.check_holder(transaction, replaced.as_ref())?;
+        let subject = self.check_holder(transaction, &shown, replaced.as_ref())?;
+        let token = match (&shown, &replaced) {
+            (Shown::Token(token), None) => {
+                Some(super::tokens::spent(transaction.rows, token.clone(), key, subject.as_ref(), self.at)?)
+            }
+            (Shown::Token(token), Some(_)) => Some(super::tokens::spent_again(token.clone(), key)),
+            (Shown::None | Shown::Group(_), _) => None,
+        };
         let admitted = match (&shown, &subject) {
             (Shown::Group(group), Some(subject)) => Some((group.id, admit::counted(group, subject)?)),
             _ => None,
@@ -123,8 +131,8 @@ impl Act for RecordCertificate {
             known => known,
         };
         set_standing(transaction, &earlier, Standing::Revoked(RevocationReason::Superseded), self.at, Some(&self.details))?;
-        if let Shown::Token(token) = shown {
-            transaction.rows.set_token_state(&spent(token, key, replaced.is_some()))?;
+        if let Some(token) = token {
+            transaction.rows.set_token_state(&token)?;
         }
         if let Some((group, admitted)) = admitted {
             transaction.rows.set_admitted(group, admitted)?;
@@ -147,14 +155,6 @@ enum Shown {
     None,
     Token(Token),
     Group(Box<Group>),
-}
-
-/// A token after one more enrollment: of one for a single device, bound to the key; of one for several, counted, but not `again` for
-/// the same device.
-fn spent(token: Token, key: KeyHash, again: bool) -> Token {
-    let spent = if again { token.spent } else { token.spent.saturating_add(1) };
-    let state = if token.uses() == 1 { TokenState::Reserved(key) } else { token.state };
-    Token { spent, state, ..token }
 }
 
 impl RecordCertificate {
@@ -208,6 +208,7 @@ impl RecordCertificate {
     fn check_holder(
         &self,
         transaction: &mut Transaction<'_>,
+        shown: &Shown,
         replaced: Option<&Certificate>,
     ) -> Result<Option<Subject>, StoreError> {
         let subject = match (&self.holder, replaced) {
@@ -216,8 +217,12 @@ impl RecordCertificate {
             (Holder::Known(id), None) => transaction.rows.subject(*id)?.ok_or(Refusal::DeviceUnknown)?,
             (Holder::ByName(new), None) => {
                 match transaction.rows.subject_by_name(new.kind, new.fleet.as_ref(), &new.name.folded())? {
-                    // An open token must not take over a name that somebody holds a certificate for.
-                    Some(known) if known.last_generation > 0 || known.name != new.name => return Err(Refusal::NameTaken.into()),
+                    Some(known) if known.name != new.name => return Err(Refusal::NameTaken.into()),
+                    // An open token must not take over a name that somebody holds a certificate for. Of one for several devices
+                    // `tokens::room_for` tells which names may come again.
+                    Some(known) if known.last_generation > 0 && !matches!(shown, Shown::Token(token) if token.uses() > 1) => {
+                        return Err(Refusal::NameTaken.into());
+                    }
                     Some(known) => known,
                     None => (**new).clone(),
                 }
@@ -296,21 +301,5 @@ impl RecordCertificate {
             }
             _ => Ok(()),
         }
-    }
-}
-
-/// Whether a token admits this key now.
-///
-/// # Errors
-/// `TokenWithdrawn`, `TokenExpired`, `TokenUsed`, `TokenBoundToOtherKey`.
-pub fn token_admits(token: &Token, key: fleetmark_domain::KeyHash, at: Timestamp) -> Result<(), Refusal> {
-    match token.state {
-        TokenState::Withdrawn => Err(Refusal::TokenWithdrawn),
-        TokenState::Fresh if token.expires_at <= at => Err(Refusal::TokenExpired),
-        TokenState::Fresh if token.spent >= token.uses() => Err(Refusal::TokenUsed),
-        TokenState::Fresh => Ok(()),
-        TokenState::Reserved(bound) | TokenState::Used(bound) if bound == key => Ok(()),
-        TokenState::Reserved(_) => Err(Refusal::TokenBoundToOtherKey),
-        TokenState::Used(_) => Err(Refusal::TokenUsed),
     }
 }

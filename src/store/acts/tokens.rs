@@ -1,14 +1,95 @@
 //! Tokens are minted and withdrawn. A token changes no standing, so the ledger does not speak of it.
 
-use fleetmark_domain::{FleetName, Kind, LedgerName, Refusal, Timestamp};
+use fleetmark_domain::{FleetName, KeyHash, Kind, LedgerName, Refusal, Standing, Timestamp};
 use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::Event;
 
 use super::subjects::{ledger_of, with_attributes};
 use super::{Repeatable, made_before, remember};
 use crate::store::model::{Subject, SubjectState, Token, TokenId, TokenState};
+use crate::store::rows::Rows;
 use crate::store::transaction::Transaction;
 use crate::store::{Act, StoreError};
+
+/// Whether a token admits this key now. How many devices came with one for several is asked by [`room_for`].
+///
+/// # Errors
+/// `TokenWithdrawn`, `TokenExpired`, `TokenUsed`, `TokenBoundToOtherKey`.
+pub fn token_admits(token: &Token, key: KeyHash, at: Timestamp) -> Result<(), Refusal> {
+    match token.state {
+        TokenState::Withdrawn => Err(Refusal::TokenWithdrawn),
+        TokenState::Fresh if token.expires_at <= at => Err(Refusal::TokenExpired),
+        TokenState::Fresh => Ok(()),
+        TokenState::Reserved(bound) | TokenState::Used(bound) if bound == key => Ok(()),
+        TokenState::Reserved(_) => Err(Refusal::TokenBoundToOtherKey),
+        TokenState::Used(_) => Err(Refusal::TokenUsed),
+    }
+}
+
+/// Whether a token for several devices has room for the one that comes under the name of `known`; None: a name that nobody has.
+/// Returns whether that one is counted already: its certificate of this token lapsed before it was confirmed, and it may come again.
+///
+/// # Errors
+/// `NameTaken` where the name is held by what did not come with this token, or was confirmed; `TokenBoundToOtherKey` while the
+/// certificate of this token under this name may still be confirmed; `Held`, `Quarantined`, `TokenUsed`.
+pub fn room_for(rows: &mut dyn Rows, token: &Token, known: Option<&Subject>, at: Timestamp) -> Result<bool, StoreError> {
+    let came_before = match known {
+        Some(known) if known.last_generation > 0 => {
+            comes_again(rows, token, known, at)?;
+            true
+        }
+        _ => false,
+    };
+    if !came_before && token.spent >= token.uses() {
+        return Err(Refusal::TokenUsed.into());
+    }
+    Ok(came_before)
+}
+
+/// Whether the holder of this name may come again with the same token.
+fn comes_again(rows: &mut dyn Rows, token: &Token, known: &Subject, at: Timestamp) -> Result<(), StoreError> {
+    let newest = rows.certificate_of(known.id, known.last_generation)?;
+    let Some(newest) = newest.filter(|newest| known.confirmed_generation == 0 && newest.token == Some(token.id)) else {
+        return Err(Refusal::NameTaken.into());
+    };
+    let has_ended = newest.confirm_before.is_some_and(|end| end <= at);
+    match newest.standing {
+        Standing::Held => Err(Refusal::Held.into()),
+        Standing::Quarantined => Err(Refusal::Quarantined.into()),
+        Standing::Unconfirmed if !has_ended => Err(Refusal::TokenBoundToOtherKey.into()),
+        // What an operator revoked in time was not a lapse: that name needs a token of its own.
+        Standing::Revoked(_) if newest.confirm_before.is_none_or(|end| newest.changed_at < end) => {
+            Err(Refusal::NameTaken.into())
+        }
+        Standing::Unconfirmed | Standing::Revoked(_) => Ok(()),
+        Standing::Good | Standing::Superseded => Err(Refusal::NameTaken.into()),
+    }
+}
+
+/// A token after one more enrollment: of one for a single device, bound to the key; of one for several, counted.
+///
+/// # Errors
+/// See [`room_for`].
+pub(super) fn spent(
+    rows: &mut dyn Rows,
+    token: Token,
+    key: KeyHash,
+    subject: Option<&Subject>,
+    at: Timestamp,
+) -> Result<Token, StoreError> {
+    let one_more = token.spent.saturating_add(1);
+    if token.uses() == 1 {
+        return Ok(Token { spent: one_more, state: TokenState::Reserved(key), ..token });
+    }
+    let is_counted = room_for(rows, &token, subject, at)?;
+    Ok(if is_counted { token } else { Token { spent: one_more, ..token } })
+}
+
+/// A token after another enrollment of the same device, whose key the server made anew ([`super::served`]).
+pub(super) fn spent_again(token: Token, key: KeyHash) -> Token {
+    let state = if token.uses() == 1 { TokenState::Reserved(key) } else { token.state };
+    Token { state, ..token }
+}
 
 /// Mints a token; registers the device that it is bound to, where that is not known.
 #[derive(Debug)]

@@ -174,6 +174,22 @@ pub struct Token {
     pub device: Option<Name>,
     /// Where it is in its life.
     pub state: TokenState,
+    /// For how many devices it is.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    pub uses: u64,
+    /// How many came in by it.
+    pub spent: u64,
+    /// How many more may.
+    pub remaining: u64,
+    /// Patterns, of which a name must fit one; none: any name.
+    pub names: Vec<String>,
+    /// Networks, in one of which a device must be; none: any.
+    pub networks: Vec<String>,
+    /// From when on it may be used.
+    #[schema(value_type = Option<schema::Time>)]
+    pub opens_at: Option<Timestamp>,
+    /// Whether a person approves each device.
+    pub approval: bool,
     /// When it ends.
     #[schema(value_type = schema::Time)]
     pub expires_at: Timestamp,
@@ -203,6 +219,25 @@ pub struct NewToken {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Name>)]
     pub device: Option<String>,
+    /// For how many devices it is; 1 unless given. One that is bound to a device is for that one alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    pub uses: Option<u64>,
+    /// Patterns, of which a name must fit one: `sensor-*`, `cam-??`; any name unless given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 16)]
+    pub names: Vec<String>,
+    /// Networks, in one of which a device must be: `10.0.0.0/8`, `2001:db8::/32`; any unless given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 16)]
+    pub networks: Vec<String>,
+    /// From when on it may be used; at once unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Time>)]
+    pub opens_at: Option<Timestamp>,
+    /// Whether a person approves each device.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub approval: bool,
     /// For how long it holds; 86,400 (a day) unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 2_592_000)]
