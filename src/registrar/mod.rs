@@ -4,6 +4,8 @@
 //! - [`caller`]: from a verified peer certificate to a caller in good standing, asked on every request.
 //! - [`enroll`]: enroll, renew, confirm.
 //! - [`proofs`]: what a device shows to be allowed to enroll, one file a proof.
+//! - [`requests`]: approval by a person.
+//! - [`hook`]: the fleet's owner is asked before a certificate is issued.
 //! - [`secrets`]: secrets that the server must read again, encrypted.
 //! - [`standing`]: revoke, hold, release; lapse of what was never confirmed.
 //! - [`fleets`], [`tokens`], [`subjects`]: what operators keep records of.
@@ -29,6 +31,7 @@ pub mod certificates;
 pub mod enroll;
 pub mod feed;
 pub mod fleets;
+pub mod hook;
 pub mod install;
 mod issue;
 pub mod limits;
@@ -37,6 +40,7 @@ pub mod own;
 pub mod policies;
 pub mod proofs;
 pub mod publish;
+pub mod requests;
 pub mod secrets;
 pub mod snapshots;
 pub mod standing;
@@ -182,6 +186,7 @@ pub struct Registrar {
     trust_domain: TrustDomain,
     random: SystemRandom,
     secrets: secrets::Secrets,
+    hooks: hook::Calls,
     /// Derives the secrets of tokens minted with an Idempotency-Key.
     token_key: hmac::Key,
     /// Held while a fleet is made: two at once would take the same authority's id.

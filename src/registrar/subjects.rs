@@ -347,9 +347,9 @@ fn role_note(subject: &Subject) -> Option<String> {
     subject.role.map(|role| format!("role {role}, {grants}"))
 }
 
-fn check(subject: &Subject) -> Result<()> {
+/// What attributes may be.
+pub(super) fn check_attributes(attributes: &BTreeMap<String, String>) -> Result<()> {
     let no = |detail: &str| Err(Error::with_detail(Refusal::InvalidValue, detail));
-    let attributes = &subject.attributes;
     let too_long = |text: &String| text.chars().count() > MAX_TEXT || text.chars().any(char::is_control);
     if attributes.len() > MAX_ATTRIBUTES
         || attributes.iter().any(|(key, value)| key.is_empty() || too_long(key) || too_long(value))
@@ -359,6 +359,12 @@ fn check(subject: &Subject) -> Result<()> {
     if !attributes_fit(attributes) {
         return no("Attributes have at most 12,288 octets in all, each counting six beside key and value.");
     }
+    Ok(())
+}
+
+fn check(subject: &Subject) -> Result<()> {
+    let no = |detail: &str| Err(Error::with_detail(Refusal::InvalidValue, detail));
+    check_attributes(&subject.attributes)?;
     if (subject.kind == Kind::Operator) != subject.role.is_some() {
         return no("An operator has a role, and nobody else has one.");
     }

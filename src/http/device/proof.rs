@@ -40,6 +40,20 @@ impl Bearer {
     }
 }
 
+/// A token by the scheme Bearer, where there is an `Authorization` at all. Counts the attempt as [`Bearer`] does, with and without.
+#[derive(Debug)]
+pub struct Offered(pub Option<PresentedToken>);
+
+impl FromRequest for Offered {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let token = || if has_credentials(request) { Bearer::of(request).map(|bearer| Some(bearer.0)) } else { Ok(None) };
+        ready(admit(request).and_then(|()| token()).map(Self).map_err(Problem::from))
+    }
+}
+
 /// A device's name and token by the scheme Basic (RFC 7617), as EST clients send them.
 #[derive(Debug)]
 pub struct Basic {

@@ -6,7 +6,7 @@ use fleetmark_domain::{Fingerprint, FleetName, Name, Refusal};
 use serde::Deserialize;
 
 use super::answer::{ConfirmationAnswer, EnrollmentAnswer, TimeAnswer, private_json};
-use super::proof::{Bearer, admit, has_credentials};
+use super::proof::{Bearer, Offered, admit, has_credentials};
 use crate::http::State;
 use crate::http::caller::Identified;
 use crate::http::limits::read_json;
@@ -23,6 +23,8 @@ pub struct DeviceEnrollment {
     csr: String,
     /// The device's name; may be left out where the token is bound to one.
     device: Option<String>,
+    /// The enrollment group that it asks for, where the fleet has several of its proof.
+    group: Option<String>,
 }
 
 /// The body of enroll for others, and of renew.
@@ -54,19 +56,26 @@ pub fn configure(config: &mut ServiceConfig) {
         .service(web::resource("/v1/time").route(web::get().to(time)).default_service(not_allowed("GET")));
 }
 
-/// Enrolls a device with a token.
+/// Enrolls a device by what it shows: a token, or nothing, for a person to approve.
 async fn enroll_device(
     http: HttpRequest,
-    token: Bearer,
+    token: Offered,
     state: Data<State>,
     fleet: Path<String>,
     body: Json<DeviceEnrollment>,
 ) -> Result<HttpResponse, Problem> {
     let body = body.into_inner();
+    let fleet = fleet_name(&fleet)?;
+    let shown = match token.0 {
+        Some(token) => Shown::Token(token),
+        None => state.registrar.shown_nothing(&fleet).await?,
+    };
+    let name = |text: Option<String>| text.map(|text| text.parse::<Name>().map_err(|_| Refusal::InvalidName)).transpose();
     let request = EnrollRequest {
-        fleet: Some(fleet_name(&fleet)?),
-        name: body.device.map(|name| name.parse::<Name>().map_err(|_| Refusal::InvalidName)).transpose()?,
-        shown: Shown::Token(token.0),
+        fleet: Some(fleet),
+        name: name(body.device)?,
+        group: name(body.group)?,
+        shown,
         csr: VerifiedCsr::from_body(body.csr.as_bytes())?,
         source: source(&http),
     };
@@ -78,7 +87,7 @@ async fn enroll_device(
 /// Enrolls a gateway, service or operator by its invitation.
 async fn enroll(http: HttpRequest, token: Bearer, state: Data<State>, body: Json<KeyRequest>) -> Result<HttpResponse, Problem> {
     let csr = VerifiedCsr::from_body(body.csr.as_bytes())?;
-    let request = EnrollRequest { fleet: None, name: None, shown: Shown::Token(token.0), csr, source: source(&http) };
+    let request = EnrollRequest { fleet: None, name: None, group: None, shown: Shown::Token(token.0), csr, source: source(&http) };
     let enrollment = state.registrar.enroll(request, state.clock.now()).await?;
     Ok(answer(&state, &enrollment))
 }

@@ -5,6 +5,7 @@
 //! - [`found`]: authorities and ledgers come to be.
 //! - [`lease`]: index leases and epochs.
 //! - [`admit`]: who may come in by an enrollment group, or by its own hardware.
+//! - [`requests`]: requests that a person decides.
 //! - [`record`]: a certificate is recorded: enrollment, renewal, the installation's own.
 //! - [`confirm`]: the holder keeps the certificate; what it replaces is superseded.
 //! - [`standing`]: revoke, hold, release, put out; the lapse of what was never confirmed.
@@ -23,6 +24,7 @@ pub mod limits;
 pub mod lists;
 pub mod policies;
 pub mod record;
+pub mod requests;
 pub mod snapshots;
 pub mod standing;
 pub mod subjects;
