@@ -17,10 +17,12 @@ mod devices;
 mod doctor;
 pub mod failure;
 mod fleets;
+mod hooks;
 mod ledger;
 mod members;
 mod operators;
 mod policies;
+mod requests;
 mod serve;
 mod session;
 mod table;
@@ -76,6 +78,9 @@ enum Command {
     /// Enrollment tokens of a fleet
     #[command(subcommand)]
     Token(tokens::TokenCommand),
+    /// Requests that a person decides
+    #[command(subcommand)]
+    Request(requests::RequestCommand),
     /// Authorities
     #[command(subcommand)]
     Authority(authorities::AuthorityCommand),
@@ -156,6 +161,7 @@ async fn ask(command: Command, profile: Option<PathBuf>, json: bool) -> Result<(
         Command::Device(command) => command.run(&session()?).await,
         Command::Cert(command) => command.run(&session()?).await,
         Command::Token(command) => command.run(&session()?).await,
+        Command::Request(command) => command.run(&session()?).await,
         Command::Authority(command) => command.run(&session()?).await,
         Command::Gateway(command) => command.run(&session()?, "gateways").await,
         Command::Service(command) => command.run(&session()?, "services").await,

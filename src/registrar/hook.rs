@@ -213,7 +213,8 @@ fn sign_question(key: &hmac::Key, id: &str, time: &str, body: &[u8]) -> String {
 /// Reads an answer that is signed over `id.body`: one that was recorded answers no other question.
 fn judge(key: &hmac::Key, id: &str, reply: &Reply) -> std::result::Result<Answer, Fault> {
     let signature = reply.signature.as_deref().and_then(|text| text.strip_prefix("v1="));
-    let signature = signature.filter(|text| text.len() == 64).and_then(|text| hex::decode(text).ok()).ok_or(Fault::Signature)?;
+    let signature =
+        signature.filter(|text| text.len() == 64).and_then(|text| hex::decode(text).ok()).ok_or(Fault::Signature)?;
     let message = [id.as_bytes(), b".", &reply.body].concat();
     // In constant time.
     hmac::verify(key, &message, &signature).map_err(|_| Fault::Signature)?;
@@ -264,9 +265,7 @@ impl Registrar {
                 count(answer.decision.as_str());
                 match answer.decision {
                     Decision::Allow | Decision::Amend => Ok(answer.attributes),
-                    Decision::Refuse => {
-                        Err(Error { refusal: Refusal::HookRefused, detail: answer.reason(), cause: None })
-                    }
+                    Decision::Refuse => Err(Error { refusal: Refusal::HookRefused, detail: answer.reason(), cause: None }),
                 }
             }
             Err(fault) => {
@@ -276,16 +275,11 @@ impl Registrar {
         }
     }
 
-    async fn ask(
-        &self,
-        fleet: &Fleet,
-        hook: &Hook,
-        about: About<'_>,
-        now: Timestamp,
-    ) -> std::result::Result<Answer, Fault> {
+    async fn ask(&self, fleet: &Fleet, hook: &Hook, about: About<'_>, now: Timestamp) -> std::result::Result<Answer, Fault> {
         let unusable = |what: &str| Fault::Unusable(what.to_owned());
         let sealed = hex::decode(&hook.secret).map_err(|_| unusable("its secret is damaged"))?;
-        let secret = self.secrets.unseal(&place(&fleet.name), &sealed).map_err(|_| unusable("its secret cannot be decrypted"))?;
+        let secret =
+            self.secrets.unseal(&place(&fleet.name), &sealed).map_err(|_| unusable("its secret cannot be decrypted"))?;
         let key = hmac::Key::new(hmac::HMAC_SHA256, &secret);
         let id = hex::encode(self.random::<16>().map_err(|_| unusable("no randomness"))?);
         let time = now.to_string();
@@ -450,7 +444,8 @@ mod tests {
     #[test]
     fn a_reason_is_one_line_of_text() {
         let reason = |text: &str| {
-            let answer = Answer { id: String::new(), decision: Decision::Refuse, reason: Some(text.to_owned()), attributes: None };
+            let answer =
+                Answer { id: String::new(), decision: Decision::Refuse, reason: Some(text.to_owned()), attributes: None };
             answer.reason()
         };
         assert_eq!(reason("not\r\nyours"), Some("notyours".to_owned()));

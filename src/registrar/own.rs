@@ -138,8 +138,16 @@ impl Registrar {
         let details = self.details(ITSELF.to_owned(), Some(common_name.to_owned()), None, None)?;
         let holder = subject.map_or(Holder::Installation, |subject| Holder::Known(subject.id));
         let credential = Some((credential, Credential { key_label: key_label.clone(), key_hash: certificate.key_hash }));
-        let act =
-            RecordCertificate { certificate, holder, proof: Proof::Installation, approval: None, attributes: None, credential, details, at: now };
+        let act = RecordCertificate {
+            certificate,
+            holder,
+            proof: Proof::Installation,
+            approval: None,
+            attributes: None,
+            credential,
+            details,
+            at: now,
+        };
         let certificate = match commit(&*self.store, act).await? {
             Recorded::New(certificate) | Recorded::Existing(certificate) => certificate,
         };

@@ -14,10 +14,12 @@ pub mod certificates;
 pub mod devices;
 pub mod extract;
 pub mod fleets;
+pub mod hooks;
 pub mod ledgers;
 pub mod members;
 pub mod openapi;
 pub mod policies;
+pub mod requests;
 pub mod routes;
 pub mod schema;
 pub mod status;
@@ -59,6 +61,14 @@ fn documented(config: &mut ServiceConfig<'_>) {
         .service(fleets::change_fleet)
         .service(allowances::list_allowances)
         .service(allowances::allow)
+        .service(requests::list_requests)
+        .service(requests::show_request)
+        .service(requests::approve_request)
+        .service(requests::refuse_request)
+        .service(hooks::show_hook)
+        .service(hooks::set_hook)
+        .service(hooks::remove_hook)
+        .service(hooks::test_hook)
         .service(tokens::list_tokens)
         .service(tokens::mint_token)
         .service(tokens::withdraw_token)

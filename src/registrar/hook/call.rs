@@ -55,13 +55,7 @@ impl Default for Calls {
 
 impl Calls {
     /// Posts a signed question.
-    pub(super) async fn post(
-        &self,
-        url: &str,
-        roots: Option<&str>,
-        signature: &str,
-        body: Vec<u8>,
-    ) -> Result<Reply, Fault> {
+    pub(super) async fn post(&self, url: &str, roots: Option<&str>, signature: &str, body: Vec<u8>) -> Result<Reply, Fault> {
         let _one = self.open.try_acquire().map_err(|_| Fault::Busy)?;
         check_url(url).map_err(|what| Fault::Unusable(what.to_owned()))?;
         let client = self.client(roots)?;

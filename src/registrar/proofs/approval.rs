@@ -35,9 +35,10 @@ impl Registrar {
     }
 
     pub(super) async fn prove_by_approval(&self, request: &EnrollRequest, now: Timestamp) -> Result<Proven> {
-        let name = request.name.clone().ok_or_else(|| {
-            Error::with_detail(Refusal::InvalidName, "Say in `device` under which name to enroll.")
-        })?;
+        let name = request
+            .name
+            .clone()
+            .ok_or_else(|| Error::with_detail(Refusal::InvalidName, "Say in `device` under which name to enroll."))?;
         let Standpoint { fleet, group, known, existing, is_listed } = self.approval_standpoint(request, &name).await?;
         if existing.is_none() {
             group.rules.terms.admit(&name, request.source, now)?;

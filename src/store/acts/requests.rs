@@ -148,8 +148,9 @@ impl Act for DecideRequest {
             (Decision::Approve, RequestState::Approved | RequestState::Done)
             | (Decision::Refuse | Decision::TakeBack, RequestState::Refused) => return Ok(request),
             (Decision::Approve, RequestState::Waiting) => RequestState::Approved,
-            (Decision::Refuse | Decision::TakeBack, RequestState::Waiting)
-            | (Decision::TakeBack, RequestState::Approved) => RequestState::Refused,
+            (Decision::Refuse | Decision::TakeBack, RequestState::Waiting) | (Decision::TakeBack, RequestState::Approved) => {
+                RequestState::Refused
+            }
             _ => return Err(Refusal::TransitionNotAllowed.into()),
         };
         if state == RequestState::Approved {

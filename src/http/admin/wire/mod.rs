@@ -4,6 +4,7 @@
 mod certificates;
 mod fleets;
 mod policies;
+mod requests;
 mod subjects;
 mod system;
 
@@ -16,6 +17,7 @@ use zeroize::Zeroizing;
 pub use certificates::*;
 pub use fleets::*;
 pub use policies::*;
+pub use requests::*;
 pub use subjects::*;
 pub use system::*;
 
