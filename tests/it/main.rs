@@ -23,6 +23,7 @@
     reason = "a test fails by panicking, and tells its story in one piece"
 )]
 
+mod approval;
 mod certificates;
 mod csr;
 mod enrollment;
@@ -43,3 +44,4 @@ mod renewal;
 mod rest;
 mod restart;
 mod standing;
+mod webhook;
