@@ -138,6 +138,12 @@ impl Client {
     pub async fn upload(&self, ask: Ask<'_>, media_type: &'static str, octets: Vec<u8>) -> Result<Answer, Failure> {
         let request = self.request(Method::POST, &ask)?.header(reqwest::header::CONTENT_TYPE, media_type).body(octets);
         answered(request.send().await.map_err(|error| unsent(&error))?).await
+    /// `PUT`.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn put(&self, ask: Ask<'_>) -> Result<Answer, Failure> {
+        self.send(Method::PUT, ask).await
     }
 
     /// `DELETE`.

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::arguments::{Listing, duration, object};
 use super::client::Ask;
 use super::failure::Failure;
+use super::hooks::HookCommand;
 use super::session::Session;
 use super::table::Column;
 
@@ -55,6 +56,9 @@ pub enum FleetCommand {
     },
     /// Allow another operator to change more devices of a fleet than its blast radius
     Allow(Allowance),
+    /// Whom the server asks before it issues
+    #[command(subcommand)]
+    Hook(HookCommand),
     /// List what operators may change beyond a fleet's blast radius now
     Allowances {
         /// The fleet
@@ -151,6 +155,7 @@ impl FleetCommand {
                 let ask = Ask::path(&["v1", "fleets", &fleet, "allowances"]).body(body).creates();
                 session.print_record(&session.client.post(ask).await?, &["operator", "devices", "expires_at"])
             }
+            Self::Hook(command) => command.run(session).await,
             Self::Allowances { fleet } => {
                 let listing = Listing { limit: u32::MAX, all: true };
                 session.list(Ask::path(&["v1", "fleets", &fleet, "allowances"]), listing, &ALLOWANCES).await

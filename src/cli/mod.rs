@@ -19,10 +19,12 @@ pub mod failure;
 mod fleets;
 mod keys;
 mod imports;
+mod hooks;
 mod ledger;
 mod members;
 mod operators;
 mod policies;
+mod requests;
 mod serve;
 mod session;
 mod table;
@@ -81,6 +83,9 @@ enum Command {
     /// Public keys that nobody gets a certificate for
     #[command(subcommand)]
     Key(keys::KeyCommand),
+    /// Requests that a person decides
+    #[command(subcommand)]
+    Request(requests::RequestCommand),
     /// Authorities
     #[command(subcommand)]
     Authority(authorities::AuthorityCommand),
@@ -162,6 +167,7 @@ async fn ask(command: Command, profile: Option<PathBuf>, json: bool) -> Result<(
         Command::Cert(command) => command.run(&session()?).await,
         Command::Token(command) => command.run(&session()?).await,
         Command::Key(command) => command.run(&session()?).await,
+        Command::Request(command) => command.run(&session()?).await,
         Command::Authority(command) => command.run(&session()?).await,
         Command::Gateway(command) => command.run(&session()?, "gateways").await,
         Command::Service(command) => command.run(&session()?, "services").await,

@@ -1,5 +1,6 @@
 //! Enroll, renew, confirm. A repeat with the same key is answered with the same certificate.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use fleetmark_domain::{Fingerprint, FleetName, Identity, Kind, Name, Refusal, RevocationReason, Serial, Standing, Timestamp};
@@ -30,6 +31,8 @@ pub struct EnrollRequest {
     pub fleet: Option<FleetName>,
     /// The name that it asks for, where it gave one.
     pub name: Option<Name>,
+    /// The enrollment group that it asks for, where it gave one.
+    pub group: Option<Name>,
     /// Its proof.
     pub shown: Shown,
     /// Its key.
@@ -90,8 +93,18 @@ impl Registrar {
             return Err(super::Error::with_detail(Refusal::ServerKeygenOff, detail));
         }
         self.rates.admit(&proven.proof, request.fleet.as_ref())?;
-        let Proven { subject, fleet, holder, proof, note, .. } = proven;
-        let ticket = Ticket { holder, proof, approval: None, standing: Standing::Unconfirmed, note };
+        let approval = self.approval_of(&proven, request, now).await?;
+        let amended = self.ask_hook(&proven, request, now).await?;
+        let Proven { mut subject, fleet, holder, proof, mut note, .. } = proven;
+        if let Some(approval) = &approval {
+            note = format!("{note}, approved by {}", approval.by);
+        }
+        if let Some(attributes) = &amended {
+            subject.attributes.clone_from(attributes);
+            note.push_str(", attributes by the fleet's hook");
+        }
+        let approval = approval.map(|approval| approval.id);
+        let ticket = Ticket { holder, proof, approval, attributes: amended, standing: Standing::Unconfirmed, note };
         self.issue_to(&subject, fleet.as_ref(), &request.csr, ticket, now).await
     }
 
@@ -115,6 +128,7 @@ impl Registrar {
             holder: Holder::Known(caller.subject.id),
             proof: Proof::Current(caller.certificate.serial),
             approval: None,
+            attributes: None,
             standing: Standing::Unconfirmed,
             note: format!("renewal of {}", caller.certificate.serial),
         };
@@ -160,6 +174,7 @@ impl Registrar {
             holder: Holder::Known(subject.id),
             proof: Proof::Rescue,
             approval: None,
+            attributes: None,
             standing: Standing::Good,
             note: "recovered on the server's machine".to_owned(),
         };
@@ -209,6 +224,7 @@ impl Registrar {
             holder: ticket.holder,
             proof: ticket.proof,
             approval: ticket.approval,
+            attributes: ticket.attributes,
             credential: None,
             made_for: csr.made_for(),
             details,
@@ -298,6 +314,8 @@ pub(super) struct Ticket {
     pub holder: Holder,
     pub proof: Proof,
     pub approval: Option<u64>,
+    /// The device's attributes from here on; None: as they are.
+    pub attributes: Option<BTreeMap<String, String>>,
     pub standing: Standing,
     pub note: String,
 }

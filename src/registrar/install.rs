@@ -107,6 +107,7 @@ impl Registrar {
             rates: Rates::new(rates),
             alarms: Alarms::default(),
             groups: super::groups::Watch::default(),
+            hooks: super::hook::Calls::default(),
             token_key: hmac::Key::new(hmac::HMAC_SHA256, token_key.as_ref()),
             founding: tokio::sync::Mutex::default(),
         })
@@ -250,10 +251,11 @@ impl Registrar {
         Ok(commit(&*self.store, RaiseEpochs { floor, at: now }).await?)
     }
 
-    /// Does the smallest write there is, so that a store that takes none is noticed; forgets remembered requests by it.
+    /// Does the smallest write there is, so that a store that takes none is noticed; forgets remembered requests by it, and
+    /// requests for approval that expired.
     pub async fn housekeeping(&self, now: Timestamp) -> Result<()> {
         commit(&*self.store, ForgetRequests { before: now - REMEMBERED_FOR }).await?;
-        Ok(())
+        self.tend_requests(now).await
     }
 
     /// Finishes what is being written, and closes the store.
@@ -291,6 +293,7 @@ impl Registrar {
         let ticket = Ticket {
             holder: Holder::Known(subject.id),
             approval: None,
+            attributes: None,
             proof: Proof::Installation,
             standing: Standing::Good,
             note: "first operator".to_owned(),

@@ -7,6 +7,8 @@
 //! - [`blocked`]: keys that nobody gets a certificate for.
 //! - [`rates`]: how often certificates are issued by one proof, in one fleet, in all.
 //! - [`proofs`]: what a device shows to be allowed to enroll, one file a proof.
+//! - [`requests`]: approval by a person.
+//! - [`hook`]: the fleet's owner is asked before a certificate is issued.
 //! - [`secrets`]: secrets that the server must read again, encrypted.
 //! - [`made_keys`]: enrollment with a key that the server makes.
 //! - [`standing`]: revoke, hold, release; lapse of what was never confirmed.
@@ -41,6 +43,7 @@ pub mod feed;
 pub mod fleets;
 pub mod groups;
 pub mod imports;
+pub mod hook;
 pub mod install;
 mod issue;
 pub mod limits;
@@ -52,6 +55,7 @@ pub mod profiles;
 pub mod proofs;
 pub mod publish;
 pub mod rates;
+pub mod requests;
 pub mod secrets;
 pub mod snapshots;
 pub mod standing;
@@ -202,6 +206,7 @@ pub struct Registrar {
     rates: rates::Rates,
     alarms: alarms::Alarms,
     groups: groups::Watch,
+    hooks: hook::Calls,
     /// Derives the secrets of tokens minted with an Idempotency-Key.
     token_key: hmac::Key,
     /// Held while a fleet is made: two at once would take the same authority's id.

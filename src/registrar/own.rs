@@ -143,6 +143,7 @@ impl Registrar {
             holder,
             proof: Proof::Installation,
             approval: None,
+            attributes: None,
             credential,
             made_for: None,
             details,

@@ -166,6 +166,8 @@ pub trait Rows {
     fn request(&mut self, id: u64) -> Result<Option<ApprovalRequest>, StoreError>;
     fn request_by_key(&mut self, fleet: &FleetName, folded: &str, key: &KeyHash) -> Result<Option<ApprovalRequest>, StoreError>;
     fn requests(&mut self, fleet: &FleetName, state: Option<RequestState>, after: u64, limit: u32) -> Result<Vec<ApprovalRequest>, StoreError>;
+    /// Those of one name, of whatever key.
+    fn requests_of_name(&mut self, fleet: &FleetName, folded: &str) -> Result<Vec<ApprovalRequest>, StoreError>;
     fn waiting_requests(&mut self, fleet: &FleetName) -> Result<u64, StoreError>;
     /// Inserts, or replaces the one with this id.
     fn put_request(&mut self, request: &ApprovalRequest) -> Result<(), StoreError>;

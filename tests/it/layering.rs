@@ -37,6 +37,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("x509_ocsp", &["pki"]),
     ("pkcs8", &["pki"]),
     ("rcgen", &["pki", "tls", "server"]),
+    ("rustls_native_certs", &["registrar"]),
     ("fleetmark_device", &["cli"]),
     ("fleetmark_policy", &["registrar", "http", "cli"]),
     ("cedar_policy", &[]),

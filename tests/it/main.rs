@@ -24,6 +24,7 @@
 )]
 
 mod abuse;
+mod approval;
 mod certificates;
 mod csr;
 mod enrollment;
@@ -46,3 +47,4 @@ mod renewal;
 mod rest;
 mod restart;
 mod standing;
+mod webhook;

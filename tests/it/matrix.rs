@@ -112,8 +112,19 @@ impl Subjects {
         if !is_fresh {
             return (self.victim.name.clone(), self.victim.serial());
         }
+        // The fleet's hook of another row answers nobody.
+        server.owner().delete(&format!("/v1/fleets/{}/hook", self.fleet)).await;
         let device = Device::good(server, &self.fleet, &self.next()).await;
         (device.name.clone(), device.serial())
+    }
+
+    /// A request that waits for a person.
+    async fn waiting(&self, server: &Server) -> String {
+        let id = format!("{:016x}", self.fresh.get() + 1);
+        let values = format!("'{}', '{}'", self.fleet, self.next());
+        let columns = "'', randomblob(32), 0, '', '', 'P-256', '', 0, NULL, NULL, 9999999999";
+        crate::approval::sql(server, &format!("INSERT INTO enrollment_requests VALUES (0x{id}, {values}, {columns})"));
+        id
     }
 
     async fn member(&self, server: &Server, kind: &str, is_fresh: bool) -> String {
@@ -150,7 +161,21 @@ impl Subjects {
                 let allowance = json!({"operator": "matrix-victim", "devices": 1});
                 (format!("/v1/fleets/{fleet}/allowances"), Some(allowance), true)
             }
-            ("GET", ["v1", "fleets", "{fleet}", list @ ("tokens" | "devices" | "allowances")]) => {
+            (_, ["v1", "fleets", "{fleet}", "requests", "{id}", ..]) => {
+                let id = if is_fresh { self.waiting(server).await } else { "0".repeat(16) };
+                (pattern.replace("{fleet}", fleet).replace("{id}", &id), (method != "GET").then_some(none), true)
+            }
+            (_, ["v1", "fleets", "{fleet}", "hook", ..]) => {
+                let path = pattern.replace("{fleet}", fleet);
+                let hook = json!({"url": "https://127.0.0.1:1/"});
+                if is_fresh {
+                    let json = [("content-type", "application/json")];
+                    let body = Some(hook.to_string().into_bytes());
+                    server.owner().send("PUT", &format!("/v1/fleets/{fleet}/hook"), &json, body).await.is(200);
+                }
+                (path, (method == "PUT").then_some(hook), true)
+            }
+            ("GET", ["v1", "fleets", "{fleet}", list @ ("tokens" | "devices" | "allowances" | "requests")]) => {
                 (format!("/v1/fleets/{fleet}/{list}"), None, true)
             }
             ("POST", ["v1", "fleets", "{fleet}", "tokens"]) => (format!("/v1/fleets/{fleet}/tokens"), Some(none), true),

@@ -17,10 +17,12 @@ pub mod extract;
 pub mod fleets;
 pub mod groups;
 pub mod imports;
+pub mod hooks;
 pub mod ledgers;
 pub mod members;
 pub mod openapi;
 pub mod policies;
+pub mod requests;
 pub mod routes;
 pub mod schema;
 pub mod status;
@@ -73,6 +75,14 @@ fn documented(config: &mut ServiceConfig<'_>) {
         .service(groups::put_serials)
         .service(groups::remove_serial)
         .service(groups::issue_claim)
+        .service(requests::list_requests)
+        .service(requests::show_request)
+        .service(requests::approve_request)
+        .service(requests::refuse_request)
+        .service(hooks::show_hook)
+        .service(hooks::set_hook)
+        .service(hooks::remove_hook)
+        .service(hooks::test_hook)
         .service(tokens::list_tokens)
         .service(tokens::mint_token)
         .service(tokens::withdraw_token)

@@ -23,6 +23,8 @@ pub struct DeviceEnrollment {
     csr: String,
     /// The device's name; may be left out where the proof says it.
     device: Option<String>,
+    /// The enrollment group that it asks for, where the fleet has several of its proof.
+    group: Option<String>,
 }
 
 /// The body of enroll for others, and of renew.
@@ -56,7 +58,7 @@ pub fn configure(config: &mut ServiceConfig) {
         .service(web::resource("/v1/time").route(web::get().to(time)).default_service(not_allowed("GET")));
 }
 
-/// Enrolls a device, by what its head shows, else by what its body holds.
+/// Enrolls a device, by what its head shows, else by what its body holds; else a person is to approve it.
 async fn enroll_device(
     http: HttpRequest,
     head: InHead,
@@ -65,10 +67,17 @@ async fn enroll_device(
     body: Json<DeviceEnrollment>,
 ) -> Result<HttpResponse, Problem> {
     let body = body.into_inner();
+    let fleet = fleet_name(&fleet)?;
+    let shown = match head.0 {
+        Some(shown) => shown,
+        None => state.registrar.shown_nothing(&fleet).await?,
+    };
+    let name = |text: Option<String>| text.map(|text| text.parse::<Name>().map_err(|_| Refusal::InvalidName)).transpose();
     let request = EnrollRequest {
-        fleet: Some(fleet_name(&fleet)?),
-        name: body.device.map(|name| name.parse::<Name>().map_err(|_| Refusal::InvalidName)).transpose()?,
-        shown: head.0.unwrap_or(Shown::Nothing),
+        fleet: Some(fleet),
+        name: name(body.device)?,
+        group: name(body.group)?,
+        shown,
         csr: VerifiedCsr::from_body(body.csr.as_bytes())?,
         source: source(&http),
     };
@@ -80,7 +89,8 @@ async fn enroll_device(
 /// Enrolls a gateway, service or operator by its invitation.
 async fn enroll(http: HttpRequest, token: Bearer, state: Data<State>, body: Json<KeyRequest>) -> Result<HttpResponse, Problem> {
     let csr = VerifiedCsr::from_body(body.csr.as_bytes())?;
-    let request = EnrollRequest { fleet: None, name: None, shown: Shown::Token(token.0), csr, source: source(&http) };
+    let request =
+        EnrollRequest { fleet: None, name: None, group: None, shown: Shown::Token(token.0), csr, source: source(&http) };
     let enrollment = state.registrar.enroll(request, state.clock.now()).await?;
     Ok(answer(&state, &enrollment))
 }

@@ -1,6 +1,7 @@
 //! What a device shows to be allowed to enroll, and who it is by that. One file a proof; each gives the same [`Proven`], and the
 //! rest of the pipeline ([`super::enroll`]) knows no proof.
 
+mod approval;
 mod maker;
 mod token;
 
@@ -77,7 +78,8 @@ impl Registrar {
         match &request.shown {
             Shown::Token(token) => self.prove_by_token(request, token, is_race, now).await,
             Shown::Certificate(chain) if !is_claim(chain) => self.prove_by_maker(request, chain, now).await,
-            Shown::Certificate(_) | Shown::Nothing => Err(Refusal::ProofRequired.into()),
+            Shown::Nothing => self.prove_by_approval(request, now).await,
+            Shown::Certificate(_) => Err(Refusal::ProofRequired.into()),
         }
     }
 }

@@ -7,6 +7,7 @@
 //! - [`admit`]: who may come in by an enrollment group, or by its own hardware.
 //! - [`alarms`]: an alarm is written into its ledger.
 //! - [`blocked`]: the block list of keys.
+//! - [`requests`]: requests that a person decides.
 //! - [`record`]: a certificate is recorded: enrollment, renewal, the installation's own.
 //! - [`confirm`]: the holder keeps the certificate; what it replaces is superseded.
 //! - [`standing`]: revoke, hold, release, put out; the lapse of what was never confirmed.
@@ -31,6 +32,7 @@ pub mod lists;
 pub mod policies;
 pub mod record;
 pub mod served;
+pub mod requests;
 pub mod snapshots;
 pub mod standing;
 pub mod subjects;

@@ -1,7 +1,9 @@
 //! A certificate is recorded: enrollment, renewal, the installation's own.
 
+use std::collections::BTreeMap;
+
 pub use fleetmark_domain::Reenrollment;
-use fleetmark_domain::{LedgerName, Refusal, RevocationReason, Standing, Timestamp};
+use fleetmark_domain::{KeyHash, LedgerName, Refusal, RevocationReason, Standing, Timestamp};
 use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::Event;
 
@@ -30,6 +32,8 @@ pub struct RecordCertificate {
     pub proof: Proof,
     /// The request that a person approved; it is done by this.
     pub approval: Option<u64>,
+    /// The device's attributes from here on, where the fleet's hook said so.
+    pub attributes: Option<BTreeMap<String, String>>,
     /// Under which of the installation's values the server remembers it as its own.
     pub credential: Option<(String, Credential)>,
     /// The mark of the request that the server made the key for: an unconfirmed certificate of the same request is replaced.
@@ -127,8 +131,9 @@ impl Act for RecordCertificate {
         };
 
         let subject = match subject {
-            Some(subject) if subject.id == 0 => Some(self.register(transaction, subject)?),
-            known => known,
+            Some(subject) if subject.id == 0 => Some(self.register(transaction, self.with_own_attributes(subject))?),
+            Some(known) => Some(self.change(transaction, known)?),
+            None => None,
         };
         set_standing(transaction, &earlier, Standing::Revoked(RevocationReason::Superseded), self.at, Some(&self.details))?;
         if let Some(token) = token {
@@ -171,7 +176,8 @@ impl RecordCertificate {
     fn check_approval(&self, transaction: &mut Transaction<'_>) -> Result<Option<ApprovalRequest>, StoreError> {
         let Some(id) = self.approval else { return Ok(None) };
         let request = transaction.rows.request(id)?.ok_or(Refusal::ApprovalPending)?;
-        if request.state != RequestState::Approved || request.key_hash != self.certificate.key_hash {
+        let holds = request.state == RequestState::Approved && self.at < request.expires_at;
+        if !holds || request.key_hash != self.certificate.key_hash {
             return Err(Refusal::ApprovalPending.into());
         }
         Ok(Some(request))
@@ -260,6 +266,25 @@ impl RecordCertificate {
         let details = with_attributes(&self.details, &subject);
         transaction.append(&self.certificate.ledger, self.at, registered, Some(&details))?;
         Ok(Subject { id, ..subject })
+    }
+
+    fn with_own_attributes(&self, subject: Subject) -> Subject {
+        match &self.attributes {
+            Some(attributes) => Subject { attributes: attributes.clone(), ..subject },
+            None => subject,
+        }
+    }
+
+    /// Gives a subject that is known the attributes that it is to have.
+    fn change(&self, transaction: &mut Transaction<'_>, known: Subject) -> Result<Subject, StoreError> {
+        if self.attributes.as_ref().is_none_or(|attributes| *attributes == known.attributes) {
+            return Ok(known);
+        }
+        let changed = self.with_own_attributes(Subject { version: known.version.saturating_add(1), ..known });
+        transaction.rows.update_subject(&changed)?;
+        let details = with_attributes(&self.details, &changed);
+        transaction.append(&self.certificate.ledger, self.at, Event::Changed { subject: changed.id }, Some(&details))?;
+        Ok(changed)
     }
 
     fn write(&self, transaction: &mut Transaction<'_>, subject: Option<Subject>) -> Result<Certificate, StoreError> {

@@ -82,6 +82,7 @@ async fn enroll_another(store: &dyn Store, id: u8) -> Serial {
         holder: Holder::ByName(Box::new(subject(Kind::Device, Some("alpha"), "other-sensor"))),
         proof: Proof::Token([id; 8]),
         approval: None,
+        attributes: None,
         credential: None,
         made_for: None,
         details: details(),

@@ -57,6 +57,7 @@ pub async fn works(store: &dyn Store, heads: &Arc<Heads>) {
         holder: Holder::ByName(Box::new(subject(Kind::Device, Some("alpha"), "sensor"))),
         proof: Proof::Token(minted.id),
         approval: None,
+        attributes: None,
         credential: None,
         made_for: None,
         details: details(),

@@ -368,6 +368,15 @@ macro_rules! enrollment_rows {
             records(query.load::<RequestRow>(&mut self.connection).map_err(|error| self.fault(error))?)
         }
 
+        fn requests_of_name(&mut self, fleet: &FleetName, folded: &str) -> Result<Vec<ApprovalRequest>, StoreError> {
+            let query = enrollment_requests::table
+                .filter(enrollment_requests::fleet.eq(fleet.as_str()))
+                .filter(enrollment_requests::folded.eq(folded))
+                .order(enrollment_requests::id)
+                .select(RequestRow::as_select());
+            records(query.load::<RequestRow>(&mut self.connection).map_err(|error| self.fault(error))?)
+        }
+
         fn waiting_requests(&mut self, fleet: &FleetName) -> Result<u64, StoreError> {
             let query = enrollment_requests::table
                 .filter(enrollment_requests::fleet.eq(fleet.as_str()))

@@ -6,6 +6,7 @@
 //! - [`feed`]: followers of the ledgers.
 //! - [`forge`]: certificates signed with an authority's own key.
 //! - [`gateway`]: our gateway's process, and connections through it.
+//! - [`hook`]: a fleet's hook, which answers as it is told.
 //! - [`openssl`]: the stranger who judges.
 
 pub mod client;
@@ -14,6 +15,7 @@ pub mod device;
 pub mod feed;
 pub mod forge;
 pub mod gateway;
+pub mod hook;
 pub mod openssl;
 pub mod server;
 
@@ -25,6 +27,7 @@ use tokio::runtime::{Builder, Runtime};
 
 pub use client::{Client, Connection, Identity, handshake_ends};
 pub use device::{Device, Key};
+pub use hook::Hook;
 pub use server::{Server, shared};
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {

@@ -7,6 +7,7 @@ mod fleets;
 mod groups;
 mod imports;
 mod policies;
+mod requests;
 mod subjects;
 mod system;
 
@@ -22,6 +23,7 @@ pub use fleets::*;
 pub use groups::*;
 pub use imports::*;
 pub use policies::*;
+pub use requests::*;
 pub use subjects::*;
 pub use system::*;
 

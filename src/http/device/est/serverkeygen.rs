@@ -45,7 +45,7 @@ pub(super) async fn answer(
         let (said, shown) = proof::of(&request)?;
         let csr = wanted(&request, payload, profile).await?;
         let name = proof::name(said, &shown, &csr);
-        let wanted = EnrollRequest { fleet: Some(fleet), name, shown, csr, source: source(&request) };
+        let wanted = EnrollRequest { fleet: Some(fleet), name, group: None, shown, csr, source: source(&request) };
         state.registrar.enroll_with_made_key(wanted, state.clock.now()).await?
     };
     let certificate = bundle(&[&made.enrollment.certificate.der])?;

@@ -21,7 +21,7 @@ pub(super) async fn answer(
     let csr = read_csr(&request, payload).await?;
     binding::require(&request, state.registrar.fleet_profile(&fleet).await?, &csr)?;
     let name = proof::name(said, &shown, &csr);
-    let wanted = EnrollRequest { fleet: Some(fleet), name, shown, csr, source: source(&request) };
+    let wanted = EnrollRequest { fleet: Some(fleet), name, group: None, shown, csr, source: source(&request) };
     let enrollment = state.registrar.enroll(wanted, state.clock.now()).await?;
     certificates(&[enrollment.certificate.der])
 }
