@@ -66,6 +66,12 @@ impl Registrar {
         for race in 0..RACES {
             match self.try_enroll(&request, race > 0, now).await {
                 Err(error) if error.is_race() => {}
+                Err(error) => {
+                    if matches!(error.refusal, Refusal::HardwareOfAnother | Refusal::HardwareMismatch) {
+                        alarm("hardware_conflict", &format!("{}, fleet {:?}", error.refusal, request.fleet));
+                    }
+                    return Err(error);
+                }
                 done => return done,
             }
         }

@@ -34,6 +34,7 @@ mod layering;
 mod ledger;
 mod limits;
 mod machine;
+mod makers;
 mod manual;
 mod matrix;
 mod operators;
