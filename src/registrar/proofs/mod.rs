@@ -1,6 +1,7 @@
 //! What a device shows to be allowed to enroll, and who it is by that. One file a proof; each gives the same [`Proven`], and the
 //! rest of the pipeline ([`super::enroll`]) knows no proof.
 
+mod claim;
 mod token;
 
 use fleetmark_domain::{KeyHash, Kind, Name, Refusal, Timestamp};
@@ -65,7 +66,11 @@ impl Registrar {
     pub(super) async fn judge_proof(&self, request: &EnrollRequest, is_race: bool, now: Timestamp) -> Result<Proven> {
         match &request.shown {
             Shown::Token(token) => self.prove_by_token(request, token, is_race, now).await,
-            Shown::Certificate(_) | Shown::Nothing => Err(Refusal::ProofRequired.into()),
+            Shown::Certificate(chain) => match claim::claim(chain) {
+                Some(claim) => self.prove_by_claim(request, claim, now).await,
+                None => Err(Refusal::ProofRequired.into()),
+            },
+            Shown::Nothing => Err(Refusal::ProofRequired.into()),
         }
     }
 }
