@@ -8,6 +8,7 @@
 //! - [`lint`]: the rules that every certificate must pass before the real key signs it.
 //! - [`crl`]: revocation lists.
 //! - [`ocsp`]: OCSP requests and answers.
+//! - [`idevid`]: makers' certificates: verified, and what they say.
 //! - [`bundle`]: PEM and certs-only PKCS#7.
 //! - [`anchors`]: the CA certificates of makers.
 
@@ -16,6 +17,7 @@ pub mod bundle;
 pub mod crl;
 pub mod csr;
 mod encoding;
+pub mod idevid;
 pub mod issue;
 pub mod keys;
 pub mod lint;

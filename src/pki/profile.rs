@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
+use fleetmark_domain::Reenrollment;
 use serde::Deserialize;
 
 use super::PkiError;
@@ -18,6 +19,13 @@ const MAX_PROFILES: usize = 256;
 const MINUTE: u64 = 60;
 const DAY: u64 = 24 * 60 * MINUTE;
 const YEAR: u64 = 365 * DAY;
+
+/// The extended key usage of claim certificates, 2.25.190392001021574049915008306275167811568, from the UUID
+/// 8f3c2a64-5d0e-4b1f-9c57-2e6a91d4b7f0: content octets, without tag and length. A UUID's arc (X.667 7) does not fit into 64 bits,
+/// so whoever encodes it writes these octets. It is ours alone: whoever asks for clientAuth, or for any purpose that it knows,
+/// refuses a claim certificate.
+pub const CLAIM_EKU: &[u8] =
+    &[0x69, 0x82, 0x9e, 0xbc, 0x95, 0x99, 0x8b, 0xd0, 0xf2, 0xac, 0xbf, 0x9c, 0xab, 0xcb, 0xcd, 0xa9, 0x8e, 0xd2, 0xef, 0x70];
 
 const BUILT_IN: [(&str, &str); 12] = [
     ("root", include_str!("../../certs/profiles/root.toml")),
@@ -44,17 +52,9 @@ pub enum ExtendedKeyUsage {
     ServerAuth,
     /// id-kp-OCSPSigning
     OcspSigning,
-    /// To claim a place in a fleet, and nothing else: [`CLAIM_PURPOSE`].
+    /// To claim a place in a fleet, and nothing else: [`CLAIM_EKU`].
     Claim,
 }
-
-/// The purpose of a claim certificate, as the content octets of an OBJECT IDENTIFIER (X.690 8.19):
-/// 2.25.208788638479014983860383931667550753969, from the UUID 9d133aa5-9b50-423f-b219-92a9d8b2d4b1 (X.667 7). It is ours alone,
-/// so that whoever asks for clientAuth, or for any purpose that it knows, refuses a claim certificate. The second arc has 128
-/// bits; libraries that keep arcs in fewer compare octets.
-pub const CLAIM_PURPOSE: [u8; 20] = [
-    0x69, 0x82, 0xba, 0x93, 0x9d, 0xa9, 0xb3, 0xb5, 0x82, 0x88, 0xff, 0xb2, 0x8c, 0xe4, 0xd5, 0x9d, 0xc5, 0xcb, 0xa9, 0x31,
-];
 
 /// What an authority may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -94,6 +94,8 @@ pub struct Profile {
     pub identity: bool,
     /// Whether DNS and IP names registered for the holder go into the certificate.
     pub registered_names: bool,
+    /// Whether a device that was enrolled before may enroll anew.
+    pub reenroll: Reenrollment,
 }
 
 /// All profiles by name: those built in, overlaid by the files of a directory.
@@ -142,6 +144,9 @@ impl Profile {
             return Err(wrong("a profile's name is 1 to 64 lower-case letters, digits and dashes".to_owned()));
         }
         let file: ProfileFile = toml::from_str(text).map_err(|error| wrong(error.to_string()))?;
+        if file.reenroll.is_some() && !file.identity {
+            return Err(wrong("reenroll is for profiles of devices".to_owned()));
+        }
         let profile = Self {
             name: name.to_owned(),
             lifetime: duration("lifetime", &file.lifetime, 10 * MINUTE, 50 * YEAR).map_err(wrong)?,
@@ -159,6 +164,7 @@ impl Profile {
             ocsp_nocheck: file.ocsp_nocheck,
             identity: file.identity,
             registered_names: file.registered_names,
+            reenroll: file.reenroll.unwrap_or_default(),
         };
         match profile.contradiction() {
             Some(why) => Err(wrong(why.to_owned())),
@@ -227,6 +233,7 @@ struct ProfileFile {
     identity: bool,
     #[serde(default)]
     registered_names: bool,
+    reenroll: Option<Reenrollment>,
     authority: Option<CaRules>,
 }
 
@@ -340,6 +347,8 @@ mod tests {
             ("percent = 66", "percent = 5", "renew_after_percent"),
             ("percent = 5", "percent = 21", "renew_jitter_percent"),
             ("ttl = \"24h\"", "ttl = \"91d\"", "unconfirmed_ttl"),
+            ("identity = true", "identity = true\nreenroll = \"sometimes\"", "reenroll"),
+            ("identity = true", "reenroll = \"always\"", "reenroll"),
         ] {
             let text = DEVICE.replacen(from, to, 1);
             assert_ne!(text, DEVICE, "{from}");

@@ -1,4 +1,5 @@
-//! Tokens as they come in `Authorization`. Nothing here is ever logged.
+//! What a request shows in its head and its connection: tokens as they come in `Authorization`, else a certificate that is no
+//! identity's. Nothing here is ever logged.
 
 use std::future::{Ready, ready};
 
@@ -12,6 +13,8 @@ use zeroize::Zeroizing;
 
 use crate::http::State;
 use crate::http::problem::Problem;
+use crate::registrar::caller::Presented;
+use crate::registrar::proofs::Shown;
 use crate::registrar::tokens::PresentedToken;
 
 /// The longest value of `Authorization`, in octets: a name and a token in base64 take 260.
@@ -38,6 +41,35 @@ impl Bearer {
         let text = credentials(request, "Bearer")?.ok_or(Refusal::ProofRequired)?;
         PresentedToken::parse(text.trim()).map(Self)
     }
+}
+
+/// The proof that comes before the body: the token, where there are credentials; else the client certificate of the connection, where
+/// it is a maker's or a claim; else none, and the body is to hold it. As an extractor it counts the attempt against its address's
+/// limit before the body is read.
+#[derive(Debug)]
+pub struct InHead(pub Option<Shown>);
+
+impl FromRequest for InHead {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(admit(request).and_then(|()| Self::of(request)).map_err(Problem::from))
+    }
+}
+
+impl InHead {
+    fn of(request: &HttpRequest) -> Result<Self, Refusal> {
+        if has_credentials(request) {
+            return Bearer::of(request).map(|token| Self(Some(Shown::Token(token.0))));
+        }
+        Ok(Self(certificate(request)))
+    }
+}
+
+/// The certificate of the connection, where it is a maker's or a claim.
+pub fn certificate(request: &HttpRequest) -> Option<Shown> {
+    request.conn_data::<Presented>().map(|chain| Shown::Certificate(chain.0.clone()))
 }
 
 /// A device's name and token by the scheme Basic (RFC 7617), as EST clients send them.

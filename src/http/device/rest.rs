@@ -6,7 +6,7 @@ use fleetmark_domain::{Fingerprint, FleetName, Name, Refusal};
 use serde::Deserialize;
 
 use super::answer::{ConfirmationAnswer, EnrollmentAnswer, TimeAnswer, private_json};
-use super::proof::{Bearer, admit, has_credentials};
+use super::proof::{Bearer, InHead, admit, has_credentials};
 use crate::http::State;
 use crate::http::caller::Identified;
 use crate::http::limits::read_json;
@@ -21,7 +21,7 @@ use crate::registrar::proofs::Shown;
 pub struct DeviceEnrollment {
     /// PKCS#10 in PEM, or its DER in base64.
     csr: String,
-    /// The device's name; may be left out where the token is bound to one.
+    /// The device's name; may be left out where the proof says it.
     device: Option<String>,
 }
 
@@ -54,10 +54,10 @@ pub fn configure(config: &mut ServiceConfig) {
         .service(web::resource("/v1/time").route(web::get().to(time)).default_service(not_allowed("GET")));
 }
 
-/// Enrolls a device with a token.
+/// Enrolls a device, by what its head shows, else by what its body holds.
 async fn enroll_device(
     http: HttpRequest,
-    token: Bearer,
+    head: InHead,
     state: Data<State>,
     fleet: Path<String>,
     body: Json<DeviceEnrollment>,
@@ -66,7 +66,7 @@ async fn enroll_device(
     let request = EnrollRequest {
         fleet: Some(fleet_name(&fleet)?),
         name: body.device.map(|name| name.parse::<Name>().map_err(|_| Refusal::InvalidName)).transpose()?,
-        shown: Shown::Token(token.0),
+        shown: head.0.unwrap_or(Shown::Nothing),
         csr: VerifiedCsr::from_body(body.csr.as_bytes())?,
         source: source(&http),
     };

@@ -2,6 +2,7 @@
 //! rest of the pipeline ([`super::enroll`]) knows no proof.
 
 mod claim;
+pub mod maker;
 mod token;
 
 use fleetmark_domain::{KeyHash, Kind, Name, Refusal, Timestamp};
@@ -68,7 +69,7 @@ impl Registrar {
             Shown::Token(token) => self.prove_by_token(request, token, is_race, now).await,
             Shown::Certificate(chain) => match claim::claim(chain) {
                 Some(claim) => self.prove_by_claim(request, claim, now).await,
-                None => Err(Refusal::ProofRequired.into()),
+                None => self.prove_by_maker(request, chain, now).await,
             },
             Shown::Nothing => Err(Refusal::ProofRequired.into()),
         }

@@ -1,5 +1,6 @@
 //! A certificate is recorded: enrollment, renewal, the installation's own.
 
+pub use fleetmark_domain::Reenrollment;
 use fleetmark_domain::{KeyHash, LedgerName, Refusal, RevocationReason, Standing, Timestamp};
 use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::Event;
@@ -47,21 +48,6 @@ pub enum Holder {
     /// A subject that an enrollment group, or its own hardware, lets in: new, registered before, or enrolled before, as the rule
     /// says.
     Admitted(Box<Subject>, Reenrollment),
-}
-
-/// Whether a device that was enrolled before may enroll anew, as after a factory reset: a rule of the profile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Reenrollment {
-    /// It may not.
-    Deny,
-    /// The hardware that enrolled it may.
-    #[default]
-    SameHardware,
-    /// It may once an operator permitted it.
-    Permit,
-    /// It may always. A claim certificate proves no device, so for a claim this is [`Self::Permit`].
-    Always,
 }
 
 /// By what right a certificate is issued.
