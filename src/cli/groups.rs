@@ -324,8 +324,8 @@ impl SerialsCommand {
                 session.print_record(&changed, &["listed", "removed"])
             }
             Self::Remove { group, serial } => {
-                session.client.delete(group.ask(&["serials", &serial])).await?;
-                if session.json { Ok(()) } else { print(&format!("Serial {serial} is not listed any more.\n")) }
+                let changed = session.client.delete(group.ask(&["serials", &serial])).await?;
+                session.print_record(&changed, &["listed", "removed"])
             }
         }
     }
