@@ -17,6 +17,7 @@ mod devices;
 mod doctor;
 pub mod failure;
 mod fleets;
+mod groups;
 mod ledger;
 mod members;
 mod operators;
@@ -76,6 +77,9 @@ enum Command {
     /// Enrollment tokens of a fleet
     #[command(subcommand)]
     Token(tokens::TokenCommand),
+    /// Enrollment groups of a fleet: ways in that many devices share
+    #[command(subcommand)]
+    Group(groups::GroupCommand),
     /// Authorities
     #[command(subcommand)]
     Authority(authorities::AuthorityCommand),
@@ -156,6 +160,7 @@ async fn ask(command: Command, profile: Option<PathBuf>, json: bool) -> Result<(
         Command::Device(command) => command.run(&session()?).await,
         Command::Cert(command) => command.run(&session()?).await,
         Command::Token(command) => command.run(&session()?).await,
+        Command::Group(command) => command.run(&session()?).await,
         Command::Authority(command) => command.run(&session()?).await,
         Command::Gateway(command) => command.run(&session()?, "gateways").await,
         Command::Service(command) => command.run(&session()?, "services").await,

@@ -85,9 +85,13 @@ impl Registrar {
             proven.admits_replay(existing.key_hash, now)?;
             return self.replay(&proven.subject, existing.clone(), Replay::Proof, now);
         }
-        let Proven { subject, fleet, holder, proof, note, .. } = proven;
+        let Proven { subject, fleet, holder, proof, note, group, .. } = proven;
         let ticket = Ticket { holder, proof, approval: None, standing: Standing::Unconfirmed, note };
-        self.issue_to(&subject, fleet.as_ref(), &request.csr, ticket, now).await
+        let enrollment = self.issue_to(&subject, fleet.as_ref(), &request.csr, ticket, now).await?;
+        if let Some(group) = &group {
+            self.count_arrival(group, now);
+        }
+        Ok(enrollment)
     }
 
     /// Renews for the holder of a current certificate, with a new key (or gives the certificate of this key again).

@@ -97,6 +97,7 @@ impl Registrar {
             random,
             secrets,
             groups: super::groups::Watch::default(),
+            makers: super::proofs::maker::KnownMakers::default(),
             token_key: hmac::Key::new(hmac::HMAC_SHA256, token_key.as_ref()),
             founding: tokio::sync::Mutex::default(),
         })

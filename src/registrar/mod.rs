@@ -186,6 +186,7 @@ pub struct Registrar {
     random: SystemRandom,
     secrets: secrets::Secrets,
     groups: groups::Watch,
+    makers: proofs::maker::KnownMakers,
     /// Derives the secrets of tokens minted with an Idempotency-Key.
     token_key: hmac::Key,
     /// Held while a fleet is made: two at once would take the same authority's id.

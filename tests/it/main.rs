@@ -24,10 +24,12 @@
 )]
 
 mod certificates;
+mod claims;
 mod csr;
 mod enrollment;
 mod feed;
 mod gateway;
+mod groups;
 mod harness;
 mod kill;
 mod layering;

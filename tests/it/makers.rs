@@ -146,7 +146,9 @@ fn names_and_serial_numbers_are_found_where_the_group_says() {
         // An empty subject with a critical subjectAltName is what RFC 5280 4.1.2.6 asks for.
         let fleet = server.fleet(json!({})).await;
         group(&server, &fleet, &maker.root_pem(), json!({"serial_from": "hardware-module-name"})).await;
-        for (serial, critical, name) in [(&b"HW-7"[..], true, "HW-7"), (b"HW-8", false, "HW-8"), (b"\x00\xff\x10", true, "00ff10")] {
+        for (serial, critical, name) in
+            [(&b"HW-7"[..], true, "HW-7"), (b"HW-8", false, "HW-8"), (b"\x00\xff\x10", true, "00ff10")]
+        {
             let answer = enroll(&server, &fleet, &module(serial, critical), &Key::new(), None).await.is(200).json();
             assert_eq!(answer["identity"], format!("spiffe://fleet.test/device/{fleet}/{name}"));
         }
@@ -195,8 +197,10 @@ fn what_no_idevid_is_does_not_come_through_the_handshake() {
         for algorithm in [&rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519] {
             handshake(&server, &maker.idevid(&Key::of(algorithm), |_| {})).await.unwrap();
         }
-        not_taken(&server, &maker, "a server's", |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth])
-            .await;
+        not_taken(&server, &maker, "a server's", |params| {
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]
+        })
+        .await;
         not_taken(&server, &maker, "an authority's", |params| params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained))
             .await;
         not_taken(&server, &maker, "a key that signs no handshake", |params| {
@@ -204,7 +208,8 @@ fn what_no_idevid_is_does_not_come_through_the_handshake() {
         })
         .await;
         not_taken(&server, &maker, "ended", |params| params.not_after = time::macros::datetime!(2021-01-01 0:00 UTC)).await;
-        not_taken(&server, &maker, "not begun", |params| params.not_before = time::macros::datetime!(9000-01-01 0:00 UTC)).await;
+        not_taken(&server, &maker, "not begun", |params| params.not_before = time::macros::datetime!(9000-01-01 0:00 UTC))
+            .await;
         not_taken(&server, &maker, "a critical extension that nobody knows", |params| {
             let mut unknown = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99_999, 2], vec![5, 0]);
             unknown.set_criticality(true);
@@ -283,7 +288,11 @@ fn a_factory_reset_goes_by_the_profiles_rule() {
                 assert_eq!(standings(&server, &fleet).await, ["revoked", "good"], "{rule}");
             }
             let board = enroll(&server, &fleet, &maker.device(&serial), &Key::new(), None).await;
-            if other == "ok" { board.is(200) } else { board.refused(409, other) };
+            if other == "ok" {
+                board.is(200)
+            } else {
+                board.refused(409, other)
+            };
         }
     });
 }

@@ -1,7 +1,8 @@
 //! What a device shows to be allowed to enroll, and who it is by that. One file a proof; each gives the same [`Proven`], and the
 //! rest of the pipeline ([`super::enroll`]) knows no proof.
 
-mod maker;
+mod claim;
+pub mod maker;
 mod token;
 
 use fleetmark_domain::{KeyHash, Kind, Name, Refusal, Timestamp};
@@ -9,7 +10,6 @@ use fleetmark_domain::{KeyHash, Kind, Name, Refusal, Timestamp};
 use super::enroll::EnrollRequest;
 use super::tokens::PresentedToken;
 use super::{Registrar, Result};
-use crate::pki::issue::facts;
 use crate::store::StoreError;
 use crate::store::acts::record::{Holder, Proof, token_admits};
 use crate::store::model::{Certificate, Fleet, Group, Subject, Token};
@@ -67,15 +67,13 @@ impl Registrar {
     pub(super) async fn judge_proof(&self, request: &EnrollRequest, is_race: bool, now: Timestamp) -> Result<Proven> {
         match &request.shown {
             Shown::Token(token) => self.prove_by_token(request, token, is_race, now).await,
-            Shown::Certificate(chain) if !is_claim(chain) => self.prove_by_maker(request, chain, now).await,
-            Shown::Certificate(_) | Shown::Nothing => Err(Refusal::ProofRequired.into()),
+            Shown::Certificate(chain) => match claim::claim(chain) {
+                Some(claim) => self.prove_by_claim(request, claim, now).await,
+                None => self.prove_by_maker(request, chain, now).await,
+            },
+            Shown::Nothing => Err(Refusal::ProofRequired.into()),
         }
     }
-}
-
-/// Whether the certificate of a connection is a claim.
-fn is_claim(chain: &[Vec<u8>]) -> bool {
-    chain.first().is_some_and(|own| facts(own).is_ok_and(|facts| facts.is_claim))
 }
 
 /// The fleet of a request, which is there.
