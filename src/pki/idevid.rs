@@ -215,3 +215,71 @@ fn text_or_hex(octets: &[u8]) -> String {
         _ => hex::encode(octets),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_name_is_read_strictly() {
+        // 1.3.6.1.4.1.99999.1 and "SN1", under the explicit tag of otherName.
+        let good = hex::decode("a012301006092b060104018 68d1f010403534e31".replace(' ', "")).unwrap();
+        assert_eq!(module_serial(&good), Some(&b"SN1"[..]));
+        let changed = |at: usize, octet: u8| {
+            let mut octets = good.clone();
+            octets[at] = octet;
+            octets
+        };
+        for (what, octets) in [
+            ("another tag", changed(0, 0xa1)),
+            ("no sequence", changed(2, 0x31)),
+            ("no type", changed(4, 0x05)),
+            ("no octet string", changed(15, 0x0c)),
+            ("cut off", good[..good.len() - 1].to_vec()),
+            ("with an end", [good.clone(), vec![0]].concat()),
+            ("nothing", Vec::new()),
+        ] {
+            assert_eq!(module_serial(&octets), None, "{what}");
+        }
+    }
+
+    #[test]
+    fn one_value_counts() {
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(only([some("a")].into_iter()), some("a"));
+        assert_eq!(
+            only([some("\u{e4}").map(|text| text.repeat(MAX_SERIAL))].into_iter()).map(|text| text.chars().count()),
+            Some(128)
+        );
+        for values in [
+            vec![],
+            vec![None],
+            vec![some("")],
+            vec![some("a"), some("a")],
+            vec![some("a"), None],
+            vec![some(&"a".repeat(129))],
+        ] {
+            assert_eq!(only(values.clone().into_iter()), None, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_printed_is_shown_in_hexadecimal() {
+        for (octets, text) in
+            [(&b"SN 1~"[..], "SN 1~"), (b"a\x7f", "617f"), (b"\n", "0a"), ("\u{e4}".as_bytes(), "c3a4"), (b"\xff", "ff")]
+        {
+            assert_eq!(text_or_hex(octets), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_certificate_is_no_authority_and_no_device() {
+        for octets in [&b"x"[..], &[0x30, 0], &[0x30, 0x80]] {
+            let mut makers = Makers::default();
+            assert!(makers.add(octets).is_err());
+            assert!(makers.is_empty());
+            assert_eq!(makers.verify(octets, &[], UnixTime::now()), Err(Refusal::CertificateForeign));
+            assert_eq!(IDevId::parse(octets), Err(Refusal::CertificateForeign));
+        }
+    }
+}

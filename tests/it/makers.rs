@@ -248,9 +248,12 @@ fn a_factory_reset_goes_by_the_profiles_rule() {
         assert_ne!(text, plain);
         fs::write(profiles.path().join(format!("{rule}.toml")), text).unwrap();
     }
-    let config = profiles.path().join("fleetmark.conf");
-    fs::write(&config, format!("profiles = \"{}\"\n", profiles.path().display())).unwrap();
-    let server = Server::start(&["--config", config.to_str().unwrap()]);
+    let mut server = Server::start(&[]);
+    server.stop();
+    let config = server.data().join("fleetmark.toml");
+    let kept = fs::read_to_string(&config).unwrap_or_default();
+    fs::write(&config, format!("profiles = \"{}\"\n{kept}", profiles.path().display())).unwrap();
+    server.start_again();
     run(async {
         let maker = Maker::new("Reset");
         for (rule, same, other) in [

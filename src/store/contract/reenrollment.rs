@@ -98,7 +98,36 @@ pub fn table(rows: &mut dyn Rows) {
 
 /// Deny, same-hardware, permit, always; one word where all four agree. Behind the bar: with a permit.
 const TABLE: &str = "\
-TABLE_GOES_HERE
+registered        | own            | ok | ok
+registered        | other          | ok | ok
+registered        | another's      | hardware_of_another_device | hardware_of_another_device
+registered        | of one put out | identity_out | ok
+registered        | none           | ok | ok
+registered, bound | own            | ok | ok
+registered, bound | other          | hardware_mismatch | ok
+registered, bound | another's      | hardware_of_another_device | hardware_of_another_device
+registered, bound | of one put out | identity_out | ok
+registered, bound | none           | hardware_mismatch | ok
+waits             | own            | name_taken | ok
+waits             | other          | name_taken | ok
+waits             | another's      | hardware_of_another_device | hardware_of_another_device
+waits             | of one put out | identity_out | ok
+waits             | none           | claim_bound_to_other_key | ok
+waits, bound      | own            | ok | ok
+waits, bound      | other          | hardware_mismatch | ok
+waits, bound      | another's      | hardware_of_another_device | hardware_of_another_device
+waits, bound      | of one put out | identity_out | ok
+waits, bound      | none           | hardware_mismatch | ok
+confirmed         | own            | reenrollment_denied reenrollment_denied reenrollment_denied ok | ok
+confirmed         | other          | reenrollment_denied reenrollment_denied reenrollment_denied ok | ok
+confirmed         | another's      | hardware_of_another_device | hardware_of_another_device
+confirmed         | of one put out | identity_out | ok
+confirmed         | none           | reenrollment_denied | ok
+confirmed, bound  | own            | reenrollment_denied ok reenrollment_denied ok | ok
+confirmed, bound  | other          | reenrollment_denied hardware_mismatch reenrollment_denied ok | ok
+confirmed, bound  | another's      | hardware_of_another_device | hardware_of_another_device
+confirmed, bound  | of one put out | identity_out | ok
+confirmed, bound  | none           | hardware_mismatch | ok
 ";
 
 /// A certificate that was not confirmed in time keeps no name.
