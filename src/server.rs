@@ -7,7 +7,6 @@ use arc_swap::ArcSwap;
 use fleetmark_domain::{Fingerprint, Name};
 use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
 use metrics_exporter_prometheus::PrometheusHandle;
-use rustls_pki_types::CertificateDer;
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
@@ -25,7 +24,6 @@ use crate::jobs::{Jobs, load};
 use crate::ledger::Publisher;
 use crate::pki::bundle::pem;
 use crate::pki::csr::VerifiedCsr;
-use crate::pki::idevid::Makers;
 use crate::pki::keys::KeyFiles;
 use crate::pki::profile::Profiles;
 use crate::pki::weak::lists::WeakLists;
@@ -277,9 +275,8 @@ async fn run(
     pulse.written(now);
 
     let certificate = Arc::new(ArcSwap::from_pointee(load(&registrar, &own).map_err(ServerError::Keys)?));
-    let trust = follow_authorities(&registrar);
-    follow_makers(&registrar, &trust).await.map_err(refused("the makers' authorities cannot be read"))?;
-    let doors = Doors { trust, certificate: certificate.clone() };
+    registrar.refresh_makers().await.map_err(refused("the makers' authorities cannot be read"))?;
+    let doors = Doors { trust: follow_authorities(&registrar), certificate: certificate.clone() };
     let state = State {
         registrar: registrar.clone(),
         clock: clock.clone(),
@@ -315,7 +312,7 @@ async fn run(
     served.map_err(ServerError::Serve)
 }
 
-/// Trust in the authorities as they are, now and whenever one is added.
+/// Trust in the authorities and makers as they are, now and whenever they change.
 fn follow_authorities(registrar: &Registrar) -> Arc<ArcSwap<Trust>> {
     let trust = Arc::new(ArcSwap::from_pointee(Trust::default()));
     let followed = trust.clone();
@@ -328,20 +325,9 @@ fn follow_authorities(registrar: &Registrar) -> Arc<ArcSwap<Trust>> {
             Err(error) => tracing::error!(%error, "the doors go on with the authorities that they knew"),
         }
     }));
-    trust
-}
-
-/// Trust in the makers of all enabled groups, now and whenever one is changed.
-async fn follow_makers(registrar: &Registrar, trust: &Arc<ArcSwap<Trust>>) -> Result<(), Error> {
     let followed = trust.clone();
-    let observer = move |certificates: &[CertificateDer<'static>]| match Makers::new(certificates) {
-        Ok(makers) => {
-            let makers = Arc::new(makers);
-            followed.rcu(|now| now.with_makers(makers.clone()));
-        }
-        Err(error) => tracing::error!(%error, "the doors go on with the makers that they knew"),
-    };
-    registrar.observe_makers(Box::new(observer)).await
+    registrar.makers().observe(Box::new(move |makers| drop(followed.rcu(|now| now.with_makers(makers.clone())))));
+    trust
 }
 
 /// After a restore: raises the epochs above all that may have been issued since the backup, and says so.

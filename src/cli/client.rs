@@ -138,6 +138,8 @@ impl Client {
     pub async fn upload(&self, ask: Ask<'_>, media_type: &'static str, octets: Vec<u8>) -> Result<Answer, Failure> {
         let request = self.request(Method::POST, &ask)?.header(reqwest::header::CONTENT_TYPE, media_type).body(octets);
         answered(request.send().await.map_err(|error| unsent(&error))?).await
+    }
+
     /// `PUT`.
     ///
     /// # Errors
@@ -206,6 +208,19 @@ impl Client {
             count += u64::try_from(octets.len()).unwrap_or(0);
         }
         Ok(count)
+    }
+
+    /// Sends octets of another media type than JSON by `PUT`.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn put_octets(&self, ask: Ask<'_>, media_type: &str, octets: Vec<u8>) -> Result<Answer, Failure> {
+        let request = self.request(Method::PUT, &ask)?.header(reqwest::header::CONTENT_TYPE, media_type).body(octets);
+        let response = request.send().await.map_err(|error| unsent(&error))?;
+        if !response.status().is_success() {
+            return Err(refused(response).await);
+        }
+        Ok(Answer { etag: None, body: read(response, MAX_ANSWER).await? })
     }
 
     async fn send(&self, method: Method, ask: Ask<'_>) -> Result<Answer, Failure> {

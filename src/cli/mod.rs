@@ -20,6 +20,7 @@ mod fleets;
 mod keys;
 mod imports;
 mod hooks;
+mod groups;
 mod ledger;
 mod members;
 mod operators;
@@ -86,6 +87,9 @@ enum Command {
     /// Requests that a person decides
     #[command(subcommand)]
     Request(requests::RequestCommand),
+    /// Enrollment groups of a fleet: ways in that many devices share
+    #[command(subcommand)]
+    Group(groups::GroupCommand),
     /// Authorities
     #[command(subcommand)]
     Authority(authorities::AuthorityCommand),
@@ -168,6 +172,7 @@ async fn ask(command: Command, profile: Option<PathBuf>, json: bool) -> Result<(
         Command::Token(command) => command.run(&session()?).await,
         Command::Key(command) => command.run(&session()?).await,
         Command::Request(command) => command.run(&session()?).await,
+        Command::Group(command) => command.run(&session()?).await,
         Command::Authority(command) => command.run(&session()?).await,
         Command::Gateway(command) => command.run(&session()?, "gateways").await,
         Command::Service(command) => command.run(&session()?, "services").await,

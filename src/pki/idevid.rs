@@ -22,29 +22,53 @@ pub const MAX_SERIAL: usize = 128;
 /// id-on-hardwareModuleName (RFC 4108 5).
 const HARDWARE_MODULE_NAME: Oid<'static> = oid!(1.3.6.1.5.5.7.8.4);
 
-/// Authorities of makers: trust anchors, roots or intermediates alike. Their own dates are not looked at (RFC 5280 6.1.1 d): an
-/// operator trusts them until he disables their group.
+/// Authorities of makers: trust anchors, roots or intermediates alike.
 #[derive(Debug, Clone, Default)]
-pub struct Makers(Vec<TrustAnchor<'static>>);
+pub struct Makers {
+    anchors: Vec<TrustAnchor<'static>>,
+    /// First and last second of each of them.
+    dates: Vec<(UnixTime, UnixTime)>,
+}
 
 impl Makers {
-    /// Of these certificates.
+    /// Adds a maker's CA certificates: DER, one after the other, each at most 16 KiB.
     ///
     /// # Errors
-    /// [`PkiError::Certificate`] for one that cannot be read.
-    pub fn new(certificates: &[CertificateDer<'_>]) -> Result<Self, PkiError> {
-        let unreadable = |error: Error| PkiError::Certificate(format!("of a maker: {error}"));
-        let anchor = |der| anchor_from_trusted_cert(der).map(|anchor| anchor.to_owned()).map_err(unreadable);
-        certificates.iter().map(anchor).collect::<Result<_, _>>().map(Self)
+    /// [`PkiError::Certificate`] for what is no certificate, or none that may issue others. Nothing is added then.
+    pub fn add(&mut self, material: &[u8]) -> Result<(), PkiError> {
+        let unreadable = |why: String| PkiError::Certificate(format!("of a maker: {why}"));
+        let mut found = Self::default();
+        let mut rest = material;
+        while !rest.is_empty() {
+            let (after, certificate) =
+                X509Certificate::from_der(rest).map_err(|_| unreadable("it is not a certificate in DER".to_owned()))?;
+            let der = rest.get(..rest.len().saturating_sub(after.len())).unwrap_or_default();
+            if der.len() > MAX_CERTIFICATE {
+                return Err(unreadable("it is larger than 16 KiB".to_owned()));
+            }
+            if !issues(&certificate) {
+                return Err(unreadable("it may not issue certificates".to_owned()));
+            }
+            let anchor = CertificateDer::from(der);
+            let anchor = anchor_from_trusted_cert(&anchor).map_err(|error| unreadable(error.to_string()))?.to_owned();
+            let validity = certificate.validity();
+            let time = |at: i64| UnixTime::since_unix_epoch(std::time::Duration::from_secs(u64::try_from(at).unwrap_or(0)));
+            found.anchors.push(anchor);
+            found.dates.push((time(validity.not_before.timestamp()), time(validity.not_after.timestamp())));
+            rest = after;
+        }
+        self.anchors.append(&mut found.anchors);
+        self.dates.append(&mut found.dates);
+        Ok(())
     }
 
     /// Whether there are none.
     pub const fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.anchors.is_empty()
     }
 
     /// Verifies a device's certificate up to one of these authorities (RFC 5280 6.1), with what the device sent beside it:
-    /// signatures, dates, basicConstraints, name constraints, keyUsage, clientAuth where there is an
+    /// signatures, dates (an authority's own too), basicConstraints, name constraints, keyUsage, clientAuth where there is an
     /// extendedKeyUsage, no critical extension that is not known here.
     ///
     /// # Errors
@@ -57,8 +81,9 @@ impl Makers {
         let (_, parsed) = X509Certificate::from_der(device).map_err(|_| Refusal::CertificateForeign)?;
         let device = CertificateDer::from(device);
         let device = EndEntityCert::try_from(&device).map_err(|_| Refusal::CertificateForeign)?;
+        let may = |path: &VerifiedPath<'_>| self.judge(path, now);
         device
-            .verify_for_usage(ALL_VERIFICATION_ALGS, &self.0, beside, now, KeyUsage::client_auth(), None, Some(&all_issue))
+            .verify_for_usage(ALL_VERIFICATION_ALGS, &self.anchors, beside, now, KeyUsage::client_auth(), None, Some(&may))
             .map_err(|error| refusal(&error))?;
         // RFC 5280 4.2.1.3: a key that signs a handshake. webpki does not look at it.
         match parsed.key_usage() {
@@ -67,17 +92,39 @@ impl Makers {
             Err(_) => Err(Refusal::CertificateForeign),
         }
     }
+
+    /// What webpki leaves out: the anchor's dates, and keyCertSign of those between (RFC 5280 6.1.4 n).
+    fn judge(&self, path: &VerifiedPath<'_>, now: UnixTime) -> Result<(), Error> {
+        let anchor = path.anchor();
+        let same = |known: &TrustAnchor<'_>| {
+            known.subject == anchor.subject && known.subject_public_key_info == anchor.subject_public_key_info
+        };
+        // One authority may be there twice, with other dates.
+        let dates = self.anchors.iter().zip(&self.dates).filter(|(known, _)| same(known)).map(|(_, dates)| *dates);
+        let in_time = dates.map(|(not_before, not_after)| match now {
+            now if now > not_after => Err(Error::CertExpired { time: now, not_after }),
+            now if now < not_before => Err(Error::CertNotValidYet { time: now, not_before }),
+            _ => Ok(()),
+        });
+        in_time.reduce(Result::or).unwrap_or(Err(Error::UnknownIssuer))?;
+        for between in path.intermediate_certificates() {
+            let der = between.der();
+            let (_, parsed) = X509Certificate::from_der(&der).map_err(|_| Error::BadDer)?;
+            if !issues(&parsed) {
+                return Err(Error::UnknownIssuer);
+            }
+        }
+        Ok(())
+    }
 }
 
-/// What webpki leaves out: keyCertSign of those between (RFC 5280 6.1.4 n).
-fn all_issue(path: &VerifiedPath<'_>) -> Result<(), Error> {
-    let issues = |der: &CertificateDer<'_>| {
-        X509Certificate::from_der(der).is_ok_and(|(_, between)| {
-            between.key_usage().is_ok_and(|usage| usage.is_none_or(|usage| usage.value.key_cert_sign()))
-        })
+/// Whether an authority's certificate says so (RFC 5280 4.2.1.3, 4.2.1.9).
+fn issues(certificate: &X509Certificate<'_>) -> bool {
+    let signs = match certificate.key_usage() {
+        Ok(usage) => usage.is_none_or(|usage| usage.value.key_cert_sign()),
+        Err(_) => false,
     };
-    let mut between = path.intermediate_certificates();
-    if between.all(|between| issues(&between.der())) { Ok(()) } else { Err(Error::UnknownIssuer) }
+    signs && certificate.basic_constraints().is_ok_and(|rules| rules.is_some_and(|rules| rules.value.ca))
 }
 
 /// What a failed verification is called. Anything that is not about time or purpose is a certificate that no authority signed.
@@ -166,5 +213,73 @@ fn text_or_hex(octets: &[u8]) -> String {
     match std::str::from_utf8(octets) {
         Ok(text) if text.bytes().all(|octet| (b' '..=b'~').contains(&octet)) => text.to_owned(),
         _ => hex::encode(octets),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_name_is_read_strictly() {
+        // 1.3.6.1.4.1.99999.1 and "SN1", under the explicit tag of otherName.
+        let good = hex::decode("a012301006092b060104018 68d1f010403534e31".replace(' ', "")).unwrap();
+        assert_eq!(module_serial(&good), Some(&b"SN1"[..]));
+        let changed = |at: usize, octet: u8| {
+            let mut octets = good.clone();
+            octets[at] = octet;
+            octets
+        };
+        for (what, octets) in [
+            ("another tag", changed(0, 0xa1)),
+            ("no sequence", changed(2, 0x31)),
+            ("no type", changed(4, 0x05)),
+            ("no octet string", changed(15, 0x0c)),
+            ("cut off", good[..good.len() - 1].to_vec()),
+            ("with an end", [good.clone(), vec![0]].concat()),
+            ("nothing", Vec::new()),
+        ] {
+            assert_eq!(module_serial(&octets), None, "{what}");
+        }
+    }
+
+    #[test]
+    fn one_value_counts() {
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(only([some("a")].into_iter()), some("a"));
+        assert_eq!(
+            only([some("\u{e4}").map(|text| text.repeat(MAX_SERIAL))].into_iter()).map(|text| text.chars().count()),
+            Some(128)
+        );
+        for values in [
+            vec![],
+            vec![None],
+            vec![some("")],
+            vec![some("a"), some("a")],
+            vec![some("a"), None],
+            vec![some(&"a".repeat(129))],
+        ] {
+            assert_eq!(only(values.clone().into_iter()), None, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_printed_is_shown_in_hexadecimal() {
+        for (octets, text) in
+            [(&b"SN 1~"[..], "SN 1~"), (b"a\x7f", "617f"), (b"\n", "0a"), ("\u{e4}".as_bytes(), "c3a4"), (b"\xff", "ff")]
+        {
+            assert_eq!(text_or_hex(octets), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_certificate_is_no_authority_and_no_device() {
+        for octets in [&b"x"[..], &[0x30, 0], &[0x30, 0x80]] {
+            let mut makers = Makers::default();
+            assert!(makers.add(octets).is_err());
+            assert!(makers.is_empty());
+            assert_eq!(makers.verify(octets, &[], UnixTime::now()), Err(Refusal::CertificateForeign));
+            assert_eq!(IDevId::parse(octets), Err(Refusal::CertificateForeign));
+        }
     }
 }

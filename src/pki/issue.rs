@@ -22,7 +22,7 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 
 use super::keys::{KeyAlgorithm, Signer};
-use super::profile::{CLAIM_PURPOSE, ExtendedKeyUsage, Profile};
+use super::profile::{CLAIM_EKU, ExtendedKeyUsage, Profile};
 use super::{PkiError, encoding, lint};
 
 /// The largest certificate that is read, in octets.
@@ -180,7 +180,7 @@ pub(super) fn parameters(template: &Template<'_>) -> Result<CertificateParams, P
     parameters.extended_key_usages = profile.extended_key_usage.iter().filter_map(|usage| purpose(*usage)).collect();
     if profile.extended_key_usage.contains(&ExtendedKeyUsage::Claim) {
         // The encoder keeps arcs in 64 bits. A profile that names this purpose names no other.
-        let content = encoding::tlv(encoding::SEQUENCE, &[&encoding::tlv(OBJECT_IDENTIFIER, &[&CLAIM_PURPOSE])]);
+        let content = encoding::tlv(encoding::SEQUENCE, &[&encoding::tlv(OBJECT_IDENTIFIER, &[CLAIM_EKU])]);
         parameters.custom_extensions.push(CustomExtension::from_oid_content(&EXTENDED_KEY_USAGE, content));
     }
     if profile.ca.is_some_and(|rules| rules.exclude_addresses) {
@@ -333,7 +333,7 @@ pub struct CertificateFacts {
     pub not_before: Timestamp,
     /// End of validity.
     pub not_after: Timestamp,
-    /// Whether its one purpose is to claim a place in a fleet ([`CLAIM_PURPOSE`]).
+    /// Whether its one purpose is to claim a place in a fleet ([`CLAIM_EKU`]).
     pub is_claim: bool,
 }
 
@@ -381,7 +381,7 @@ pub fn facts(der: &[u8]) -> Result<CertificateFacts, PkiError> {
                     || usage.email_protection
                     || usage.time_stamping
                     || usage.ocsp_signing;
-                facts.is_claim = !others && matches!(usage.other.as_slice(), [one] if one.as_bytes() == CLAIM_PURPOSE);
+                facts.is_claim = !others && matches!(usage.other.as_slice(), [one] if one.as_bytes() == CLAIM_EKU);
             }
             _ => {}
         }

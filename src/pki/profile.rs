@@ -21,6 +21,13 @@ const MINUTE: u64 = 60;
 const DAY: u64 = 24 * 60 * MINUTE;
 const YEAR: u64 = 365 * DAY;
 
+/// The extended key usage of claim certificates, 2.25.190392001021574049915008306275167811568, from the UUID
+/// 8f3c2a64-5d0e-4b1f-9c57-2e6a91d4b7f0: content octets, without tag and length. A UUID's arc (X.667 7) does not fit into 64 bits,
+/// so whoever encodes it writes these octets. It is ours alone: whoever asks for clientAuth, or for any purpose that it knows,
+/// refuses a claim certificate.
+pub const CLAIM_EKU: &[u8] =
+    &[0x69, 0x82, 0x9e, 0xbc, 0x95, 0x99, 0x8b, 0xd0, 0xf2, 0xac, 0xbf, 0x9c, 0xab, 0xcb, 0xcd, 0xa9, 0x8e, 0xd2, 0xef, 0x70];
+
 const BUILT_IN: [(&str, &str); 12] = [
     ("root", include_str!("../../certs/profiles/root.toml")),
     ("authority-device", include_str!("../../certs/profiles/authority-device.toml")),
@@ -46,16 +53,9 @@ pub enum ExtendedKeyUsage {
     ServerAuth,
     /// id-kp-OCSPSigning
     OcspSigning,
-    /// To claim a place in a fleet, and nothing else: [`CLAIM_PURPOSE`].
+    /// To claim a place in a fleet, and nothing else: [`CLAIM_EKU`].
     Claim,
 }
-
-/// The purpose of a claim certificate, as the content octets of an OBJECT IDENTIFIER (X.690 8.19):
-/// 2.25.208788638479014983860383931667550753969, from the UUID 9d133aa5-9b50-423f-b219-92a9d8b2d4b1 (X.667 7). It is ours alone,
-/// so that whoever asks for clientAuth, or for any purpose that it knows, refuses a claim certificate. The second arc has 128
-/// bits; libraries that keep arcs in fewer compare octets.
-pub const CLAIM_PURPOSE: [u8; 20] =
-    [0x69, 0x82, 0xba, 0x93, 0x9d, 0xa9, 0xb3, 0xb5, 0x82, 0x88, 0xff, 0xb2, 0x8c, 0xe4, 0xd5, 0x9d, 0xc5, 0xcb, 0xa9, 0x31];
 
 /// What an authority may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

@@ -71,6 +71,12 @@ impl Registrar {
         for race in 0..RACES {
             match self.try_enroll(&request, race > 0, now).await {
                 Err(error) if error.is_race() => {}
+                Err(error) => {
+                    if matches!(error.refusal, Refusal::HardwareOfAnother | Refusal::HardwareMismatch) {
+                        alarm("hardware_conflict", &format!("{}, fleet {:?}", error.refusal, request.fleet));
+                    }
+                    return Err(error);
+                }
                 done => return done,
             }
         }
@@ -95,7 +101,7 @@ impl Registrar {
         self.rates.admit(&proven.proof, request.fleet.as_ref())?;
         let approval = self.approval_of(&proven, request, now).await?;
         let amended = self.ask_hook(&proven, request, now).await?;
-        let Proven { mut subject, fleet, holder, proof, mut note, .. } = proven;
+        let Proven { mut subject, fleet, holder, proof, mut note, group, .. } = proven;
         if let Some(approval) = &approval {
             note = format!("{note}, approved by {}", approval.by);
         }
@@ -105,7 +111,11 @@ impl Registrar {
         }
         let approval = approval.map(|approval| approval.id);
         let ticket = Ticket { holder, proof, approval, attributes: amended, standing: Standing::Unconfirmed, note };
-        self.issue_to(&subject, fleet.as_ref(), &request.csr, ticket, now).await
+        let enrollment = self.issue_to(&subject, fleet.as_ref(), &request.csr, ticket, now).await?;
+        if let Some(group) = &group {
+            self.count_arrival(group, now);
+        }
+        Ok(enrollment)
     }
 
     /// Renews for the holder of a current certificate, with a new key (or gives the certificate of this key again).

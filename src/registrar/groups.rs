@@ -1,12 +1,10 @@
-//! Enrollment groups: ways in that many devices share. Who makes, changes and ends them; what makers' certificates the doors
-//! take; how fast devices come in.
+//! Enrollment groups: ways in that many devices share. Who makes, changes and ends them, and how fast devices come in.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
 use fleetmark_domain::{Action, FleetName, Name, Refusal, RevocationReason, Terms, Timestamp};
 use fleetmark_ledger::details::attributes_fit;
-use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
 use super::caller::{Caller, alarm};
@@ -35,8 +33,6 @@ const MAX_TEXT: usize = 256;
 pub const MAX_SERIAL: usize = 128;
 /// How many serials one transaction writes.
 const SERIALS_AT_ONCE: usize = 1_000;
-/// How many groups one reading takes.
-const GROUPS_AT_ONCE: u32 = 500;
 /// A minute and an hour, in seconds.
 const MINUTE: i64 = 60;
 const HOUR: i64 = 3_600;
@@ -100,13 +96,9 @@ pub struct SerialsChanged {
     pub removed: u64,
 }
 
-/// Who is told of the CA certificates of all enabled makers' groups.
-pub type Observer = Box<dyn Fn(&[CertificateDer<'static>]) + Send>;
-
 /// What the server keeps of groups in memory.
 #[derive(Default)]
 pub(super) struct Watch {
-    observer: Mutex<Option<Observer>>,
     arrivals: Mutex<BTreeMap<GroupId, Arrivals>>,
 }
 
@@ -331,45 +323,6 @@ impl Registrar {
         self.secrets.unseal(&key_place(group.id), &group.material)
     }
 
-    /// The CA certificates of the enabled makers' groups of all fleets.
-    pub async fn maker_anchors(&self) -> Result<Vec<CertificateDer<'static>>> {
-        let materials = read(&*self.store, |rows| {
-            let (mut found, mut after) = (Vec::new(), 0);
-            loop {
-                let groups = rows.groups(None, after, GROUPS_AT_ONCE)?;
-                let Some(last) = groups.last() else { return Ok(found) };
-                after = last.id;
-                let of_makers = groups.into_iter().filter(|g| g.proof == GroupProof::Maker && g.state == GroupState::Enabled);
-                found.extend(of_makers.map(|group| group.material));
-            }
-        });
-        let mut certificates = Vec::new();
-        for material in materials.await? {
-            let split = anchors::split(&material).map_err(|cause| Error::caused(Refusal::StorageDamaged, cause))?;
-            certificates.extend(split);
-        }
-        certificates.sort_by(|a, b| a.as_ref().cmp(b.as_ref()));
-        certificates.dedup();
-        Ok(certificates)
-    }
-
-    /// Has `observer` told of the makers' CA certificates, as they are now and after each change of a group.
-    pub async fn observe_makers(&self, observer: Observer) -> Result<()> {
-        observer(&self.maker_anchors().await?);
-        *self.groups.observer.lock().unwrap_or_else(PoisonError::into_inner) = Some(observer);
-        Ok(())
-    }
-
-    /// Reads the makers' CA certificates again and tells the observer: after a change here, and now and then because another
-    /// process over the same database may have changed a group.
-    pub async fn groups_changed(&self) -> Result<()> {
-        let current = self.maker_anchors().await?;
-        if let Some(observer) = &*self.groups.observer.lock().unwrap_or_else(PoisonError::into_inner) {
-            observer(&current);
-        }
-        Ok(())
-    }
-
     /// Counts a device that came in by a group; more in an hour than the group expects raise an alarm.
     pub(super) fn count_arrival(&self, group: &Group, now: Timestamp) {
         let Some(most) = group.rules.alarm_per_hour else { return };
@@ -425,7 +378,7 @@ impl Registrar {
         let (actor, fleet, name) = (caller.actor(self), group.fleet.as_str(), group.name.as_str());
         tracing::info!(actor, fleet, group = name, version = group.version, "enrollment group {what}");
         if group.proof == GroupProof::Maker
-            && let Err(error) = self.groups_changed().await
+            && let Err(error) = self.refresh_makers().await
         {
             tracing::warn!(%error, cause = error.chain(), "the doors know the makers as they were before");
         }

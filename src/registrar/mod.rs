@@ -207,6 +207,7 @@ pub struct Registrar {
     alarms: alarms::Alarms,
     groups: groups::Watch,
     hooks: hook::Calls,
+    makers: proofs::maker::KnownMakers,
     /// Derives the secrets of tokens minted with an Idempotency-Key.
     token_key: hmac::Key,
     /// Held while a fleet is made: two at once would take the same authority's id.

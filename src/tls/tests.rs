@@ -25,7 +25,7 @@ use super::trust::Kin;
 use super::{Doors, Trust, admin_door, certified_key, device_door};
 use crate::pki::idevid::Makers;
 use crate::pki::issue::facts;
-use crate::pki::profile::CLAIM_PURPOSE;
+use crate::pki::profile::CLAIM_EKU;
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&version::TLS12, &version::TLS13];
 
@@ -396,8 +396,10 @@ impl Factory {
 }
 
 fn makers(authorities: &[&Authority]) -> Arc<Makers> {
-    let certificates: Vec<_> = authorities.iter().map(|authority| authority.certificate.clone()).collect();
-    Arc::new(Makers::new(&certificates).unwrap())
+    let mut makers = Makers::default();
+    let material: Vec<u8> = authorities.iter().flat_map(|authority| authority.certificate.to_vec()).collect();
+    makers.add(&material).unwrap();
+    Arc::new(makers)
 }
 
 impl Stage {
@@ -465,7 +467,7 @@ fn claim(more: bool) -> CertificateParams {
     let mut params = client();
     params.extended_key_usages.clear();
     let oid = |content: &[u8]| [&[6, u8::try_from(content.len()).unwrap()], content].concat();
-    let mut usages = oid(&CLAIM_PURPOSE);
+    let mut usages = oid(CLAIM_EKU);
     if more {
         usages.extend(oid(&[0x2b, 6, 1, 5, 5, 7, 3, 2]));
     }

@@ -13,7 +13,7 @@ use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use crate::pki::PkiError;
 use crate::pki::idevid::{Makers, refusal};
 use crate::pki::issue::{CertificateFacts, facts};
-use crate::pki::profile::CLAIM_PURPOSE;
+use crate::pki::profile::CLAIM_EKU;
 use crate::store::model::AuthorityId;
 
 /// The issuing authorities. Each of ours is a trust anchor of its own: a client's certificate is signed by one of them directly, so
@@ -132,7 +132,7 @@ impl Trust {
         };
         let claim = kind.is_none() && anchor.kind == Kind::Device && facts.is_claim;
         let kin = if claim {
-            check(KeyUsage::required(&CLAIM_PURPOSE), now).map(|()| Kin::Claim(anchor.id))
+            check(KeyUsage::required(CLAIM_EKU), now).map(|()| Kin::Claim(anchor.id))
         } else {
             let verdict = match check(KeyUsage::client_auth(), now) {
                 Err(Refusal::CertificateExpired) if kind.is_none() && self.is_graced(&facts, now) => {

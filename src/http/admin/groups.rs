@@ -214,12 +214,16 @@ pub async fn put_serials(
 }
 
 /// Take a serial off an enrollment group's list
-#[utoipa::path(tag = "groups", params(SerialPath), responses((status = 204, description = "It is not listed any more"), Delete))]
+#[utoipa::path(
+    tag = "groups",
+    params(SerialPath),
+    responses((status = 200, description = "What was changed", body = wire::SerialsChange), Delete)
+)]
 #[delete("/v1/fleets/{fleet}/groups/{group}/serials/{serial}")]
 pub async fn remove_serial(state: web::Data<State>, by: By, path: Path<SerialPath>) -> Answer {
     let SerialPath { fleet, group, serial } = path.0;
     state.registrar.remove_serial(&by.0, &fleet, &group, &serial).await?;
-    Ok(HttpResponse::NoContent().finish())
+    Ok(ok(&wire::SerialsChange { listed: 0, removed: 1 }))
 }
 
 /// Issue an enrollment group's claim certificate

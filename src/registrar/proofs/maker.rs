@@ -1,13 +1,13 @@
 //! By a maker's certificate (IEEE 802.1AR IDevID), which the connection showed.
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use fleetmark_domain::{FleetName, Kind, Name, Refusal, Timestamp};
 use ring::digest::{SHA256, digest};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::{Proven, known_by_name};
-use crate::pki::anchors;
 use crate::pki::idevid::{IDevId, Makers};
 use crate::registrar::enroll::EnrollRequest;
 use crate::registrar::subjects::new_subject;
@@ -29,6 +29,36 @@ const DIGITS: usize = 8;
 /// The attribute that holds the maker's serial number.
 const SERIAL: &str = "serial";
 
+/// The authorities of all makers whose groups are enabled, for the handshake.
+#[derive(Default)]
+pub struct KnownMakers {
+    current: ArcSwap<Makers>,
+    observer: Mutex<Option<Observer>>,
+    /// Held while they are read, so that what was read earlier does not come later.
+    reading: tokio::sync::Mutex<()>,
+}
+
+/// Who is told of every set of makers.
+pub type Observer = Box<dyn Fn(&Arc<Makers>) + Send>;
+
+impl KnownMakers {
+    /// Has `observer` told of every set of makers from now on, this one first.
+    pub fn observe(&self, observer: Observer) {
+        let mut place = self.observer.lock().unwrap_or_else(PoisonError::into_inner);
+        observer(&self.current.load_full());
+        *place = Some(observer);
+    }
+
+    fn swap(&self, makers: Makers) {
+        let makers = Arc::new(makers);
+        let observer = self.observer.lock().unwrap_or_else(PoisonError::into_inner);
+        self.current.store(Arc::clone(&makers));
+        if let Some(observer) = &*observer {
+            observer(&makers);
+        }
+    }
+}
+
 /// What the store knows of a request by a maker's certificate.
 struct Standpoint {
     fleet: Fleet,
@@ -45,6 +75,26 @@ struct Place {
 }
 
 impl Registrar {
+    /// The makers whose devices the handshake takes.
+    pub const fn makers(&self) -> &KnownMakers {
+        &self.makers
+    }
+
+    /// Reads the makers of all enabled groups again: at the start, and after every change of a maker's group. The next handshake
+    /// goes by them.
+    pub async fn refresh_makers(&self) -> Result<()> {
+        let _reading = self.makers.reading.lock().await;
+        let groups = read(&*self.store, |rows| maker_groups(rows, None)).await?;
+        let mut makers = Makers::default();
+        for group in groups.iter().filter(|group| group.state == GroupState::Enabled) {
+            if let Err(error) = makers.add(&group.material) {
+                tracing::error!(fleet = %group.fleet, group = %group.name, %error, "a maker's group lets nobody in");
+            }
+        }
+        self.makers.swap(makers);
+        Ok(())
+    }
+
     /// `chain`: DER, the device's own first. The handshake proved that the device holds its key.
     pub(super) async fn prove_by_maker(&self, request: &EnrollRequest, chain: &[Vec<u8>], now: Timestamp) -> Result<Proven> {
         let (own, beside) = chain.split_first().ok_or(Refusal::ProofRequired)?;
@@ -170,13 +220,17 @@ fn maker_groups(rows: &mut dyn Rows, fleet: Option<&FleetName>) -> std::result::
 /// `MakerUnknown` where none does; `GroupDisabled` where none that does is enabled; `CertificateExpired`,
 /// `CertificateNotYetValid` where nothing but the time is against it.
 fn trusted(groups: Vec<Group>, own: &[u8], beside: &[Vec<u8>], now: Timestamp) -> std::result::Result<Vec<Group>, Refusal> {
-    let at = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now.0).unwrap_or(0)));
+    let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(u64::try_from(now.0).unwrap_or(0)));
     let beside: Vec<_> = beside.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
     let mut refused = Refusal::MakerUnknown;
     let mut found = Vec::new();
     for group in groups {
-        let makers = anchors::split(&group.material).and_then(|certificates| Makers::new(&certificates));
-        match makers.map_err(|_| Refusal::CertificateForeign).and_then(|makers| makers.verify(own, &beside, at)) {
+        let mut makers = Makers::default();
+        match makers
+            .add(&group.material)
+            .map_err(|_| Refusal::CertificateForeign)
+            .and_then(|()| makers.verify(own, &beside, at))
+        {
             Ok(()) if group.state == GroupState::Enabled => found.push(group),
             Ok(()) => refused = Refusal::GroupDisabled,
             Err(Refusal::CertificateForeign) => {}

@@ -2,7 +2,8 @@
 //! rest of the pipeline ([`super::enroll`]) knows no proof.
 
 mod approval;
-mod maker;
+mod claim;
+pub mod maker;
 mod token;
 
 use fleetmark_domain::{KeyHash, Kind, Name, Refusal, Timestamp};
@@ -10,7 +11,6 @@ use fleetmark_domain::{KeyHash, Kind, Name, Refusal, Timestamp};
 use super::enroll::EnrollRequest;
 use super::tokens::PresentedToken;
 use super::{Registrar, Result};
-use crate::pki::issue::facts;
 use crate::store::StoreError;
 use crate::store::acts::record::{Holder, Proof};
 use crate::store::acts::served::key_made_for;
@@ -77,9 +77,11 @@ impl Registrar {
     pub(super) async fn judge_proof(&self, request: &EnrollRequest, is_race: bool, now: Timestamp) -> Result<Proven> {
         match &request.shown {
             Shown::Token(token) => self.prove_by_token(request, token, is_race, now).await,
-            Shown::Certificate(chain) if !is_claim(chain) => self.prove_by_maker(request, chain, now).await,
+            Shown::Certificate(chain) => match claim::claim(chain) {
+                Some(claim) => self.prove_by_claim(request, claim, now).await,
+                None => self.prove_by_maker(request, chain, now).await,
+            },
             Shown::Nothing => self.prove_by_approval(request, now).await,
-            Shown::Certificate(_) => Err(Refusal::ProofRequired.into()),
         }
     }
 }
@@ -93,11 +95,6 @@ pub(super) fn judged_key(rows: &mut dyn Rows, request: (KeyHash, Option<KeyHash>
         None => None,
     };
     Ok(earlier.unwrap_or(key))
-}
-
-/// Whether the certificate of a connection is a claim.
-fn is_claim(chain: &[Vec<u8>]) -> bool {
-    chain.first().is_some_and(|own| facts(own).is_ok_and(|facts| facts.is_claim))
 }
 
 /// The fleet of a request, which is there.

@@ -229,6 +229,10 @@ impl RecordCertificate {
                     Some(known) if known.last_generation > 0 && !matches!(shown, Shown::Token(token) if token.uses() > 1) => {
                         return Err(Refusal::NameTaken.into());
                     }
+                    // Nor one that an operator registered with its hardware.
+                    Some(known) if !transaction.rows.hardware_of(known.id)?.is_empty() => {
+                        return Err(Refusal::HardwareMismatch.into());
+                    }
                     Some(known) => known,
                     None => (**new).clone(),
                 }
@@ -306,18 +310,14 @@ impl RecordCertificate {
 }
 
 impl RecordCertificate {
-    /// Writes down by which group and as which hardware the holder came in; uses a permit up.
+    /// Writes down by which group and as which hardware the holder came in.
     fn mark(&self, transaction: &mut Transaction<'_>, subject: &mut Subject) -> Result<(), StoreError> {
         let group = match self.proof {
             Proof::Group(admission) => Some(admission.group),
             _ => subject.group,
         };
-        let is_permitted = matches!(self.holder, Holder::Admitted(..)) && subject.permits.reenroll_until.is_some();
-        if subject.group != group || is_permitted {
+        if subject.group != group {
             subject.group = group;
-            if is_permitted {
-                subject.permits.reenroll_until = None;
-            }
             transaction.rows.update_subject(subject)?;
         }
         match self.proof {
