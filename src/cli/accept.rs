@@ -63,7 +63,7 @@ impl AcceptArguments {
         let roots = bootstrap::fetch_root(&self.server, &self.ca_fingerprint).await?;
         let client = Client::anonymous(&self.server, &Door::Installation, &roots, &time)?;
         let key = pending_key(&self.dir)?;
-        let answer = client.enroll(&token, &key.request(None)?, None).await;
+        let answer = client.enroll(&token.into(), key.hash(), &key.request(None)?, None).await;
         let issued = answered(&self.dir, answer)?;
         let expected = Expected::Newcomer { door: Door::Installation, name: None };
         let accepted = accept(&issued, &key, &expected, &roots)?;

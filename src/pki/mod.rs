@@ -17,8 +17,8 @@
 //! - [`bundle`]: PEM and certs-only PKCS#7.
 //! - [`anchors`]: the CA certificates of makers.
 
-pub mod asked;
 pub mod anchors;
+pub mod asked;
 pub mod bundle;
 pub mod crl;
 pub mod csr;

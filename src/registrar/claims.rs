@@ -76,6 +76,7 @@ impl Registrar {
             holder: Holder::Installation,
             proof: Proof::Installation,
             approval: None,
+            attributes: None,
             credential: None,
             made_for: None,
             details,

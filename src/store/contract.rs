@@ -4,8 +4,8 @@ pub mod confirm;
 pub mod enrollment;
 pub mod limits;
 pub mod policies;
-pub mod served;
 pub mod reenrollment;
+pub mod served;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
