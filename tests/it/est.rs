@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::harness::client::Answer;
 use crate::harness::device::{confirm_by_token, sha256};
 use crate::harness::openssl::{openssl, pem};
-use crate::harness::{Client, Connection, Device, Identity, Key, Server, run, shared};
+use crate::harness::{Client, Connection, Device, Identity, Key, Server, run, shared, until};
 
 const DEVICE: &str = include_str!("../../certs/profiles/device.toml");
 
@@ -584,5 +584,87 @@ fn a_key_that_was_to_be_encrypted_or_is_not_to_be_made_is_refused() {
         // Nothing of this touched the tokens.
         Served::of(&est(&client, &served, "serverkeygen", &authorization, &nameless(&Key::new())).await).public_key();
         est(&client, &plain, "simpleenroll", &off, &nameless(&Key::new())).await.is(200);
+    });
+}
+
+/// A maker's CA and a device's IDevID with this serial number, by openssl: the CA in PEM, and the device's identity.
+fn idevid(directory: &Path, serial: &str) -> (String, Identity) {
+    let (ca_key, key) = (key_file(directory, "maker.key"), key_file(directory, "idevid.key"));
+    let said = |arguments: &[&str], input: &[u8]| {
+        let (made, said) = openssl(arguments, input);
+        assert!(made, "{said}");
+        said
+    };
+    let file = |name: &str| directory.join(name).to_str().unwrap().to_owned();
+    let extensions = "[ca]\nbasicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\nsubjectKeyIdentifier=hash\n[device]\nbasicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\nauthorityKeyIdentifier=keyid\n";
+    fs::write(file("maker.cnf"), format!("[req]\ndistinguished_name=dn\n[dn]\n{extensions}")).unwrap();
+    let config = file("maker.cnf");
+    let (ca, ca_key, key) = (file("maker.pem"), ca_key.to_str().unwrap().to_owned(), key.to_str().unwrap().to_owned());
+    let subject = format!("/O=Maker/serialNumber={serial}");
+    said(
+        &[
+            "req",
+            "-x509",
+            "-new",
+            "-key",
+            &ca_key,
+            "-subj",
+            "/O=Maker/CN=Maker CA",
+            "-days",
+            "30",
+            "-config",
+            &config,
+            "-extensions",
+            "ca",
+            "-out",
+            &ca,
+        ],
+        b"",
+    );
+    let csr = file("idevid.csr");
+    said(&["req", "-new", "-key", &key, "-subj", &subject, "-config", &config, "-out", &csr], b"");
+    let certificate = file("idevid.pem");
+    let arguments = ["x509", "-req", "-in", &csr, "-CA", &ca, "-CAkey", &ca_key, "-set_serial", "7", "-days", "30"];
+    said(&[&arguments[..], &["-extfile", &config, "-extensions", "device", "-out", &certificate]].concat(), b"");
+    let identity = Identity::from_pem(&fs::read(certificate).unwrap(), &fs::read(key).unwrap());
+    (fs::read_to_string(ca).unwrap(), identity)
+}
+
+#[test]
+fn a_makers_certificate_is_a_proof_and_a_token_beside_it_counts() {
+    let server = est_server();
+    run(async {
+        let fleet = server.fleet(json!({"profile": "served"})).await;
+        let directory = server.scratch(&format!("{fleet}-maker"));
+        fs::create_dir_all(&directory).unwrap();
+        let (ca, identity) = idevid(&directory, "SN-0001");
+        let group = json!({"name": "maker", "proof": "maker", "ca": ca});
+        server.owner().post(&format!("/v1/fleets/{fleet}/groups"), &group).await.is(201);
+        let path = format!("/.well-known/est/{fleet}/cacerts");
+        let client = until("the door trusts the maker", 20, || async {
+            let client = server.device_client(Some(&identity));
+            client.try_send("GET", &path, &[], None).await.is_ok().then_some(client)
+        })
+        .await;
+        let own = Key::new();
+        // The subject that the request names is not the device's name, and changes nothing.
+        let csr = own.csr_der();
+        let first = certificates(&est(&client, &fleet, "simpleenroll", "", &csr).await.is(200).body);
+        assert!(first.contains("CN = SN-0001"), "{first}");
+        assert_eq!(first, certificates(&est(&client, &fleet, "simpleenroll", "", &csr).await.is(200).body));
+        let token = basic("by-token", &server.token(&fleet, "by-token").await);
+        let other = certificates(&est(&client, &fleet, "simpleenroll", &token, &nameless(&Key::new())).await.is(200).body);
+        assert!(other.contains("CN = by-token"), "{other}");
+        // A key made by the server takes the place of the unconfirmed one; and the next one of that.
+        let mut newest = String::new();
+        for _ in 0..2 {
+            let served = Served::of(&est(&client, &fleet, "serverkeygen", "", &csr).await);
+            served.public_key();
+            newest = sha256(served.identity().leaf());
+        }
+        let live = standings(server, &fleet).await.into_iter().filter(|(_, standing)| standing == "unconfirmed");
+        let live: Vec<_> = live.map(|(fingerprint, _)| fingerprint).collect();
+        assert!(live.len() == 2 && live.contains(&newest), "{live:?}");
+        refused(&est(&client, &fleet, "simplereenroll", "", &csr).await, 403, "certificate_foreign");
     });
 }
