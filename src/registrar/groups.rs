@@ -343,12 +343,7 @@ impl Registrar {
     }
 
     /// Takes all off the list that are not wanted.
-    async fn take_off(
-        &self,
-        fleet: &FleetName,
-        group: GroupId,
-        wanted: &std::collections::BTreeSet<String>,
-    ) -> Result<u64> {
+    async fn take_off(&self, fleet: &FleetName, group: GroupId, wanted: &std::collections::BTreeSet<String>) -> Result<u64> {
         let (mut after, mut removed) = (String::new(), 0_u64);
         let limit = u32::try_from(SERIALS_AT_ONCE).unwrap_or(u32::MAX);
         loop {
@@ -461,7 +456,10 @@ fn check_rules(proof: GroupProof, rules: &GroupRules) -> Result<()> {
             rules.attributes.iter().any(|(key, value)| !fits(key) || (!value.is_empty() && !fits(value))),
             "attributes: at most 256 characters, none of them a control character",
         ),
-        (!attributes_fit(&rules.attributes), "attributes: at most 12,288 octets in all, each counting six beside key and value"),
+        (
+            !attributes_fit(&rules.attributes),
+            "attributes: at most 12,288 octets in all, each counting six beside key and value",
+        ),
     ];
     match broken.into_iter().find_map(|(broken, why)| broken.then_some(why)) {
         Some(why) => Err(invalid(why)),

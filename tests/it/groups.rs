@@ -88,14 +88,14 @@ fn groups_of_all_kinds_are_made_shown_changed_and_ended() {
         assert_eq!(one.json()["makers"].as_array().unwrap().len(), 1);
 
         // Closed, open, and closed for ever.
-        let act = |act: &'static str| async move { server_act(&server, &fleet, "batch", act).await };
+        let act = |act: &'static str| server_act(&server, &fleet, "batch", act);
         assert_eq!(act("disable").await.is(200).json()["state"], "disabled");
         assert_eq!(act("disable").await.is(200).json()["version"], 3, "a repeat changed something");
         assert_eq!(act("enable").await.is(200).json()["state"], "enabled");
         assert_eq!(act("end").await.is(200).json()["state"], "ended");
         assert_eq!(act("end").await.is(200).json()["state"], "ended");
         act("enable").await.refused(409, "transition_not_allowed");
-        owner.patch(&path, &[], &change).await.refused(409, "transition_not_allowed");
+        owner.patch(&path, &[], &json!({"rules": {"quota": 6}})).await.refused(409, "transition_not_allowed");
         let all = owner.get(&groups).await.is(200).json();
         assert_eq!(all["items"].as_array().unwrap().len(), 5);
     });
@@ -144,7 +144,11 @@ fn a_group_that_contradicts_itself_is_not_made() {
         }
         let prefixed = json!({"name": "x", "proof": "maker", "ca": root, "rules": {"prefix": "-a"}});
         server.owner().post(&groups, &prefixed).await.refused(422, "invalid_value");
-        server.owner().post("/v1/fleets/nowhere/groups", &json!({"name": "x", "proof": "claim"})).await.refused(404, "fleet_unknown");
+        server
+            .owner()
+            .post("/v1/fleets/nowhere/groups", &json!({"name": "x", "proof": "claim"}))
+            .await
+            .refused(404, "fleet_unknown");
         server.owner().get(&format!("{groups}/x")).await.refused(404, "not_found");
     });
 }
@@ -201,6 +205,7 @@ fn the_command_line_does_what_the_manual_says() {
     run(async {
         let fleet = server.fleet(json!({})).await;
         let directory = server.scratch("group-cli");
+        fs::create_dir_all(&directory).unwrap();
         let at = |name: &str| directory.join(name).display().to_string();
         fs::write(at("maker.pem"), maker("Maker Root", true)).unwrap();
         fs::write(at("group.key"), [9; 32]).unwrap();
@@ -219,7 +224,19 @@ fn the_command_line_does_what_the_manual_says() {
         done(&["group", "create", "walk-in", "--proof", "approval"]);
         let list = done(&["group", "list"]);
         assert_eq!(list.lines().count(), 6, "{list}");
-        done(&["group", "change", "batch-7", "--quota", "none", "--names", "none", "--listed-only", "false", "--attribute", "site=north"]);
+        done(&[
+            "group",
+            "change",
+            "batch-7",
+            "--quota",
+            "none",
+            "--names",
+            "none",
+            "--listed-only",
+            "false",
+            "--attribute",
+            "site=north",
+        ]);
         let shown: Value = serde_json::from_str(&done(&["group", "show", "batch-7", "--json"])).unwrap();
         assert_eq!((&shown["rules"]["quota"], &shown["rules"]["names"]), (&Value::Null, &json!([])));
         assert_eq!((&shown["rules"]["alarm_per_hour"], &shown["rules"]["attributes"]), (&json!(50), &json!({"site": "north"})));
@@ -237,7 +254,8 @@ fn the_command_line_does_what_the_manual_says() {
         done(&["group", "claim", "batch-7", "--out", &out]);
         assert_eq!(fs::read_to_string(directory.join("claim/claim.pem")).unwrap(), first);
         assert_eq!(fs::read_to_string(directory.join("claim/claim.key")).unwrap(), key);
-        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(directory.join("claim/claim.key")).unwrap().permissions());
+        let mode =
+            std::os::unix::fs::PermissionsExt::mode(&fs::metadata(directory.join("claim/claim.key")).unwrap().permissions());
         assert_eq!(mode & 0o777, 0o600);
         let (ok, said) = fleetmark(&server, &["group", "claim", "batch-7", "--fleet", &fleet, "--out", &at("claim-2")]);
         assert!(!ok && said.contains("replace"), "{said}");

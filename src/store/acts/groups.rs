@@ -165,7 +165,8 @@ impl Act for RecordClaim {
         }
         let revoked = Standing::Revoked(RevocationReason::Superseded);
         let former = claim_of(transaction.rows, &group)?.filter(|former| former.standing.may_become(revoked));
-        let in_the_way = former.as_ref().is_some_and(|former| former.not_after > *at && former.key_hash != certificate.key_hash);
+        let in_the_way =
+            former.as_ref().is_some_and(|former| former.not_after > *at && former.key_hash != certificate.key_hash);
         if in_the_way && !self.replace {
             return Err(Refusal::TransitionNotAllowed.into());
         }

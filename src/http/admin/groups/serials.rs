@@ -143,12 +143,7 @@ mod tests {
     #[test]
     fn lists_are_read_in_both_forms() {
         let csv = "\u{feff}Serial,Device\r\nA-1,cam-1\r\n\r\n A-2 \n\"A,\"\"3\" , cam-3\nA-4,\n";
-        let expected = [
-            listed("A-1", Some("cam-1")),
-            listed("A-2", None),
-            listed("A,\"3", Some("cam-3")),
-            listed("A-4", None),
-        ];
+        let expected = [listed("A-1", Some("cam-1")), listed("A-2", None), listed("A,\"3", Some("cam-3")), listed("A-4", None)];
         assert_eq!(Form::Csv.parse(csv.as_bytes()).unwrap(), expected);
         let json = "{\"serial\":\"A-1\",\"device\":\"cam-1\"}\n{\"serial\":\"A-2\"}\n{\"serial\":\"A,\\\"3\",\"device\":\"cam-3\"}\n{\"serial\":\"A-4\",\"device\":null}";
         assert_eq!(Form::JsonLines.parse(json.as_bytes()).unwrap(), expected);
@@ -168,7 +163,11 @@ mod tests {
             (Form::JsonLines, "{\"serial\":\"a\",\"more\":1}", "line 1"),
         ] {
             let problem = form.parse(text.as_bytes()).expect_err(text);
-            assert!(problem.0.detail.as_deref().is_some_and(|detail| detail.starts_with(line)), "{text}: {:?}", problem.0.detail);
+            assert!(
+                problem.0.detail.as_deref().is_some_and(|detail| detail.starts_with(line)),
+                "{text}: {:?}",
+                problem.0.detail
+            );
         }
         let long = "x".repeat(MAX_SERIAL + 1);
         assert_eq!(Form::Csv.parse(long.as_bytes()).expect_err("long").0.refusal, Refusal::InvalidValue);
