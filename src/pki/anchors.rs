@@ -45,3 +45,33 @@ pub fn split(material: &[u8]) -> Result<Vec<CertificateDer<'static>>, PkiError> 
     }
     Ok(certificates)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::bundle::pem;
+    use crate::pki::keys::KeyAlgorithm;
+    use crate::pki::testing::Installation;
+
+    #[test]
+    fn authorities_are_kept_and_told_apart() {
+        let (one, two) = (Installation::new(KeyAlgorithm::P256), Installation::new(KeyAlgorithm::P384));
+        let authority = one.authority("authority-device", KeyAlgorithm::P256);
+        let ders = [&*one.root.certificate, &*two.root.certificate, &*authority.certificate];
+        let material = read(&pem(&ders)).unwrap();
+        assert_eq!(split(&material).unwrap().iter().map(AsRef::as_ref).collect::<Vec<&[u8]>>(), ders);
+        assert!(split(&material[..material.len() - 1]).is_err());
+        let device = one.device(&authority, 1, "sensor-01");
+        for (text, why) in [
+            (String::new(), "1 to 8"),
+            (pem(&[&device.der]), "certificate 1"),
+            (pem(&[ders[0], &device.der]), "certificate 2"),
+            (pem(&[ders[0], ders[0]]), "twice"),
+            (pem(&[b"no certificate"]), "certificate 1"),
+            (pem(&[ders[0]]).repeat(9), "1 to 8"),
+        ] {
+            let error = read(&text).expect_err(why).to_string();
+            assert!(error.contains(why), "{why}: {error}");
+        }
+    }
+}

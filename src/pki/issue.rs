@@ -423,6 +423,39 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_certificate_is_for_its_own_purpose_alone() {
+        let installation = Installation::new(KeyAlgorithm::P256);
+        let authority = installation.authority("authority-device", KeyAlgorithm::P256);
+        let holder = key(KeyAlgorithm::P256);
+        let wanted = Wanted { profile: "claim", common_name: "batch-7", spki: holder.public_key(), ..Wanted::default() };
+        let claim = installation.issue(&authority, &wanted).unwrap();
+        let facts = facts(&claim.der).unwrap();
+        assert!(facts.is_claim && facts.uris.is_empty() && facts.serial.is_some());
+        let device = installation.device(&authority, 8, "sensor-01");
+        assert!(!super::facts(&device.der).unwrap().is_claim);
+
+        let chain: &[&[u8]] = &[&authority.certificate];
+        verify(&installation, chain, &claim.der, &[]).unwrap();
+        for purpose in ["sslclient", "sslserver", "smimesign"] {
+            let error = verify(&installation, chain, &claim.der, &["-purpose", purpose]).unwrap_err();
+            assert!(error.contains("purpose"), "{purpose}: {error}");
+        }
+        for usage in [webpki::KeyUsage::client_auth(), webpki::KeyUsage::server_auth()] {
+            assert!(webpki_verdict(&installation, chain, &claim.der, usage, None).is_err());
+        }
+        // Under its own authority, as the device door asks; the authority's own usages are not looked at there.
+        let anchor = CertificateDer::from(&*authority.certificate);
+        let anchor = webpki::anchor_from_trusted_cert(&anchor).unwrap();
+        let leaf = CertificateDer::from(claim.der.as_slice());
+        let leaf = webpki::EndEntityCert::try_from(&leaf).unwrap();
+        let now = rustls_pki_types::UnixTime::now();
+        let ours = webpki::KeyUsage::required(CLAIM_EKU);
+        leaf.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &[anchor], &[], now, ours, None, None).unwrap();
+        let printed = openssl(&["x509", "-inform", "DER", "-noout", "-ext", "extendedKeyUsage"], &claim.der).unwrap();
+        assert!(String::from_utf8_lossy(&printed).contains("2.25.190392001021574049915008306275167811568"));
+    }
+
+    #[test]
     fn nothing_that_the_device_authority_signs_is_a_tls_server() {
         let installation = Installation::new(KeyAlgorithm::P256);
         let authority = installation.authority("authority-device", KeyAlgorithm::P256);

@@ -233,10 +233,10 @@ fn a_claim_is_nobody_anywhere_else() {
         let client = batch.client(&server);
         enroll(&client, &other, Some("cam-1"), &Key::new()).await.refused(403, "wrong_fleet");
         let csr = json!({"csr": Key::new().csr()});
-        client.post(&format!("/v1/fleets/{fleet}/renew"), &csr).await.refused(401, "certificate_required");
-        client.post(&format!("/v1/fleets/{fleet}/confirm"), &json!({})).await.refused(401, "certificate_required");
-        client.post("/v1/renew", &csr).await.refused(401, "certificate_required");
-        client.get("/v1/ledgers").await.refused(401, "certificate_required");
+        client.post(&format!("/v1/fleets/{fleet}/renew"), &csr).await.refused(403, "wrong_kind");
+        client.post(&format!("/v1/fleets/{fleet}/confirm"), &json!({})).await.refused(403, "wrong_kind");
+        client.post("/v1/renew", &csr).await.refused(403, "wrong_kind");
+        client.get("/v1/ledgers").await.refused(403, "wrong_kind");
         let told = handshake_ends(server.admin_port, server.trust().config(Some(&batch.identity)).into()).await;
         assert!(told.contains("alert"), "{told}");
         // An operator revokes it with its group alone: it is no device's.
@@ -343,6 +343,7 @@ fn a_device_with_curl_alone_comes_in_by_its_claim() {
         let groups = format!("/v1/fleets/{fleet}/groups");
         server.owner().post(&groups, &json!({"name": "batch", "proof": "claim"})).await.is(201);
         let directory = server.scratch("curl-claim");
+        std::fs::create_dir_all(&directory).unwrap();
         let at = |name: &str| directory.join(name).display().to_string();
         let out = ["group", "claim", "batch", "--fleet", &fleet, "--out", &at("claim")];
         let (ok, said) = crate::groups::fleetmark(&server, &out);
