@@ -210,6 +210,9 @@ impl Subjects {
             ("POST", ["v1", "fleets", "{fleet}", "devices"]) => {
                 (format!("/v1/fleets/{fleet}/devices"), Some(json!({"name": self.next()})), true)
             }
+            ("POST", ["v1", "fleets", "{fleet}", "devices", "import"]) => {
+                (format!("/v1/fleets/{fleet}/devices/import"), Some(json!({"name": self.next()})), true)
+            }
             ("GET", ["v1", "fleets", "{fleet}", "devices", "{name}"]) => {
                 (format!("/v1/fleets/{fleet}/devices/{}", self.victim.name), None, true)
             }
@@ -363,7 +366,11 @@ fn every_route_of_the_admin_door_answers_every_caller_as_the_domain_says() {
 
 /// `yes`, `tls`, `403`, `404`, or the code of another refusal.
 async fn ask(client: &Client, method: &str, path: &str, body: Option<&Value>) -> String {
-    let media_type = if method == "PUT" { "text/csv" } else { "application/json" };
+    let media_type = match path {
+        _ if path.ends_with("/devices/import") => "application/jsonl",
+        _ if path.ends_with("/serials") => "text/csv",
+        _ => "application/json",
+    };
     let headers: &[(&str, &str)] = if body.is_some() { &[("content-type", media_type)] } else { &[] };
     let body = body.map(|body| body.to_string().into_bytes());
     match client.try_send(method, path, headers, body).await {

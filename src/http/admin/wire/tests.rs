@@ -14,7 +14,8 @@ fn answers_are_written_as_the_manual_says_and_read_back() {
     let at = "2026-11-22T08:30:00Z";
     round_trip::<Fleet>(&json!({"name": "default", "state": "open", "profile": "device", "unconfirmed_ttl_seconds": null,
         "list_superseded": false, "list_quarantined": true, "max_age_seconds": 900, "created_at": at, "version": 1, "blast_radius": null}));
-    let token = json!({"id": "00ff00ff00ff00ff", "kind": "device", "fleet": "default", "device": "a", "state": "fresh",
+    let token = json!({"id": "00ff00ff00ff00ff", "kind": "device", "fleet": "default", "device": "a", "state": "fresh", "uses": 9,
+        "spent": 2, "remaining": 7, "names": ["a-*"], "networks": ["10.0.0.0/8"], "opens_at": null, "approval": false,
         "expires_at": at, "created_at": at, "note": ""});
     round_trip::<Token>(&token);
     let mut minted = token;
