@@ -3,7 +3,10 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use fleetmark_domain::Role;
+use fleetmark_ledger::details::Details;
 use serde_json::{Value, json};
 
 use crate::harness::client::Answer;
@@ -87,8 +90,14 @@ fn the_owner_is_asked_and_allows_refuses_or_amends() {
         }
         let after = device(&server, &fleet, "b").await;
         assert_eq!(after["version"].as_u64(), before["version"].as_u64().map(|version| version + 1));
-        let entries = server.owner().get(&format!("/v1/ledgers/{fleet}/entries?from=0&limit=200")).await.is(200).text();
-        assert!(entries.contains("changed"), "{entries}");
+        let entries = server.owner().get(&format!("/v1/ledgers/{fleet}/entries?from=0&limit=200")).await.is(200).json();
+        let details = entries["items"].as_array().unwrap().iter().filter_map(|entry| entry["details"].as_str());
+        let details = details.map(|text| Details::decode(&STANDARD.decode(text).unwrap()).unwrap());
+        let noted =
+            |details: &Details| details.note.as_ref().is_some_and(|note| note.ends_with(", attributes by the fleet's hook"));
+        let amended =
+            details.filter(|details| noted(details) && details.attributes.get("site").is_some_and(|site| site == "north"));
+        assert_eq!(amended.count(), 2, "b changed, c came to be");
         // The same attributes again change nothing.
         let token = server.token(&fleet, "b2").await;
         server

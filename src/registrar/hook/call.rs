@@ -159,20 +159,26 @@ fn single_signature(headers: &HeaderMap) -> Option<String> {
     if values.next().is_some() { None } else { value.to_str().ok().map(str::to_owned) }
 }
 
-/// `io::Error::source` passes over what it wraps, so that is looked into.
+/// Sorts what reqwest says by its causes.
 fn fault(error: &reqwest::Error) -> Fault {
     let mut words = Vec::new();
     let mut next: Option<&(dyn std::error::Error + 'static)> = error.source();
     while let Some(cause) = next {
-        let wrapped = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let wrapped = wrapped.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        if let Some(tls) = wrapped.or_else(|| cause.downcast_ref::<rustls::Error>()) {
+        if let Some(tls) = tls_error(cause) {
             return Fault::Tls(tls.to_string());
         }
         words.push(cause.to_string());
         next = cause.source();
     }
     Fault::Unreachable(words.join(": "))
+}
+
+/// `io::Error::source` passes over what it wraps, and one may wrap another, so that is looked into.
+fn tls_error<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+        return Some(tls);
+    }
+    tls_error(cause.downcast_ref::<std::io::Error>()?.get_ref()?)
 }
 
 #[cfg(test)]
