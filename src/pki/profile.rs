@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
+use fleetmark_domain::lifecycle::Reaction;
 use serde::Deserialize;
 
 use super::PkiError;
@@ -71,6 +72,10 @@ pub struct Profile {
     pub renew_jitter_percent: u8,
     /// How long a certificate may stay unconfirmed; None: for its whole life.
     pub unconfirmed_ttl: Option<Duration>,
+    /// How long after its end the newest certificate may still be renewed; None: not at all.
+    pub late_renewal: Option<Duration>,
+    /// What the server does by itself where a superseded certificate is used.
+    pub superseded_use: Reaction,
     /// Keys that a request may bring, or that an authority makes (then the first counts).
     pub keys: Vec<KeyAlgorithm>,
     /// Extended key usages.
@@ -113,6 +118,11 @@ impl Profiles {
         end_entities.map(|profile| profile.lifetime).max().unwrap_or_default()
     }
 
+    /// The longest [`Profile::late_renewal`]; zero where no profile has one.
+    pub fn longest_late_renewal(&self) -> Duration {
+        self.0.values().filter_map(|profile| profile.late_renewal).max().unwrap_or_default()
+    }
+
     /// The profile of this name.
     pub fn find(&self, name: &str) -> Option<&Profile> {
         self.0.get(name)
@@ -142,6 +152,12 @@ impl Profile {
                 .map(|text| duration("unconfirmed_ttl", &text, MINUTE, 10 * YEAR))
                 .transpose()
                 .map_err(wrong)?,
+            late_renewal: file
+                .late_renewal
+                .map(|text| duration("late_renewal", &text, MINUTE, 10 * YEAR))
+                .transpose()
+                .map_err(wrong)?,
+            superseded_use: file.superseded_use,
             keys: file.keys,
             extended_key_usage: file.extended_key_usage,
             ca: file.authority,
@@ -186,6 +202,8 @@ impl Profile {
                 "ocsp_nocheck is for OCSP responders alone",
             ),
             (self.registered_names && !self.identity, "registered_names is for identities"),
+            (self.late_renewal.is_some() && !self.identity, "late_renewal is for identities"),
+            (self.superseded_use != Reaction::Alarm && !self.identity, "superseded_use is for identities"),
         ];
         rules.into_iter().find_map(|(broken, why)| broken.then_some(why))
     }
@@ -200,6 +218,9 @@ struct ProfileFile {
     renew_after_percent: u8,
     renew_jitter_percent: u8,
     unconfirmed_ttl: Option<String>,
+    late_renewal: Option<String>,
+    #[serde(default)]
+    superseded_use: Reaction,
     keys: Vec<KeyAlgorithm>,
     #[serde(default)]
     extended_key_usage: Vec<ExtendedKeyUsage>,
@@ -320,6 +341,8 @@ mod tests {
             ("percent = 66", "percent = 5", "renew_after_percent"),
             ("percent = 5", "percent = 21", "renew_jitter_percent"),
             ("ttl = \"24h\"", "ttl = \"91d\"", "unconfirmed_ttl"),
+            ("identity = true", "identity = true\nlate_renewal = \"11y\"", "late_renewal"),
+            ("identity = true", "identity = true\nsuperseded_use = \"revoke\"", "revoke"),
         ] {
             let text = DEVICE.replacen(from, to, 1);
             assert_ne!(text, DEVICE, "{from}");

@@ -5,7 +5,9 @@
 //! - [`enroll`]: enroll, renew, confirm.
 //! - [`proofs`]: what a device shows to be allowed to enroll, one file a proof.
 //! - [`secrets`]: secrets that the server must read again, encrypted.
-//! - [`standing`]: revoke, hold, release; lapse of what was never confirmed.
+//! - [`standing`]: revoke, hold, quarantine, release; lapse of what was never confirmed.
+//! - [`lifecycle`]: moves between fleets, permits, late renewal, the reaction to superseded certificates.
+//! - [`waves`]: renewals pulled forward, and when a device is to renew.
 //! - [`fleets`], [`tokens`], [`subjects`]: what operators keep records of.
 //! - [`limits`]: how many devices one operator may change in an hour.
 //! - [`certificates`]: search and look-up.
@@ -31,6 +33,7 @@ pub mod feed;
 pub mod fleets;
 pub mod install;
 mod issue;
+pub mod lifecycle;
 pub mod limits;
 pub mod overview;
 pub mod own;
@@ -42,6 +45,7 @@ pub mod snapshots;
 pub mod standing;
 pub mod subjects;
 pub mod tokens;
+pub mod waves;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -9,6 +9,7 @@
 //! - [`confirm`]: the holder keeps the certificate; what it replaces is superseded.
 //! - [`standing`]: revoke, hold, release, put out; the lapse of what was never confirmed.
 //! - [`fleets`], [`subjects`], [`tokens`]: operators' records.
+//! - [`lifecycle`]: moves between fleets, permits, the reaction to superseded certificates.
 //! - [`snapshots`]: a ledger names its snapshot.
 //! - [`policies`]: policy sets are put and activated.
 //! - [`limits`]: how many devices one operator may change in an hour.
@@ -19,6 +20,7 @@ pub mod confirm;
 pub mod fleets;
 pub mod found;
 pub mod lease;
+pub mod lifecycle;
 pub mod limits;
 pub mod lists;
 pub mod policies;

@@ -6,6 +6,7 @@ use fleetmark_ledger::entry::Event;
 
 use super::admit;
 use super::found::issued;
+use super::lifecycle::still_departs;
 use super::standing::set_standing;
 use super::subjects::with_attributes;
 use crate::store::model::{
@@ -133,6 +134,10 @@ impl Act for RecordCertificate {
             known => known,
         };
         set_standing(transaction, &earlier, Standing::Revoked(RevocationReason::Superseded), self.at, Some(&self.details))?;
+        let origin = match &shown {
+            Shown::Token(token) => token.origin,
+            _ => None,
+        };
         if let Shown::Token(token) = shown {
             transaction.rows.set_token_state(&spent(token, key))?;
         }
@@ -145,6 +150,7 @@ impl Act for RecordCertificate {
         if let Some((name, credential)) = &self.credential {
             transaction.rows.set_value(name, &credential.encode())?;
         }
+        let subject = subject.map(|subject| Subject { moved_from: origin.or(subject.moved_from), ..subject });
         Ok(Recorded::New(self.write(transaction, subject)?))
     }
 }
@@ -190,6 +196,7 @@ impl RecordCertificate {
             Proof::Token(id) => {
                 let token = transaction.rows.token(&id)?.ok_or(Refusal::TokenUnknown)?;
                 token_admits(&token, self.certificate.key_hash, self.at)?;
+                still_departs(transaction, &token)?;
                 Ok(Shown::Token(token))
             }
             Proof::Group(admission) => Ok(Shown::Group(Box::new(admit::open_group(transaction.rows, &admission)?))),
@@ -274,14 +281,14 @@ impl RecordCertificate {
 }
 
 impl RecordCertificate {
-    /// Writes down by which group and as which hardware the holder came in; uses a permit up.
+    /// Writes down by which group and as which hardware the holder came in, and from which fleet; uses a permit up.
     fn mark(&self, transaction: &mut Transaction<'_>, subject: &mut Subject) -> Result<(), StoreError> {
         let group = match self.proof {
             Proof::Group(admission) => Some(admission.group),
             _ => subject.group,
         };
         let is_permitted = matches!(self.holder, Holder::Admitted(..)) && subject.permits.reenroll_until.is_some();
-        if subject.group != group || is_permitted {
+        if subject.group != group || is_permitted || subject.moved_from.is_some() {
             subject.group = group;
             if is_permitted {
                 subject.permits.reenroll_until = None;
