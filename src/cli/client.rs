@@ -131,6 +131,14 @@ impl Client {
         self.send(Method::POST, ask).await
     }
 
+    /// `PUT`.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn put(&self, ask: Ask<'_>) -> Result<Answer, Failure> {
+        self.send(Method::PUT, ask).await
+    }
+
     /// `DELETE`.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ mod doctor;
 pub mod failure;
 mod fleets;
 mod ledger;
+mod lifecycle;
 mod members;
 mod operators;
 mod policies;
@@ -25,6 +26,7 @@ mod serve;
 mod session;
 mod table;
 mod tokens;
+mod waves;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -10,9 +10,9 @@ use super::policies::Table;
 use super::{Registrar, Result};
 use crate::pki::issue::CertificateFacts;
 use crate::store::acts::confirm::Confirm;
+use crate::store::look_up;
 use crate::store::model::{AuthorityId, Certificate, Subject, SubjectState};
 use crate::store::rows::certificate_id;
-use crate::store::look_up;
 
 /// A client certificate whose chain the TLS handshake verified to one of our authorities.
 #[derive(Debug, Clone)]
@@ -70,7 +70,9 @@ impl Registrar {
     async fn identify_within(&self, peer: &Peer, lateness: Lateness, now: Timestamp) -> Result<Caller> {
         let (certificate, subject) = self.holder(peer).await?;
         let identity = self.check_authority(peer, &subject)?;
-        if now > certificate.not_after && !(lateness == Lateness::Granted && self.may_be_late(&certificate, &subject, now).await?) {
+        if now > certificate.not_after
+            && !(lateness == Lateness::Granted && self.may_be_late(&certificate, &subject, now).await?)
+        {
             return Err(Refusal::CertificateExpired.into());
         }
         if now < certificate.not_before {

@@ -128,8 +128,7 @@ impl Registrar {
         now: Timestamp,
     ) -> Result<Confirmation> {
         let PresentedToken { id, secret_hash, .. } = *token;
-        let act =
-            |departure| ConfirmByToken { token: id, secret_hash, fleet: fleet.cloned(), fingerprint, departure, at: now };
+        let act = |departure| ConfirmByToken { token: id, secret_hash, fleet: fleet.cloned(), fingerprint, departure, at: now };
         let (certificate, subject) = self.commit_confirming(act).await?;
         Ok(Confirmation { identity: identity_of(&subject)?, certificate })
     }

@@ -164,7 +164,9 @@ impl Standing {
             (_, CertificateEvent::Revoked(reason)) => Ok(Self::Revoked(reason)),
             (Self::Revoked(_), _) => Err(Refusal::TransitionNotAllowed),
 
-            (Self::Good | Self::Superseded | Self::Held | Self::Quarantined, CertificateEvent::Succeeded) => Ok(Self::Superseded),
+            (Self::Good | Self::Superseded | Self::Held | Self::Quarantined, CertificateEvent::Succeeded) => {
+                Ok(Self::Superseded)
+            }
             // A newer one can only be made after this one was revoked.
             (Self::Unconfirmed, CertificateEvent::Succeeded) => Err(Refusal::TransitionNotAllowed),
 

@@ -15,6 +15,7 @@ pub mod devices;
 pub mod extract;
 pub mod fleets;
 pub mod ledgers;
+pub mod lifecycle;
 pub mod members;
 pub mod openapi;
 pub mod policies;
@@ -22,6 +23,7 @@ pub mod routes;
 pub mod schema;
 pub mod status;
 pub mod tokens;
+pub mod waves;
 pub mod wire;
 
 use actix_web::body::MessageBody;
@@ -59,6 +61,9 @@ fn documented(config: &mut ServiceConfig<'_>) {
         .service(fleets::change_fleet)
         .service(allowances::list_allowances)
         .service(allowances::allow)
+        .service(waves::show_wave)
+        .service(waves::start_wave)
+        .service(waves::end_wave)
         .service(tokens::list_tokens)
         .service(tokens::mint_token)
         .service(tokens::withdraw_token)
@@ -70,6 +75,12 @@ fn documented(config: &mut ServiceConfig<'_>) {
         .service(devices::hold_device)
         .service(devices::release_device)
         .service(devices::retire_device)
+        .service(lifecycle::quarantine_device)
+        .service(lifecycle::readmit_device)
+        .service(lifecycle::permit_renewal)
+        .service(lifecycle::permit_enrollment)
+        .service(lifecycle::move_device)
+        .service(lifecycle::cancel_move)
         .service(certificates::list_certificates)
         .service(certificates::show_certificate)
         .service(certificates::show_pem)

@@ -9,9 +9,7 @@ use super::limits::{has_room, spend};
 use super::standing::set_standing;
 use super::subjects::{ledger_of, with_attributes};
 use super::{Repeatable, made_before, remember};
-use crate::store::model::{
-    Certificate, Hardware, Moving, Permits, Subject, SubjectId, SubjectState, Token, TokenState,
-};
+use crate::store::model::{Certificate, Hardware, Moving, Permits, Subject, SubjectId, SubjectState, Token, TokenState};
 use crate::store::transaction::Transaction;
 use crate::store::{Act, Lane, StoreError};
 

@@ -3,6 +3,7 @@
 
 mod certificates;
 mod fleets;
+mod lifecycle;
 mod policies;
 mod subjects;
 mod system;
@@ -15,6 +16,7 @@ use zeroize::Zeroizing;
 
 pub use certificates::*;
 pub use fleets::*;
+pub use lifecycle::*;
 pub use policies::*;
 pub use subjects::*;
 pub use system::*;

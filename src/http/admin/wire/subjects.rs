@@ -50,6 +50,21 @@ pub struct Device {
     /// That certificate's end.
     #[schema(value_type = Option<schema::Time>)]
     pub not_after: Option<Timestamp>,
+    /// Where it is released to; of one that is retired: where it moved to.
+    #[serde(default)]
+    #[schema(value_type = Option<schema::FleetName>)]
+    pub moving_to: Option<FleetName>,
+    /// Until then its expired certificate may still be renewed.
+    #[serde(default)]
+    #[schema(value_type = Option<schema::Time>)]
+    pub renewal_permitted_until: Option<Timestamp>,
+    /// Until then it may enroll anew.
+    #[serde(default)]
+    #[schema(value_type = Option<schema::Time>)]
+    pub enrollment_permitted_until: Option<Timestamp>,
+    /// It gets no renewal until an operator permits it.
+    #[serde(default)]
+    pub renewals_held: bool,
     /// When it was registered.
     #[schema(value_type = schema::Time)]
     pub created_at: Timestamp,
