@@ -32,6 +32,7 @@ mod harness;
 mod kill;
 mod layering;
 mod ledger;
+mod lifecycle;
 mod limits;
 mod machine;
 mod manual;

@@ -20,6 +20,7 @@ pub async fn works(store: &dyn Store) {
         secret_hash: [9; 32],
         fleet: Some(fleet_name("alpha")),
         fingerprint: Fingerprint([9; 32]),
+        departure: None,
         at: NOW,
     };
     let with = |id: u8| ConfirmByToken { token: [id; 8], secret_hash: [id; 32], ..shown() };
