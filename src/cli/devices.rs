@@ -7,6 +7,7 @@ use super::arguments::{Listing, Why, WhyRevoked, object, pair};
 use super::client::Ask;
 use super::failure::Failure;
 use super::imports::ImportArguments;
+use super::lifecycle::LifecycleCommand;
 use super::session::Session;
 use super::table::Column;
 
@@ -18,7 +19,8 @@ const COLUMNS: [Column; 6] = [
     Column("ENDS", "not_after"),
     Column("CERTIFICATE", "certificate"),
 ];
-const FIRST: [&str; 6] = ["identity", "fleet", "name", "state", "standing", "certificate"];
+/// What of a device is shown first.
+pub const FIRST: [&str; 6] = ["identity", "fleet", "name", "state", "standing", "certificate"];
 
 /// `fleetmark device`
 #[derive(Debug, Subcommand)]
@@ -84,6 +86,8 @@ pub enum DeviceCommand {
         #[command(flatten)]
         why: WhyRevoked,
     },
+    #[command(flatten)]
+    Lifecycle(LifecycleCommand),
 }
 
 /// Which fleet.
@@ -112,6 +116,8 @@ pub enum DeviceState {
     Active,
     /// Put out
     Retired,
+    /// Released for a move into another fleet
+    Released,
 }
 
 impl DeviceState {
@@ -120,16 +126,22 @@ impl DeviceState {
             Self::Registered => "registered",
             Self::Active => "active",
             Self::Retired => "retired",
+            Self::Released => "released",
         }
     }
 }
 
 impl Device {
-    fn path(&self) -> [&str; 5] {
+    /// Where it is in the API.
+    pub fn path(&self) -> [&str; 5] {
         ["v1", "fleets", &self.fleet.name, "devices", &self.name]
     }
 
-    async fn act(&self, session: &Session, act: &str, body: Value) -> Result<(), Failure> {
+    /// An act on it that changes its certificates, or retires it.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn act(&self, session: &Session, act: &str, body: Value) -> Result<(), Failure> {
         let [v1, fleets, fleet, devices, name] = self.path();
         let ask = Ask::path(&[v1, fleets, fleet, devices, name, act]).body(body);
         let answer = session.client.post(ask).await?;
@@ -165,6 +177,7 @@ impl DeviceCommand {
             Self::Hold { device, why } => device.act(session, "hold", why.body()).await,
             Self::Release { device, why } => device.act(session, "release", why.body()).await,
             Self::Retire { device, why } => device.act(session, "retire", why.body()).await,
+            Self::Lifecycle(command) => command.run(session).await,
         }
     }
 }

@@ -11,6 +11,7 @@ use super::failure::Failure;
 use super::hooks::HookCommand;
 use super::session::Session;
 use super::table::Column;
+use super::waves::WaveCommand;
 
 const COLUMNS: [Column; 5] = [
     Column("FLEET", "name"),
@@ -54,6 +55,9 @@ pub enum FleetCommand {
         #[command(flatten)]
         rules: Rules,
     },
+    /// Have a fleet's devices renew before their time
+    #[command(subcommand)]
+    RenewalWave(WaveCommand),
     /// Allow another operator to change more devices of a fleet than its blast radius
     Allow(Allowance),
     /// Whom the server asks before it issues
@@ -146,6 +150,7 @@ impl FleetCommand {
                 let changed = session.client.change(&["v1", "fleets", &name], rules.body(None, state)).await?;
                 session.print_record(&changed, &FIRST)
             }
+            Self::RenewalWave(command) => command.run(session).await,
             Self::Allow(Allowance { fleet, operator, devices, hours }) => {
                 let body = object([
                     ("operator", Some(Value::from(operator))),

@@ -22,6 +22,7 @@ mod hooks;
 mod imports;
 mod keys;
 mod ledger;
+mod lifecycle;
 mod members;
 mod operators;
 mod policies;
@@ -30,6 +31,7 @@ mod serve;
 mod session;
 mod table;
 mod tokens;
+mod waves;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use fleetmark_domain::Reenrollment;
+use fleetmark_domain::lifecycle::Reaction;
 use serde::Deserialize;
 
 use super::PkiError;
@@ -114,6 +115,10 @@ pub struct Profile {
     pub renew_jitter_percent: u8,
     /// How long a certificate may stay unconfirmed; None: for its whole life.
     pub unconfirmed_ttl: Option<Duration>,
+    /// How long after its end the newest certificate may still be renewed; None: not at all.
+    pub late_renewal: Option<Duration>,
+    /// What the server does by itself where a superseded certificate is used.
+    pub superseded_use: Reaction,
     /// Keys that a request may bring, or that an authority makes (then the first counts).
     pub keys: Vec<KeyAlgorithm>,
     /// Extended key usages.
@@ -162,6 +167,11 @@ impl Profiles {
         end_entities.map(|profile| profile.lifetime).max().unwrap_or_default()
     }
 
+    /// The longest [`Profile::late_renewal`]; zero where no profile has one.
+    pub fn longest_late_renewal(&self) -> Duration {
+        self.0.values().filter_map(|profile| profile.late_renewal).max().unwrap_or_default()
+    }
+
     /// The profile of this name.
     pub fn find(&self, name: &str) -> Option<&Profile> {
         self.0.get(name)
@@ -201,6 +211,12 @@ impl Profile {
                 .map(|text| duration("unconfirmed_ttl", &text, MINUTE, 10 * YEAR))
                 .transpose()
                 .map_err(wrong)?,
+            late_renewal: file
+                .late_renewal
+                .map(|text| duration("late_renewal", &text, MINUTE, 10 * YEAR))
+                .transpose()
+                .map_err(wrong)?,
+            superseded_use: file.superseded_use,
             keys: file.keys,
             extended_key_usage: file.extended_key_usage,
             ca: file.authority,
@@ -259,6 +275,8 @@ impl Profile {
                 self.est.server_key_generation && self.keys.iter().all(|key| *key == KeyAlgorithm::Rsa),
                 "server_key_generation makes no RSA keys",
             ),
+            (self.late_renewal.is_some() && !self.identity, "late_renewal is for identities"),
+            (self.superseded_use != Reaction::Alarm && !self.identity, "superseded_use is for identities"),
         ];
         rules.into_iter().find_map(|(broken, why)| broken.then_some(why))
     }
@@ -273,6 +291,9 @@ struct ProfileFile {
     renew_after_percent: u8,
     renew_jitter_percent: u8,
     unconfirmed_ttl: Option<String>,
+    late_renewal: Option<String>,
+    #[serde(default)]
+    superseded_use: Reaction,
     keys: Vec<KeyAlgorithm>,
     #[serde(default)]
     extended_key_usage: Vec<ExtendedKeyUsage>,
@@ -413,6 +434,8 @@ mod tests {
             ),
             ("identity = true", "identity = true\nreenroll = \"sometimes\"", "reenroll"),
             ("identity = true", "reenroll = \"always\"", "reenroll"),
+            ("identity = true", "identity = true\nlate_renewal = \"11y\"", "late_renewal"),
+            ("identity = true", "identity = true\nsuperseded_use = \"revoke\"", "revoke"),
         ] {
             let text = DEVICE.replacen(from, to, 1);
             assert_ne!(text, DEVICE, "{from}");

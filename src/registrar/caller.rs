@@ -4,15 +4,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use fleetmark_domain::standing::Choices;
-use fleetmark_domain::{Action, FleetName, Identity, Kind, Refusal, Sight, Standing, Timestamp, View};
+use fleetmark_domain::{Action, DeviceEvent, FleetName, Identity, Kind, Refusal, Sight, Standing, Timestamp, View};
 
 use super::policies::Table;
 use super::{Registrar, Result};
 use crate::pki::issue::CertificateFacts;
 use crate::store::acts::confirm::Confirm;
+use crate::store::look_up;
 use crate::store::model::{AuthorityId, Certificate, Subject, SubjectState};
 use crate::store::rows::certificate_id;
-use crate::store::{commit, look_up};
 
 /// A client certificate whose chain the TLS handshake verified to one of our authorities.
 #[derive(Debug, Clone)]
@@ -45,34 +45,61 @@ pub struct Caller {
     pub policies: Arc<Table>,
 }
 
+/// Whether an expired certificate may be good enough.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lateness {
+    Refused,
+    Granted,
+}
+
 impl Registrar {
     /// Asks who the peer is and whether its certificate is in good standing now. Called for every request; a first use of
     /// an unconfirmed certificate confirms it.
     ///
     /// # Errors
     /// `NotOnLedger`, `WrongAuthority`, `CertificateExpired`, `CertificateNotYetValid`, `Revoked`, `Held`, `Superseded`,
-    /// `Quarantined`, `Lapsed`, `IdentityOut`.
+    /// `Quarantined`, `Lapsed`, `IdentityOut`, `DeviceMoved`.
     pub async fn identify(&self, peer: &Peer, now: Timestamp) -> Result<Caller> {
+        self.identify_within(peer, Lateness::Refused, now).await
+    }
+
+    /// The same for one who comes to renew: its certificate may have ended, where it is its newest and profile or permit give it
+    /// time.
+    ///
+    /// # Errors
+    /// See [`Self::identify`].
+    pub async fn identify_late(&self, peer: &Peer, now: Timestamp) -> Result<Caller> {
+        self.identify_within(peer, Lateness::Granted, now).await
+    }
+
+    async fn identify_within(&self, peer: &Peer, lateness: Lateness, now: Timestamp) -> Result<Caller> {
         let (certificate, subject) = self.holder(peer).await?;
         let identity = self.check_authority(peer, &subject)?;
-        if now > certificate.not_after {
+        if now > certificate.not_after
+            && !(lateness == Lateness::Granted && self.may_be_late(&certificate, &subject, now).await?)
+        {
             return Err(Refusal::CertificateExpired.into());
         }
         if now < certificate.not_before {
             return Err(Refusal::CertificateNotYetValid.into());
         }
         if subject.state == SubjectState::Out {
-            return Err(Refusal::IdentityOut.into());
+            let refusal = if subject.permits.moving.is_some() { Refusal::DeviceMoved } else { Refusal::IdentityOut };
+            return Err(refusal.into());
         }
-        check_standing(&certificate, &identity, now)?;
+        if let Err(error) = check_standing(&certificate, &identity, now) {
+            if error.refusal == Refusal::Superseded {
+                self.react(&subject, &certificate, now).await;
+            }
+            return Err(error);
+        }
         let policies = self.policies();
         if certificate.standing != Standing::Unconfirmed {
             return Ok(Caller { identity, subject, certificate, at: now, source: None, policies });
         }
-        let act = Confirm { serial: certificate.serial, ledger: certificate.ledger, at: now };
-        let certificate = commit(&*self.store, act).await?;
-        let state = if subject.state == SubjectState::Registered { SubjectState::Active } else { subject.state };
-        let subject = Subject { state, confirmed_generation: certificate.generation, ..subject };
+        let certificate = self.commit_confirming(|departure| Confirm::of(&certificate, departure, now)).await?;
+        let state = subject.state.next(DeviceEvent::Confirmed)?;
+        let subject = Subject { state, confirmed_generation: certificate.generation, moved_from: None, ..subject };
         Ok(Caller { identity, subject, certificate, at: now, source: None, policies })
     }
 

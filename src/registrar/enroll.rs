@@ -120,6 +120,9 @@ impl Registrar {
 
     /// Renews for the holder of a current certificate, with a new key (or gives the certificate of this key again).
     pub async fn renew(&self, caller: &Caller, csr: &VerifiedCsr, now: Timestamp) -> Result<Enrollment> {
+        if caller.subject.permits.renewals_held {
+            return Err(Refusal::RenewalHeld.into());
+        }
         let key = csr.key_hash();
         let fleet = caller.subject.fleet.clone();
         let (existing, fleet) = look_up(&*self.store, move |rows| {
@@ -147,8 +150,7 @@ impl Registrar {
 
     /// Confirms the certificate that the caller came with.
     pub async fn confirm(&self, caller: &Caller, now: Timestamp) -> Result<Confirmation> {
-        let Certificate { serial, ledger, .. } = caller.certificate.clone();
-        let certificate = commit(&*self.store, Confirm { serial, ledger, at: now }).await?;
+        let certificate = self.commit_confirming(|departure| Confirm::of(&caller.certificate, departure, now)).await?;
         Ok(Confirmation { identity: caller.identity.clone(), certificate })
     }
 
@@ -162,8 +164,10 @@ impl Registrar {
         now: Timestamp,
     ) -> Result<Confirmation> {
         let PresentedToken { id, secret_hash, .. } = *token;
-        let act = ConfirmByToken { token: id, secret_hash, fleet: fleet.cloned(), fingerprint, serial, at: now };
-        let (certificate, subject) = commit(&*self.store, act).await?;
+        let fleet = fleet.cloned();
+        let act =
+            |departure| ConfirmByToken { token: id, secret_hash, fleet: fleet.clone(), fingerprint, serial, departure, at: now };
+        let (certificate, subject) = self.commit_confirming(act).await?;
         Ok(Confirmation { identity: identity_of(&subject)?, certificate })
     }
 

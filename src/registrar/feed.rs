@@ -18,7 +18,7 @@ use super::{Error, Registrar, Result};
 use crate::store::acts::confirm::Confirm;
 use crate::store::model::{Certificate, Fleet, StoredEntry, Subject, SubjectFilter, SubjectId};
 use crate::store::rows::certificate_id;
-use crate::store::{StoreError, commit, read};
+use crate::store::{StoreError, read};
 
 pub use crate::ledger::News;
 
@@ -268,7 +268,8 @@ impl Registrar {
         if certificate.standing == Standing::Good {
             return Ok(false);
         }
-        commit(&*self.store, Confirm { serial: seen.serial, ledger: ledger.clone(), at: now }).await.map(|_| true)
+        // No reaction to a superseded one: a report tells not when it was seen, and may have waited.
+        self.commit_confirming(|departure| Confirm::of(&certificate, departure, now)).await.map(|_| true)
     }
 }
 

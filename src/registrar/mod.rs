@@ -12,6 +12,9 @@
 //! - [`secrets`]: secrets that the server must read again, encrypted.
 //! - [`made_keys`]: enrollment with a key that the server makes.
 //! - [`standing`]: revoke, hold, release; lapse of what was never confirmed.
+//! - [`standing`]: revoke, hold, quarantine, release; lapse of what was never confirmed.
+//! - [`lifecycle`]: moves between fleets, permits, late renewal, the reaction to superseded certificates.
+//! - [`waves`]: renewals pulled forward, and when a device is to renew.
 //! - [`fleets`], [`tokens`], [`subjects`]: what operators keep records of.
 //! - [`groups`], [`claims`]: enrollment groups, and the certificates by which a batch of devices claims its place.
 //! - [`imports`]: devices registered in bulk, from a list.
@@ -46,6 +49,7 @@ pub mod hook;
 pub mod imports;
 pub mod install;
 mod issue;
+pub mod lifecycle;
 pub mod limits;
 pub mod made_keys;
 pub mod overview;
@@ -61,6 +65,7 @@ pub mod snapshots;
 pub mod standing;
 pub mod subjects;
 pub mod tokens;
+pub mod waves;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,13 +1,13 @@
-//! Revoke, hold, release; the lapse of what was never confirmed.
+//! Revoke, hold, quarantine, release; the lapse of what was never confirmed.
 
 use std::collections::BTreeMap;
 
-use fleetmark_domain::{Action, Kind, LedgerName, Refusal, RevocationReason, Serial, Standing, Timestamp};
+use fleetmark_domain::{Action, CertificateEvent, Kind, LedgerName, Refusal, RevocationReason, Serial, Timestamp};
 
 use super::caller::Caller;
 use super::subjects::Who;
 use super::{Error, Registrar, Result};
-use crate::store::acts::standing::{Change as ActChange, ChangeStanding, RevokeLapsed, Scope};
+use crate::store::acts::standing::{ChangeStanding, RevokeLapsed, Scope};
 use crate::store::acts::subjects::ledger_of;
 use crate::store::model::{Certificate, Subject};
 use crate::store::rows::certificate_id;
@@ -20,6 +20,8 @@ pub enum Change {
     Revoke(RevocationReason),
     /// Suspend.
     Hold,
+    /// Leave to policy what the holder may still do: to update and to enroll, unless it says otherwise.
+    Quarantine,
     /// End a suspension or quarantine.
     Release,
 }
@@ -75,16 +77,20 @@ impl Registrar {
         };
         caller.may(action, subject.fleet.as_ref())?;
         let (change, reason) = match change {
-            Change::Revoke(reason) => (ActChange::To(Standing::Revoked(reason)), Some(reason)),
-            Change::Hold => (ActChange::To(Standing::Held), None),
-            Change::Release => (ActChange::Release, None),
+            Change::Revoke(reason) => (CertificateEvent::Revoked(reason), Some(reason)),
+            Change::Hold => (CertificateEvent::Held, None),
+            Change::Quarantine => (CertificateEvent::Quarantined, None),
+            Change::Release => (CertificateEvent::Released, None),
         };
         let whom = super::subjects::identity_of(&subject)?.uri(&self.trust_domain);
         let details = self.details(caller.actor(self), Some(whom), reason, checked_note(note)?)?;
         let ledger = ledger_of(&subject);
         let by = Some(caller.subject.id);
-        let act = ChangeStanding { scope, ledger: ledger.clone(), change, by, details, at: now };
-        let changed = match commit(&*self.store, act).await {
+        let act = |departure| {
+            let (ledger, details) = (ledger.clone(), details.clone());
+            ChangeStanding { scope, ledger, change, by, details, departure, at: now }
+        };
+        let changed = match self.commit_confirming(act).await {
             Ok(changed) => changed,
             Err(error) => return Err(self.told(error, caller, subject.fleet.as_ref(), now).await),
         };

@@ -308,7 +308,7 @@ impl Registrar {
         found.await?.ok_or_else(|| unknown.into())
     }
 
-    async fn view(&self, subject: Subject) -> Result<SubjectView> {
+    pub(super) async fn view(&self, subject: Subject) -> Result<SubjectView> {
         let (certificate, subject) = read(&*self.store, move |rows| Ok((newest_certificate(rows, &subject)?, subject))).await?;
         Ok(SubjectView { identity: identity_of(&subject)?, subject, certificate })
     }

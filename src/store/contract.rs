@@ -2,6 +2,7 @@
 
 pub mod confirm;
 pub mod enrollment;
+pub mod lifecycle;
 pub mod limits;
 pub mod policies;
 pub mod reenrollment;

@@ -48,6 +48,10 @@ pub enum StoreError {
     /// Two acts raced for the same unique value; the caller may read again and retry.
     #[error("another act took the same place")]
     Collision,
+    /// Only its own reading told the act that it appends to this ledger too, which it had not named. It is to be performed again,
+    /// naming both: heads are locked in sorted order before a batch begins, and never within it.
+    #[error("the ledger {0} must be locked too")]
+    NeedsLedger(LedgerName),
     /// The disk is full.
     #[error("the disk is full")]
     Full(#[source] BoxError),
@@ -96,7 +100,7 @@ impl StoreError {
     pub const fn refusal(&self) -> Refusal {
         match self {
             Self::Refused(refusal) => *refusal,
-            Self::Collision | Self::Busy => Refusal::Overloaded,
+            Self::Collision | Self::Busy | Self::NeedsLedger(_) => Refusal::Overloaded,
             Self::Full(_) => Refusal::StorageFull,
             Self::Locked(_) => Refusal::StorageLocked,
             Self::Damaged(_) | Self::NewerSchema { .. } | Self::Unreadable { .. } => Refusal::StorageDamaged,
@@ -111,6 +115,7 @@ impl StoreError {
         match self {
             Self::Refused(refusal) => Self::Refused(*refusal),
             Self::Collision => Self::Collision,
+            Self::NeedsLedger(ledger) => Self::NeedsLedger(ledger.clone()),
             Self::Full(source) => Self::Full(text(source)),
             Self::Locked(source) => Self::Locked(text(source)),
             Self::Damaged(source) => Self::Damaged(text(source)),

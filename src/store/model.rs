@@ -139,17 +139,7 @@ pub struct LeaseRecord {
 pub type SubjectId = u64;
 
 /// Whether a subject is let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum SubjectState {
-    /// Known; has no confirmed certificate yet.
-    Registered,
-    /// Has, or had, a confirmed certificate.
-    Active,
-    /// Put out, or retired: gets no certificate any more.
-    Out,
-    /// Active, and released for a move into another fleet; ends when it confirms its certificate there.
-    Released,
-}
+pub use fleetmark_domain::DeviceState as SubjectState;
 
 /// A device, gateway, service or operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,6 +193,18 @@ pub struct Permits {
     /// It gets no renewal until an operator looked at it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub renewals_held: bool,
+    /// Where it is released to; of one that is out: where it went.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moving: Option<Moving>,
+}
+
+/// A move into another fleet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moving {
+    /// Which.
+    pub to: FleetName,
+    /// The token that it enrolls with there.
+    pub token: TokenId,
 }
 
 /// An enrollment group's id: a random number below 2^63.

@@ -60,6 +60,11 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
+    /// Whether this ledger was locked for the transaction.
+    pub fn holds(&self, ledger: &LedgerName) -> bool {
+        self.tails.contains_key(ledger)
+    }
+
     /// Makes a new ledger, which may be appended to at once.
     pub fn open_ledger(&mut self, record: LedgerRecord) -> Result<(), StoreError> {
         self.rows.insert_ledger(&record)?;

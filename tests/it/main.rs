@@ -38,6 +38,7 @@ mod import;
 mod kill;
 mod layering;
 mod ledger;
+mod lifecycle;
 mod limits;
 mod machine;
 mod makers;

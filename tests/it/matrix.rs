@@ -96,6 +96,8 @@ async fn callers(server: &Server, fleet: &str, other: &str) -> Vec<Caller> {
 /// What requests are about. Those that are granted get something fresh; the refused ones all ask for the same victims.
 struct Subjects {
     fleet: String,
+    /// Another fleet, to which devices move.
+    other: String,
     victim: Device,
     authority: u64,
     token: String,
@@ -220,6 +222,29 @@ impl Subjects {
                 let (name, _) = self.device(server, is_fresh).await;
                 (format!("/v1/fleets/{fleet}/devices/{name}"), Some(json!({"attributes": {"changed": "yes"}})), true)
             }
+            ("GET", ["v1", "fleets", "{fleet}", "renewal-wave"]) => (format!("/v1/fleets/{fleet}/renewal-wave"), None, true),
+            ("PUT", ["v1", "fleets", "{fleet}", "renewal-wave"]) => {
+                (format!("/v1/fleets/{fleet}/renewal-wave"), Some(wave()), true)
+            }
+            ("DELETE", ["v1", "fleets", "{fleet}", "renewal-wave"]) => {
+                let path = format!("/v1/fleets/{fleet}/renewal-wave");
+                if is_fresh {
+                    server.owner().post_as("PUT", &path, &wave()).await.is(200);
+                }
+                (path, None, true)
+            }
+            ("POST", ["v1", "fleets", "{fleet}", "devices", "{name}", act @ ("move" | "cancel-move" | "readmit")]) => {
+                let (name, _) = self.device(server, is_fresh).await;
+                let path = format!("/v1/fleets/{fleet}/devices/{name}");
+                let body = if *act == "move" { json!({"to": self.other}) } else { none };
+                if is_fresh && *act == "cancel-move" {
+                    server.owner().post(&format!("{path}/move"), &json!({"to": self.other})).await.is(201);
+                }
+                if is_fresh && *act == "readmit" {
+                    server.owner().post(&format!("{path}/retire"), &json!({})).await.is(200);
+                }
+                (format!("{path}/{act}"), Some(body), true)
+            }
             ("POST", ["v1", "fleets", "{fleet}", "devices", "{name}", act]) => {
                 let (name, _) = self.device(server, is_fresh).await;
                 (format!("/v1/fleets/{fleet}/devices/{name}/{act}"), Some(none), true)
@@ -276,9 +301,17 @@ fn of_first_set(pattern: &str, fleet: &str) -> String {
     pattern.replace("{scope}", fleet).replace("{version}", "1")
 }
 
+/// A renewal wave to start.
+fn wave() -> Value {
+    let until = OffsetDateTime::now_utc() + Duration::days(1);
+    json!({"until": until.format(&time::format_description::well_known::Rfc3339).unwrap()})
+}
+
 /// What the domain says: allowed, not permitted, or not there.
-fn expected(role: Role, grant: Grant, action: Action, is_of_fleet: bool) -> &'static str {
-    if is_of_fleet && grant == Grant::Other {
+fn expected(role: Role, grant: Grant, action: Action, pattern: &str, is_of_fleet: bool) -> &'static str {
+    // Who moves a device reaches both fleets; what it may not do to the first is told first.
+    let moves_out_of_reach = pattern.ends_with("/move") && grant == Grant::This && role.may(action);
+    if moves_out_of_reach || is_of_fleet && grant == Grant::Other {
         "404"
     } else if role.may(action) && (grant == Grant::All || !action.is_installation_wide()) {
         "yes"
@@ -308,6 +341,7 @@ fn every_route_of_the_admin_door_answers_every_caller_as_the_domain_says() {
             token: text(&server.mint(&fleet, json!({})).await, "id"),
             fresh: std::cell::Cell::new(0),
             fleet,
+            other,
             victim,
         };
         let mut wrong = Vec::new();
@@ -322,7 +356,7 @@ fn every_route_of_the_admin_door_answers_every_caller_as_the_domain_says() {
                     Standing::Refused(code) => (code, false),
                     Standing::Operator(role, grant) => {
                         let (_, _, is_of_fleet) = subjects.request(&server, method, pattern, false).await;
-                        let wanted = expected(role, grant, *action, is_of_fleet);
+                        let wanted = expected(role, grant, *action, pattern, is_of_fleet);
                         (wanted, wanted == "yes")
                     }
                 };

@@ -4,6 +4,7 @@
 //! - [`identity`]: the SPIFFE ID of a device, gateway, service or operator.
 //! - [`serial`]: the 17-octet certificate serial, which carries its epoch and index.
 //! - [`standing`]: what a certificate is worth now, and the one table of how each view shows it.
+//! - [`lifecycle`]: what may happen to a device and to a certificate, and what comes of it.
 //! - [`role`]: operators' roles and what each may do.
 //! - [`terms`]: what a proof that devices share admits: names, networks, how many, until when.
 //! - [`reenrollment`]: whether a device that was enrolled before may enroll anew.
@@ -13,6 +14,7 @@
 
 pub mod digest;
 pub mod identity;
+pub mod lifecycle;
 pub mod name;
 pub mod reenrollment;
 pub mod refusal;
@@ -24,6 +26,7 @@ pub mod time;
 
 pub use digest::{Fingerprint, KeyHash};
 pub use identity::{Identity, Kind, TrustDomain};
+pub use lifecycle::{CertificateEvent, DeviceEvent, DeviceState};
 pub use name::{FleetName, LedgerName, Name};
 pub use reenrollment::Reenrollment;
 pub use refusal::Refusal;

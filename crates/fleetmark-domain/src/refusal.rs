@@ -178,7 +178,7 @@ refusals! {
     DeviceMoved => "device_moved", Conflict, "The device was moved to another fleet.";
     NotReleased => "not_released", Conflict, "The device is not released for a move.";
     RenewalHeld => "renewal_held", Forbidden, "Renewal is held back for this device. An operator must look at it.";
-    TransitionNotAllowed => "transition_not_allowed", Conflict, "The certificate's standing does not allow this change.";
+    TransitionNotAllowed => "transition_not_allowed", Conflict, "The certificate's standing, or the device's state, does not allow this change.";
     LastOwner => "last_owner", Conflict, "This is the last owner. Invite another one first.";
     EtagMismatch => "etag_mismatch", Stale, "It was changed since you read it. Read it again.";
     IdempotencyKeyReused => "idempotency_key_reused", Unacceptable, "This Idempotency-Key was used for another request.";

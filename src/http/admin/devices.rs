@@ -189,7 +189,8 @@ pub async fn retire_device(state: web::Data<State>, by: By, path: Path<DevicePat
     Ok(versioned(&device, device.version))
 }
 
-fn shown(state: &State, fleet: &FleetName, view: SubjectView) -> wire::Device {
+/// A device as the wire shows it.
+pub(super) fn shown(state: &State, fleet: &FleetName, view: SubjectView) -> wire::Device {
     wire_device(state.registrar.trust_domain(), fleet, view)
 }
 
@@ -205,6 +206,10 @@ fn wire_device(domain: &TrustDomain, fleet: &FleetName, view: SubjectView) -> wi
         standing: certificate.as_ref().map(|certificate| certificate.standing.to_string()),
         not_after: certificate.as_ref().map(|certificate| certificate.not_after),
         certificate: certificate.map(|certificate| certificate.serial.to_string()),
+        moving_to: subject.permits.moving.map(|moving| moving.to),
+        renewal_permitted_until: subject.permits.late_until,
+        enrollment_permitted_until: subject.permits.reenroll_until,
+        renewals_held: subject.permits.renewals_held,
         created_at: subject.created_at,
         version: subject.version,
     }

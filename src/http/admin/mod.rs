@@ -19,6 +19,7 @@ pub mod groups;
 pub mod hooks;
 pub mod imports;
 pub mod ledgers;
+pub mod lifecycle;
 pub mod members;
 pub mod openapi;
 pub mod policies;
@@ -27,6 +28,7 @@ pub mod routes;
 pub mod schema;
 pub mod status;
 pub mod tokens;
+pub mod waves;
 pub mod wire;
 
 use actix_web::body::MessageBody;
@@ -83,6 +85,9 @@ fn documented(config: &mut ServiceConfig<'_>) {
         .service(hooks::set_hook)
         .service(hooks::remove_hook)
         .service(hooks::test_hook)
+        .service(waves::show_wave)
+        .service(waves::start_wave)
+        .service(waves::end_wave)
         .service(tokens::list_tokens)
         .service(tokens::mint_token)
         .service(tokens::withdraw_token)
@@ -95,6 +100,12 @@ fn documented(config: &mut ServiceConfig<'_>) {
         .service(devices::hold_device)
         .service(devices::release_device)
         .service(devices::retire_device)
+        .service(lifecycle::quarantine_device)
+        .service(lifecycle::readmit_device)
+        .service(lifecycle::permit_renewal)
+        .service(lifecycle::permit_enrollment)
+        .service(lifecycle::move_device)
+        .service(lifecycle::cancel_move)
         .service(certificates::list_certificates)
         .service(certificates::show_certificate)
         .service(certificates::show_pem)

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::answer::{ConfirmationAnswer, EnrollmentAnswer, TimeAnswer, private_json};
 use super::proof::{Bearer, InHead, admit, has_credentials};
+use super::renewal::Renewing;
 use crate::http::State;
 use crate::http::caller::Identified;
 use crate::http::limits::read_json;
@@ -97,19 +98,19 @@ async fn enroll(http: HttpRequest, token: Bearer, state: Data<State>, body: Json
 
 /// Renews a device's certificate.
 async fn renew_device(
-    caller: Identified,
+    caller: Renewing,
     state: Data<State>,
     fleet: Path<String>,
     body: Json<KeyRequest>,
 ) -> Result<HttpResponse, Problem> {
-    require_fleet(&caller, &fleet_name(&fleet)?)?;
+    require_fleet(&caller.0, &fleet_name(&fleet)?)?;
     renew(caller, state, body).await
 }
 
 /// Renews the certificate of whoever calls.
-async fn renew(caller: Identified, state: Data<State>, body: Json<KeyRequest>) -> Result<HttpResponse, Problem> {
+async fn renew(caller: Renewing, state: Data<State>, body: Json<KeyRequest>) -> Result<HttpResponse, Problem> {
     let csr = VerifiedCsr::from_body(body.csr.as_bytes())?;
-    let enrollment = state.registrar.renew(&caller.0, &csr, state.clock.now()).await?;
+    let enrollment = state.registrar.renew(&caller.0.0, &csr, state.clock.now()).await?;
     Ok(answer(&state, &enrollment))
 }
 

@@ -1,30 +1,43 @@
 //! The holder keeps the certificate; what it replaces is superseded.
 
-use fleetmark_domain::{Fingerprint, FleetName, LedgerName, Refusal, Serial, Standing, Timestamp};
+use fleetmark_domain::{
+    CertificateEvent, DeviceEvent, Fingerprint, FleetName, LedgerName, Refusal, Serial, Standing, Timestamp,
+};
 use fleetmark_ledger::entry::Event;
 
+use super::lifecycle::{Departure, Origin, origin_of};
 use super::standing::set_standing;
-use crate::store::model::{Certificate, Subject, SubjectState, Token, TokenId, TokenState};
+use crate::store::model::{Certificate, Subject, Token, TokenId, TokenState};
 use crate::store::rows::{StandingUpdate, certificate_id};
 use crate::store::transaction::Transaction;
 use crate::store::{Act, StoreError};
 
-/// Confirms a certificate: a compare-and-set on device, generation and standing.
+/// Confirms a certificate: a compare-and-set on device, generation and standing. Of a device that was moved here, its life in the
+/// fleet that it came from ends in the same transaction.
 #[derive(Debug)]
 pub struct Confirm {
     /// Which.
     pub serial: Serial,
     /// Its ledger.
     pub ledger: LedgerName,
+    /// The fleet that it came from, once [`StoreError::NeedsLedger`] named it.
+    pub departure: Option<Departure>,
     /// Now.
     pub at: Timestamp,
+}
+
+impl Confirm {
+    /// Of this certificate.
+    pub fn of(certificate: &Certificate, departure: Option<Departure>, at: Timestamp) -> Self {
+        Self { serial: certificate.serial, ledger: certificate.ledger.clone(), departure, at }
+    }
 }
 
 impl Act for Confirm {
     type Outcome = Certificate;
 
     fn ledgers(&self) -> Vec<LedgerName> {
-        vec![self.ledger.clone()]
+        Departure::ledgers(&self.ledger, self.departure.as_ref())
     }
 
     fn perform(&self, transaction: &mut Transaction<'_>) -> Result<Certificate, StoreError> {
@@ -35,7 +48,7 @@ impl Act for Confirm {
         }
         let subject = certificate.subject.ok_or(Refusal::TransitionNotAllowed)?;
         let subject = transaction.rows.subject(subject)?.ok_or(Refusal::DeviceUnknown)?;
-        make_good(transaction, certificate, subject, self.at)
+        make_good(transaction, certificate, subject, self.departure.as_ref(), self.at)
     }
 }
 
@@ -55,6 +68,8 @@ pub struct ConfirmByToken {
     pub fingerprint: Fingerprint,
     /// Its serial, by which it is found where the token is bound to no key: that of a token for several devices.
     pub serial: Option<Serial>,
+    /// See [`Confirm::departure`].
+    pub departure: Option<Departure>,
     /// Now.
     pub at: Timestamp,
 }
@@ -63,7 +78,7 @@ impl Act for ConfirmByToken {
     type Outcome = (Certificate, Subject);
 
     fn ledgers(&self) -> Vec<LedgerName> {
-        vec![LedgerName::from(self.fleet.as_ref())]
+        Departure::ledgers(&LedgerName::from(self.fleet.as_ref()), self.departure.as_ref())
     }
 
     fn perform(&self, transaction: &mut Transaction<'_>) -> Result<Self::Outcome, StoreError> {
@@ -89,21 +104,17 @@ impl Act for ConfirmByToken {
         if is_good(&certificate, self.at)? {
             return Ok((certificate, subject));
         }
-        Ok((make_good(transaction, certificate, subject.clone(), self.at)?, subject))
+        let departure = self.departure.as_ref();
+        Ok((make_good(transaction, certificate, subject.clone(), departure, self.at)?, subject))
     }
 }
 
 /// Whether a certificate is confirmed already; otherwise it may be confirmed.
 fn is_good(certificate: &Certificate, at: Timestamp) -> Result<bool, Refusal> {
-    match certificate.standing {
-        Standing::Good => Ok(true),
-        Standing::Unconfirmed if certificate.has_lapsed(at) => Err(Refusal::Lapsed),
-        Standing::Unconfirmed => Ok(false),
-        Standing::Superseded => Err(Refusal::Superseded),
-        Standing::Held => Err(Refusal::Held),
-        Standing::Quarantined => Err(Refusal::Quarantined),
-        Standing::Revoked(_) => Err(Refusal::Revoked),
+    if certificate.has_lapsed(at) {
+        return Err(Refusal::Lapsed);
     }
+    Ok(certificate.standing.next(CertificateEvent::Confirmed)? == certificate.standing)
 }
 
 /// Makes an unconfirmed certificate good, as its holder's newest.
@@ -111,32 +122,36 @@ fn make_good(
     transaction: &mut Transaction<'_>,
     certificate: Certificate,
     subject: Subject,
+    departure: Option<&Departure>,
     at: Timestamp,
 ) -> Result<Certificate, StoreError> {
-    if subject.state == SubjectState::Out {
-        return Err(Refusal::IdentityOut.into());
-    }
+    subject.state.next(DeviceEvent::Confirmed)?;
     if certificate.generation <= subject.confirmed_generation {
         return Err(Refusal::TransitionNotAllowed.into());
     }
+    let origin = origin_of(transaction, &subject, departure)?;
     let confirmed = Event::Confirmed { epoch: certificate.serial.epoch(), index: certificate.serial.index() };
     transaction.append(&certificate.ledger, at, confirmed, None)?;
     let good = Certificate { standing: Standing::Good, changed_at: at, ..certificate };
     transaction.rows.update_standing(&StandingUpdate { serial: good.serial, standing: Standing::Good, at })?;
-    settle(transaction, subject, &good, at)?;
+    settle(transaction, subject, origin, &good, at)?;
     Ok(good)
 }
 
 /// What follows when a certificate became its holder's newest good one: those before it are superseded, its token is
-/// used up.
+/// used up, and the device that it was in another fleet ends.
 pub(super) fn settle(
     transaction: &mut Transaction<'_>,
     mut subject: Subject,
+    origin: Option<Origin>,
     good: &Certificate,
     at: Timestamp,
 ) -> Result<(), StoreError> {
     succeed(transaction, &mut subject, good, at)?;
-    transaction.rows.advance_subject(&subject)?;
+    match origin {
+        Some(origin) => origin.end(transaction, subject, at)?,
+        None => transaction.rows.advance_subject(&subject)?,
+    }
     let token = match good.token {
         Some(id) => transaction.rows.token(&id)?,
         None => None,
@@ -154,13 +169,14 @@ pub(super) fn succeed(
     good: &Certificate,
     at: Timestamp,
 ) -> Result<(), StoreError> {
+    let state = subject.state.next(DeviceEvent::Confirmed)?;
     if subject.confirmed_generation > 0 {
-        let earlier: Vec<_> = transaction
-            .rows
-            .live_certificates_of(subject.id)?
-            .into_iter()
-            .filter(|old| old.generation < good.generation && old.standing.may_become(Standing::Superseded))
-            .collect();
+        let is_succeeded = |old: &Certificate| {
+            let next = old.standing.next(CertificateEvent::Succeeded);
+            old.generation < good.generation && next.is_ok_and(|next| next != old.standing)
+        };
+        let live = transaction.rows.live_certificates_of(subject.id)?;
+        let earlier: Vec<_> = live.into_iter().filter(is_succeeded).collect();
         set_standing(transaction, &earlier, Standing::Superseded, at, None)?;
     }
     subject.confirmed_generation = good.generation;
@@ -169,8 +185,6 @@ pub(super) fn succeed(
     if subject.permits.reenroll_until.take().is_some() {
         transaction.rows.update_subject(subject)?;
     }
-    if subject.state == SubjectState::Registered {
-        subject.state = SubjectState::Active;
-    }
+    subject.state = state;
     Ok(())
 }

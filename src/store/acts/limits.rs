@@ -21,6 +21,8 @@ pub(super) const WINDOW: Duration = Duration::from_secs(3_600);
 const LEAST: u64 = 10;
 /// One device in a hundred, where that is more.
 const SHARE: u64 = 100;
+/// One device in a thousand, for what the server does by itself.
+const OWN_SHARE: u64 = 1_000;
 /// How long the number of a fleet's devices is taken to be right: it costs a count over the fleet.
 const COUNTED_FOR: Duration = Duration::from_secs(600);
 
@@ -52,6 +54,22 @@ pub(super) fn spend(
         }
     }
     rows.touch(operator, fleet, subject, now)
+}
+
+/// Whether the server itself, as `operator`, may act on one more device of `fleet`: beyond the larger of 10 and 0.1 % in an hour it
+/// may not, since so many at once are no attack but a mistake of the fleet's own. Nothing is counted.
+pub(super) fn has_room(
+    rows: &mut dyn Rows,
+    operator: SubjectId,
+    fleet: &FleetName,
+    subject: SubjectId,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    if rows.has_touched(operator, fleet, subject, now - WINDOW)? {
+        return Ok(true);
+    }
+    let used = rows.touched(operator, fleet, now - WINDOW)?;
+    Ok(used < LEAST || used < counted(rows, fleet, now)? / OWN_SHARE)
 }
 
 /// What `operator` changed in `fleet` in the last hour, and may.

@@ -13,6 +13,7 @@
 //! - [`standing`]: revoke, hold, release, put out; the lapse of what was never confirmed.
 //! - [`fleets`], [`subjects`], [`tokens`]: operators' records.
 //! - [`imports`]: devices registered in bulk.
+//! - [`lifecycle`]: moves between fleets, permits, the reaction to superseded certificates.
 //! - [`snapshots`]: a ledger names its snapshot.
 //! - [`policies`]: policy sets are put and activated.
 //! - [`limits`]: how many devices one operator may change in an hour.
@@ -27,6 +28,7 @@ pub mod found;
 pub mod groups;
 pub mod imports;
 pub mod lease;
+pub mod lifecycle;
 pub mod limits;
 pub mod lists;
 pub mod policies;

@@ -9,6 +9,7 @@ use fleetmark_ledger::entry::Event;
 
 use super::admit;
 use super::found::issued;
+use super::lifecycle::still_departs;
 use super::served;
 use super::standing::set_standing;
 use super::subjects::with_attributes;
@@ -136,6 +137,10 @@ impl Act for RecordCertificate {
             None => None,
         };
         set_standing(transaction, &earlier, Standing::Revoked(RevocationReason::Superseded), self.at, Some(&self.details))?;
+        let origin = match &shown {
+            Shown::Token(token) => token.origin,
+            _ => None,
+        };
         if let Some(token) = token {
             transaction.rows.set_token_state(&token)?;
         }
@@ -151,6 +156,7 @@ impl Act for RecordCertificate {
         if let Some((name, credential)) = &self.credential {
             transaction.rows.set_value(name, &credential.encode())?;
         }
+        let subject = subject.map(|subject| Subject { moved_from: origin.or(subject.moved_from), ..subject });
         Ok(Recorded::New(self.write(transaction, subject)?))
     }
 }
@@ -193,6 +199,7 @@ impl RecordCertificate {
                     Some(replaced) => served::token_admits_again(&token, replaced)?,
                     None => token_admits(&token, self.certificate.key_hash, self.at)?,
                 }
+                still_departs(transaction, &token)?;
                 Ok(Shown::Token(token))
             }
             Proof::Group(admission) => Ok(Shown::Group(Box::new(admit::open_group(transaction.rows, &admission)?))),
@@ -310,13 +317,13 @@ impl RecordCertificate {
 }
 
 impl RecordCertificate {
-    /// Writes down by which group and as which hardware the holder came in.
+    /// Writes down by which group and as which hardware the holder came in, and from which fleet.
     fn mark(&self, transaction: &mut Transaction<'_>, subject: &mut Subject) -> Result<(), StoreError> {
         let group = match self.proof {
             Proof::Group(admission) => Some(admission.group),
             _ => subject.group,
         };
-        if subject.group != group {
+        if subject.group != group || subject.moved_from.is_some() {
             subject.group = group;
             transaction.rows.update_subject(subject)?;
         }

@@ -1,13 +1,16 @@
 //! Revoke, hold, release, put out; the lapse of what was never confirmed.
 
-use fleetmark_domain::{Kind, LedgerName, Refusal, RevocationReason, Role, Serial, Standing, Timestamp};
+use fleetmark_domain::{
+    CertificateEvent, DeviceEvent, Kind, LedgerName, Refusal, RevocationReason, Role, Serial, Standing, Timestamp,
+};
 use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::{Event, IndexSet};
 
 use super::confirm::settle;
+use super::lifecycle::{Departure, origin_of};
 use super::limits::spend;
 use super::subjects::with_attributes;
-use crate::store::model::{Certificate, Subject, SubjectId, SubjectState};
+use crate::store::model::{Certificate, Permits, Subject, SubjectId, SubjectState};
 use crate::store::rows::{StandingUpdate, certificate_id};
 use crate::store::transaction::Transaction;
 use crate::store::{Act, Lane, StoreError};
@@ -37,15 +40,6 @@ pub(super) fn set_standing(
     Ok(Some(position))
 }
 
-/// What to change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// To this standing: held or revoked.
-    To(Standing),
-    /// Out of hold or quarantine.
-    Release,
-}
-
 /// Of which certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
@@ -62,12 +56,14 @@ pub struct ChangeStanding {
     pub scope: Scope,
     /// Their ledger.
     pub ledger: LedgerName,
-    /// What.
-    pub change: Change,
+    /// What happens: held, quarantined, released or revoked.
+    pub change: CertificateEvent,
     /// The operator against whose limit it counts; None for the server itself.
     pub by: Option<SubjectId>,
     /// Who did it, and why.
     pub details: Details,
+    /// See [`super::confirm::Confirm::departure`]: releasing what was never confirmed confirms it.
+    pub departure: Option<Departure>,
     /// Now.
     pub at: Timestamp,
 }
@@ -85,18 +81,20 @@ impl Act for ChangeStanding {
     type Outcome = StandingChanged;
 
     fn lane(&self) -> Lane {
-        if self.change == Change::Release { Lane::Ordinary } else { Lane::Urgent }
+        if self.change == CertificateEvent::Released { Lane::Ordinary } else { Lane::Urgent }
     }
 
     fn ledgers(&self) -> Vec<LedgerName> {
-        vec![self.ledger.clone()]
+        Departure::ledgers(&self.ledger, self.departure.as_ref())
     }
 
     fn perform(&self, transaction: &mut Transaction<'_>) -> Result<StandingChanged, StoreError> {
         let affected = self.affected(transaction)?;
-        let standing = match self.change {
-            Change::To(standing) => standing,
-            Change::Release => return self.release(transaction, affected),
+        if self.change == CertificateEvent::Released {
+            return self.release(transaction, affected);
+        }
+        let Some(standing) = affected.first().map(|first| first.standing.next(self.change)).transpose()? else {
+            return Ok(StandingChanged { certificates: Vec::new(), position: None });
         };
         self.spend(transaction, &affected)?;
         let position = set_standing(transaction, &affected, standing, self.at, Some(&self.details))?;
@@ -107,13 +105,6 @@ impl Act for ChangeStanding {
 }
 
 impl ChangeStanding {
-    fn applies_to(&self, standing: Standing) -> bool {
-        match self.change {
-            Change::To(next) => standing.may_become(next),
-            Change::Release => matches!(standing, Standing::Held | Standing::Quarantined),
-        }
-    }
-
     /// What changes nothing costs nothing. All that is affected is one subject's.
     fn spend(&self, transaction: &mut Transaction<'_>, affected: &[Certificate]) -> Result<(), StoreError> {
         match (affected.first().and_then(|certificate| certificate.subject), &self.ledger) {
@@ -122,31 +113,22 @@ impl ChangeStanding {
         }
     }
 
-    fn is_done(&self, standing: Standing) -> bool {
-        match self.change {
-            Change::To(Standing::Revoked(_)) => matches!(standing, Standing::Revoked(_)),
-            Change::To(next) => standing == next,
-            Change::Release => standing == Standing::Good,
-        }
-    }
-
+    /// The certificates that the change makes something else of. Of one that was named a change that is not allowed is refused.
     fn affected(&self, transaction: &mut Transaction<'_>) -> Result<Vec<Certificate>, StoreError> {
         match self.scope {
             Scope::Certificate(serial) => {
                 let id = certificate_id(serial.epoch(), serial.index());
                 let found = transaction.rows.certificate(id)?.filter(|certificate| certificate.serial == serial);
                 let certificate = found.ok_or(Refusal::NotFound)?;
-                if self.is_done(certificate.standing) {
-                    Ok(Vec::new())
-                } else if self.applies_to(certificate.standing) {
-                    Ok(vec![certificate])
-                } else {
-                    Err(Refusal::TransitionNotAllowed.into())
-                }
+                let is_changed = certificate.standing.next(self.change)? != certificate.standing;
+                Ok(if is_changed { vec![certificate] } else { Vec::new() })
             }
             Scope::Subject(id) => {
-                let live = transaction.rows.live_certificates_of(id)?;
-                Ok(live.into_iter().filter(|certificate| self.applies_to(certificate.standing)).collect())
+                let mut live = transaction.rows.live_certificates_of(id)?;
+                live.retain(|certificate| {
+                    certificate.standing.next(self.change).is_ok_and(|next| next != certificate.standing)
+                });
+                Ok(live)
             }
         }
     }
@@ -157,18 +139,18 @@ impl ChangeStanding {
         for certificate in &affected {
             let holder = certificate.subject.ok_or(Refusal::TransitionNotAllowed)?;
             let holder = transaction.rows.subject(holder)?.ok_or(Refusal::DeviceUnknown)?;
-            if holder.state == SubjectState::Out {
-                return Err(Refusal::IdentityOut.into());
-            }
-            holders.push(holder);
+            holder.state.next(DeviceEvent::Confirmed)?;
+            let is_newest = certificate.generation > holder.confirmed_generation;
+            let origin = if is_newest { origin_of(transaction, &holder, self.departure.as_ref())? } else { None };
+            holders.push((holder, origin));
         }
         self.spend(transaction, &affected)?;
         let position = set_standing(transaction, &affected, Standing::Good, self.at, Some(&self.details))?;
         let mut certificates = Vec::new();
-        for (certificate, holder) in affected.into_iter().zip(holders) {
+        for (certificate, (holder, origin)) in affected.into_iter().zip(holders) {
             let good = Certificate { standing: Standing::Good, changed_at: self.at, ..certificate };
             if good.generation > holder.confirmed_generation {
-                settle(transaction, holder, &good, self.at)?;
+                settle(transaction, holder, origin, &good, self.at)?;
             }
             certificates.push(good);
         }
@@ -206,7 +188,8 @@ impl Act for PutOut {
 
     fn perform(&self, transaction: &mut Transaction<'_>) -> Result<Subject, StoreError> {
         let subject = transaction.rows.subject(self.subject)?.ok_or(Refusal::NotFound)?;
-        if subject.state == SubjectState::Out {
+        let state = subject.state.next(DeviceEvent::Retired)?;
+        if subject.state == state {
             return Ok(subject);
         }
         if is_working_owner(&subject) && transaction.rows.owners()? <= 1 {
@@ -214,9 +197,10 @@ impl Act for PutOut {
         }
         spend(transaction.rows, self.by, subject.fleet.as_ref(), subject.id, self.at)?;
         let revoked = Standing::Revoked(self.reason);
-        let mut live = transaction.rows.live_certificates_of(subject.id)?;
-        live.retain(|certificate| certificate.standing.may_become(revoked));
-        let out = Subject { state: SubjectState::Out, version: subject.version + 1, ..subject };
+        let live = transaction.rows.live_certificates_of(subject.id)?;
+        // A move that was under way ends here: its confirmation will be refused.
+        let permits = Permits { moving: None, ..subject.permits };
+        let out = Subject { state, permits, version: subject.version + 1, ..subject };
         transaction.rows.update_subject(&out)?;
         let details = with_attributes(&self.details, &out);
         transaction.append(&self.ledger, self.at, Event::Changed { subject: out.id }, Some(&details))?;
@@ -260,7 +244,7 @@ impl Act for RevokeLapsed {
             let certificate = transaction.rows.certificate(certificate_id(serial.epoch(), serial.index()))?;
             lapsed.extend(certificate.filter(|certificate| certificate.has_lapsed(self.at)));
         }
-        let revoked = Standing::Revoked(RevocationReason::CessationOfOperation);
+        let revoked = Standing::Unconfirmed.next(CertificateEvent::Lapsed)?;
         set_standing(transaction, &lapsed, revoked, self.at, Some(&self.details))?;
         Ok(lapsed.len())
     }

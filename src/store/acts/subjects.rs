@@ -110,6 +110,10 @@ impl Act for ChangeSubject {
             last_generation: current.last_generation,
             confirmed_generation: current.confirmed_generation,
             state: current.state,
+            // What enrollment writes beside the version.
+            group: current.group,
+            permits: current.permits,
+            moved_from: current.moved_from,
             ..self.subject.clone()
         };
         transaction.rows.update_subject(&changed)?;

@@ -21,6 +21,7 @@ pub async fn works(store: &dyn Store) {
         fleet: Some(fleet_name("alpha")),
         fingerprint: Fingerprint([9; 32]),
         serial: None,
+        departure: None,
         at: NOW,
     };
     let with = |id: u8| ConfirmByToken { token: [id; 8], secret_hash: [id; 32], ..shown() };

@@ -113,7 +113,7 @@ fn perform_all(connection: &mut impl Connection, jobs: &[Job]) -> Result<(Vec<An
     for job in jobs {
         match job.act.perform(&mut transaction) {
             // It wrote nothing: acts check before they write.
-            Err(StoreError::Refused(refusal)) => answers.push(Err(StoreError::Refused(refusal))),
+            Err(error @ (StoreError::Refused(_) | StoreError::NeedsLedger(_))) => answers.push(Err(error)),
             Err(error) => return Err(error),
             outcome => answers.push(outcome),
         }

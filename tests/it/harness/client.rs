@@ -210,6 +210,10 @@ impl Client {
         self.send("DELETE", path, &[], None).await
     }
 
+    pub async fn post_as(&self, method: &str, path: &str, body: &Value) -> Answer {
+        self.send(method, path, &[("content-type", "application/json")], Some(body.to_string().into_bytes())).await
+    }
+
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
         self.send("POST", path, &[("content-type", "application/json")], Some(body.to_string().into())).await
     }

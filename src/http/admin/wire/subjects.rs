@@ -50,6 +50,21 @@ pub struct Device {
     /// That certificate's end.
     #[schema(value_type = Option<schema::Time>)]
     pub not_after: Option<Timestamp>,
+    /// Where it is released to; of one that is retired: where it moved to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::FleetName>)]
+    pub moving_to: Option<FleetName>,
+    /// Until then its expired certificate may still be renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Time>)]
+    pub renewal_permitted_until: Option<Timestamp>,
+    /// Until then it may enroll anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Time>)]
+    pub enrollment_permitted_until: Option<Timestamp>,
+    /// It gets no renewal until an operator permits it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub renewals_held: bool,
     /// When it was registered.
     #[schema(value_type = schema::Time)]
     pub created_at: Timestamp,
