@@ -9,6 +9,7 @@
 //! - [`crl`]: revocation lists.
 //! - [`ocsp`]: OCSP requests and answers.
 //! - [`bundle`]: PEM and certs-only PKCS#7.
+//! - [`tpm`]: keys in a TPM 2.0, and secrets for one TPM alone.
 
 pub mod bundle;
 pub mod crl;
@@ -21,6 +22,7 @@ pub mod ocsp;
 pub mod profile;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod tpm;
 
 /// Why this room could not do what it was asked.
 #[derive(Debug, thiserror::Error)]

@@ -28,6 +28,8 @@ pub struct EnrollRequest {
     pub fleet: Option<FleetName>,
     /// The name that it asks for, where it gave one.
     pub name: Option<Name>,
+    /// The enrollment group that it asks for, where it gave one.
+    pub group: Option<Name>,
     /// Its proof.
     pub shown: Shown,
     /// Its key.

@@ -3,10 +3,12 @@
 //!
 //! - [`caller`]: from a verified peer certificate to a caller in good standing, asked on every request.
 //! - [`enroll`]: enroll, renew, confirm.
+//! - [`challenge`]: questions to devices that prove themselves by an answer.
 //! - [`proofs`]: what a device shows to be allowed to enroll, one file a proof.
 //! - [`secrets`]: secrets that the server must read again, encrypted.
 //! - [`standing`]: revoke, hold, release; lapse of what was never confirmed.
 //! - [`fleets`], [`tokens`], [`subjects`]: what operators keep records of.
+//! - [`hardware`]: which hardware a device is.
 //! - [`limits`]: how many devices one operator may change in an hour.
 //! - [`certificates`]: search and look-up.
 //! - [`authorities`]: the issuing authorities in memory: keys, certificates, index leases.
@@ -26,9 +28,11 @@ pub mod authorities;
 pub mod backup;
 pub mod caller;
 pub mod certificates;
+pub mod challenge;
 pub mod enroll;
 pub mod feed;
 pub mod fleets;
+pub mod hardware;
 pub mod install;
 mod issue;
 pub mod limits;

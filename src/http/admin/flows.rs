@@ -192,7 +192,7 @@ async fn a_device_is_admitted_held_released_revoked_and_retired() {
     );
     let token = PresentedToken::parse(minted.2["token"].as_str().unwrap()).unwrap();
     let request =
-        EnrollRequest { fleet: "default".parse().ok(), name: None, shown: Shown::Token(token), csr: csr(), source: None };
+        EnrollRequest { fleet: "default".parse().ok(), name: None, group: None, shown: Shown::Token(token), csr: csr(), source: None };
     let enrollment = state.registrar.enroll(request, state.clock.now()).await.unwrap();
     let serial = enrollment.certificate.serial.to_string();
     let device = "/v1/fleets/default/devices/SENSOR-01";

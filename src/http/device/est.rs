@@ -102,7 +102,7 @@ async fn enroll(request: HttpRequest, state: Data<State>, payload: web::Payload)
     let fleet = Some(label(&request, &state)?);
     let csr = read_csr(&request, payload).await?;
     let enrollment = {
-        let request = EnrollRequest { fleet, name, shown: Shown::Token(token), csr, source: source(&request) };
+        let request = EnrollRequest { fleet, name, group: None, shown: Shown::Token(token), csr, source: source(&request) };
         state.registrar.enroll(request, state.clock.now()).await?
     };
     bundle(&[enrollment.certificate.der])

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::http::State;
 use crate::http::problem::Problem;
+use crate::registrar::proofs::Shown;
 use crate::registrar::tokens::PresentedToken;
 
 /// The longest value of `Authorization`, in octets: a name and a token in base64 take 260.
@@ -37,6 +38,29 @@ impl Bearer {
     pub fn of(request: &HttpRequest) -> Result<Self, Refusal> {
         let text = credentials(request, "Bearer")?.ok_or(Refusal::ProofRequired)?;
         PresentedToken::parse(text.trim()).map(Self)
+    }
+}
+
+/// The proof that comes before the body: the token, where there are credentials; else none, and the body is to hold it. As an
+/// extractor it counts the attempt against its address's limit before the body is read.
+#[derive(Debug)]
+pub struct InHead(pub Option<Shown>);
+
+impl FromRequest for InHead {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(admit(request).and_then(|()| Self::of(request)).map_err(Problem::from))
+    }
+}
+
+impl InHead {
+    fn of(request: &HttpRequest) -> Result<Self, Refusal> {
+        if has_credentials(request) {
+            return Bearer::of(request).map(|token| Self(Some(Shown::Token(token.0))));
+        }
+        Ok(Self(None))
     }
 }
 

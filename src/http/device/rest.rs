@@ -6,7 +6,8 @@ use fleetmark_domain::{Fingerprint, FleetName, Name, Refusal};
 use serde::Deserialize;
 
 use super::answer::{ConfirmationAnswer, EnrollmentAnswer, TimeAnswer, private_json};
-use super::proof::{Bearer, admit, has_credentials};
+use super::challenge::BodyProof;
+use super::proof::{Bearer, InHead, admit, has_credentials};
 use crate::http::State;
 use crate::http::caller::Identified;
 use crate::http::limits::read_json;
@@ -23,6 +24,10 @@ pub struct DeviceEnrollment {
     csr: String,
     /// The device's name; may be left out where the token is bound to one.
     device: Option<String>,
+    /// The enrollment group that it asks for, where the fleet has several of its proof.
+    group: Option<String>,
+    /// What it answers to a question; none where the head of the request holds a proof.
+    proof: Option<BodyProof>,
 }
 
 /// The body of enroll for others, and of renew.
@@ -54,19 +59,26 @@ pub fn configure(config: &mut ServiceConfig) {
         .service(web::resource("/v1/time").route(web::get().to(time)).default_service(not_allowed("GET")));
 }
 
-/// Enrolls a device with a token.
+/// Enrolls a device, by what its head shows, else by what its body holds.
 async fn enroll_device(
     http: HttpRequest,
-    token: Bearer,
+    head: InHead,
     state: Data<State>,
     fleet: Path<String>,
     body: Json<DeviceEnrollment>,
 ) -> Result<HttpResponse, Problem> {
     let body = body.into_inner();
+    let name = |text: Option<String>| text.map(|text| text.parse::<Name>().map_err(|_| Refusal::InvalidName)).transpose();
+    let shown = match (head.0, body.proof) {
+        (Some(shown), _) => shown,
+        (None, Some(proof)) => proof.shown()?,
+        (None, None) => Shown::Nothing,
+    };
     let request = EnrollRequest {
         fleet: Some(fleet_name(&fleet)?),
-        name: body.device.map(|name| name.parse::<Name>().map_err(|_| Refusal::InvalidName)).transpose()?,
-        shown: Shown::Token(token.0),
+        name: name(body.device)?,
+        group: name(body.group)?,
+        shown,
         csr: VerifiedCsr::from_body(body.csr.as_bytes())?,
         source: source(&http),
     };
@@ -78,7 +90,7 @@ async fn enroll_device(
 /// Enrolls a gateway, service or operator by its invitation.
 async fn enroll(http: HttpRequest, token: Bearer, state: Data<State>, body: Json<KeyRequest>) -> Result<HttpResponse, Problem> {
     let csr = VerifiedCsr::from_body(body.csr.as_bytes())?;
-    let request = EnrollRequest { fleet: None, name: None, shown: Shown::Token(token.0), csr, source: source(&http) };
+    let request = EnrollRequest { fleet: None, name: None, group: None, shown: Shown::Token(token.0), csr, source: source(&http) };
     let enrollment = state.registrar.enroll(request, state.clock.now()).await?;
     Ok(answer(&state, &enrollment))
 }

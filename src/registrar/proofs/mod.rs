@@ -1,15 +1,18 @@
 //! What a device shows to be allowed to enroll, and who it is by that. One file a proof; each gives the same [`Proven`], and the
 //! rest of the pipeline ([`super::enroll`]) knows no proof.
 
+pub mod derived;
 mod token;
+mod tpm;
 
 use fleetmark_domain::{KeyHash, Kind, Name, Refusal, Timestamp};
 
+use super::challenge::Answer;
 use super::enroll::EnrollRequest;
 use super::tokens::PresentedToken;
 use super::{Registrar, Result};
 use crate::store::StoreError;
-use crate::store::acts::record::{Holder, Proof, token_admits};
+use crate::store::acts::record::{Holder, Proof, Reenrollment, token_admits};
 use crate::store::model::{Certificate, Fleet, Group, Subject, Token};
 use crate::store::rows::Rows;
 
@@ -23,6 +26,10 @@ pub enum Shown {
     /// The certificate of its connection, with the chain that it sent, in DER, its own first: a maker's certificate, or a claim. The
     /// handshake proved that it holds the key.
     Certificate(Vec<Vec<u8>>),
+    /// An answer by a key that is derived from its group's.
+    DerivedKey(Answer),
+    /// An answer by its TPM.
+    Tpm(Answer),
 }
 
 /// Who it is by its proof, and on what terms it comes in.
@@ -65,8 +72,19 @@ impl Registrar {
     pub(super) async fn judge_proof(&self, request: &EnrollRequest, is_race: bool, now: Timestamp) -> Result<Proven> {
         match &request.shown {
             Shown::Token(token) => self.prove_by_token(request, token, is_race, now).await,
+            Shown::DerivedKey(answer) => self.prove_by_derived_key(request, answer, now).await,
+            Shown::Tpm(answer) => self.prove_by_tpm(request, answer, now).await,
             Shown::Certificate(_) | Shown::Nothing => Err(Refusal::ProofRequired.into()),
         }
+    }
+
+    /// Whether a device of this fleet that was enrolled before may enroll anew.
+    fn reenrollment(&self, _subject: &Subject, _fleet: &Fleet) -> Result<Reenrollment> {
+        Ok(Reenrollment::default())
+    }
+
+    fn group_key(&self, group: &Group) -> Result<zeroize::Zeroizing<Vec<u8>>> {
+        self.secrets.unseal(&format!("group {}", group.id), &group.material)
     }
 }
 

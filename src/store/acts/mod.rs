@@ -9,6 +9,7 @@
 //! - [`confirm`]: the holder keeps the certificate; what it replaces is superseded.
 //! - [`standing`]: revoke, hold, release, put out; the lapse of what was never confirmed.
 //! - [`fleets`], [`subjects`], [`tokens`]: operators' records.
+//! - [`hardware`]: which hardware a device is.
 //! - [`snapshots`]: a ledger names its snapshot.
 //! - [`policies`]: policy sets are put and activated.
 //! - [`limits`]: how many devices one operator may change in an hour.
@@ -18,6 +19,7 @@ pub mod admit;
 pub mod confirm;
 pub mod fleets;
 pub mod found;
+pub mod hardware;
 pub mod lease;
 pub mod limits;
 pub mod lists;
