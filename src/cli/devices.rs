@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::arguments::{Listing, Why, WhyRevoked, object, pair};
 use super::client::Ask;
 use super::failure::Failure;
+use super::hardware::HardwareCommand;
 use super::session::Session;
 use super::table::Column;
 
@@ -81,6 +82,9 @@ pub enum DeviceCommand {
         #[command(flatten)]
         why: WhyRevoked,
     },
+    /// Which hardware a device is: its TPM
+    #[command(subcommand)]
+    Hardware(HardwareCommand),
 }
 
 /// Which fleet.
@@ -95,7 +99,7 @@ pub struct Fleet {
 #[derive(Debug, Args)]
 pub struct Device {
     /// The device's name
-    name: String,
+    pub name: String,
     #[command(flatten)]
     fleet: Fleet,
 }
@@ -122,7 +126,8 @@ impl DeviceState {
 }
 
 impl Device {
-    fn path(&self) -> [&str; 5] {
+    /// The path of its record.
+    pub fn path(&self) -> [&str; 5] {
         ["v1", "fleets", &self.fleet.name, "devices", &self.name]
     }
 
@@ -161,6 +166,7 @@ impl DeviceCommand {
             Self::Hold { device, why } => device.act(session, "hold", why.body()).await,
             Self::Release { device, why } => device.act(session, "release", why.body()).await,
             Self::Retire { device, why } => device.act(session, "retire", why.body()).await,
+            Self::Hardware(command) => command.run(session).await,
         }
     }
 }

@@ -17,6 +17,7 @@ mod devices;
 mod doctor;
 pub mod failure;
 mod fleets;
+mod hardware;
 mod ledger;
 mod members;
 mod operators;

@@ -5,7 +5,7 @@ use fleetmark_domain::{Action, Refusal, Timestamp};
 use super::caller::Caller;
 use super::challenge::{hardware_id, told};
 use super::subjects::Who;
-use super::{Registrar, Result};
+use super::{Error, Registrar, Result};
 use crate::pki::tpm::EndorsementKey;
 use crate::store::acts::hardware::{ChangeHardware, HardwareChange};
 use crate::store::model::{Hardware, HardwareId, HardwareSource, Subject};
@@ -71,10 +71,10 @@ impl Registrar {
         let act = ChangeHardware { subject, change, by: caller.subject.id, details, at: now };
         match commit(&*self.store, act).await {
             Ok(hardware) => Ok(hardware),
-            Err(error) if error.refusal() == Refusal::BlastRadiusExceeded => {
-                Err(self.told(error, caller, fleet.as_ref(), now).await)
+            Err(error) if error.refusal() == Refusal::QuotaUsed => {
+                Err(Error::with_detail(Refusal::QuotaUsed, "A device has at most 16 pieces of hardware."))
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(self.told(error, caller, fleet.as_ref(), now).await),
         }
     }
 }

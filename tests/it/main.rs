@@ -25,6 +25,7 @@
 
 mod certificates;
 mod csr;
+mod derived;
 mod enrollment;
 mod feed;
 mod gateway;
@@ -43,3 +44,4 @@ mod renewal;
 mod rest;
 mod restart;
 mod standing;
+mod tpm;

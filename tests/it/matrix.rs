@@ -168,6 +168,20 @@ impl Subjects {
                 let (name, _) = self.device(server, is_fresh).await;
                 (format!("/v1/fleets/{fleet}/devices/{name}"), Some(json!({"attributes": {"changed": "yes"}})), true)
             }
+            ("GET", ["v1", "fleets", "{fleet}", "devices", "{name}", "hardware"]) => {
+                (format!("/v1/fleets/{fleet}/devices/{}/hardware", self.victim.name), None, true)
+            }
+            ("POST", ["v1", "fleets", "{fleet}", "devices", "{name}", "hardware"]) => {
+                let (name, _) = self.device(server, is_fresh).await;
+                let body = json!({"endorsement_key": endorsement_key()});
+                (format!("/v1/fleets/{fleet}/devices/{name}/hardware"), Some(body), true)
+            }
+            ("DELETE", ["v1", "fleets", "{fleet}", "devices", "{name}", "hardware", "{id}"]) => {
+                let (name, _) = self.device(server, is_fresh).await;
+                let path = format!("/v1/fleets/{fleet}/devices/{name}/hardware");
+                let added = server.owner().post(&path, &json!({"endorsement_key": endorsement_key()})).await.is(201).json();
+                (format!("{path}/{}", text(&added, "id")), None, true)
+            }
             ("POST", ["v1", "fleets", "{fleet}", "devices", "{name}", act]) => {
                 let (name, _) = self.device(server, is_fresh).await;
                 (format!("/v1/fleets/{fleet}/devices/{name}/{act}"), Some(none), true)
@@ -217,6 +231,11 @@ impl Subjects {
             _ => panic!("the route {method} {pattern} is missing from the table of this test"),
         }
     }
+}
+
+/// A fresh P-256 key, in PEM: what an operator registers is no TPM's by its looks.
+fn endorsement_key() -> String {
+    Key::new().0.public_key_pem()
 }
 
 /// The path of a fleet's first policy set.

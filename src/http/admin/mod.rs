@@ -14,6 +14,7 @@ pub mod certificates;
 pub mod devices;
 pub mod extract;
 pub mod fleets;
+pub mod hardware;
 pub mod ledgers;
 pub mod members;
 pub mod openapi;
@@ -70,6 +71,9 @@ fn documented(config: &mut ServiceConfig<'_>) {
         .service(devices::hold_device)
         .service(devices::release_device)
         .service(devices::retire_device)
+        .service(hardware::list_hardware)
+        .service(hardware::add_hardware)
+        .service(hardware::remove_hardware)
         .service(certificates::list_certificates)
         .service(certificates::show_certificate)
         .service(certificates::show_pem)

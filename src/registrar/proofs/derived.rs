@@ -5,7 +5,7 @@ use fleetmark_domain::{Kind, Name, Refusal, Timestamp};
 use ring::hmac;
 use zeroize::Zeroizing;
 
-use super::{Proven, known_by_name};
+use super::Proven;
 use crate::registrar::caller::alarm;
 use crate::registrar::challenge::{Answer, By, answer_message};
 use crate::registrar::enroll::EnrollRequest;

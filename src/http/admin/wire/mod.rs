@@ -3,6 +3,7 @@
 
 mod certificates;
 mod fleets;
+mod hardware;
 mod policies;
 mod subjects;
 mod system;
@@ -15,6 +16,7 @@ use zeroize::Zeroizing;
 
 pub use certificates::*;
 pub use fleets::*;
+pub use hardware::*;
 pub use policies::*;
 pub use subjects::*;
 pub use system::*;

@@ -1,0 +1,1 @@
+//! Enrolls by keys that were derived for a group.
