@@ -263,6 +263,7 @@ async fn run(
     pulse.written(now);
 
     let certificate = Arc::new(ArcSwap::from_pointee(load(&registrar, &own).map_err(ServerError::Keys)?));
+    registrar.refresh_makers().await.map_err(refused("the makers' authorities cannot be read"))?;
     let doors = Doors { trust: follow_authorities(&registrar), certificate: certificate.clone() };
     let state = State {
         registrar: registrar.clone(),
@@ -299,7 +300,7 @@ async fn run(
     served.map_err(ServerError::Serve)
 }
 
-/// Trust in the authorities as they are, now and whenever one is added.
+/// Trust in the authorities and makers as they are, now and whenever they change.
 fn follow_authorities(registrar: &Registrar) -> Arc<ArcSwap<Trust>> {
     let trust = Arc::new(ArcSwap::from_pointee(Trust::default()));
     let followed = trust.clone();
@@ -308,10 +309,12 @@ fn follow_authorities(registrar: &Registrar) -> Arc<ArcSwap<Trust>> {
         let trusted = trusted.filter(|record| record.state != AuthorityState::Revoked && record.kind != AuthorityKind::Root);
         let trusted: Vec<_> = trusted.map(|record| (record.id, record.kind, record.certificate.clone())).collect();
         match Trust::from_authorities(&trusted) {
-            Ok(next) => followed.store(Arc::new(next)),
+            Ok(next) => drop(followed.rcu(|now| now.with_authorities_of(&next))),
             Err(error) => tracing::error!(%error, "the doors go on with the authorities that they knew"),
         }
     }));
+    let followed = trust.clone();
+    registrar.makers().observe(Box::new(move |makers| drop(followed.rcu(|now| now.with_makers(makers.clone())))));
     trust
 }
 

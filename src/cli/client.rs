@@ -193,6 +193,19 @@ impl Client {
         Ok(count)
     }
 
+    /// Sends octets of another media type than JSON by `PUT`.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn put_octets(&self, ask: Ask<'_>, media_type: &str, octets: Vec<u8>) -> Result<Answer, Failure> {
+        let request = self.request(Method::PUT, &ask)?.header(reqwest::header::CONTENT_TYPE, media_type).body(octets);
+        let response = request.send().await.map_err(|error| unsent(&error))?;
+        if !response.status().is_success() {
+            return Err(refused(response).await);
+        }
+        Ok(Answer { etag: None, body: read(response, MAX_ANSWER).await? })
+    }
+
     async fn send(&self, method: Method, ask: Ask<'_>) -> Result<Answer, Failure> {
         let response = self.request(method, &ask)?.send().await.map_err(|error| unsent(&error))?;
         if !response.status().is_success() {

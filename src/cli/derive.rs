@@ -5,6 +5,8 @@ use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use fleetmark_domain::Name;
 use serde_json::{Value, json};
@@ -27,7 +29,7 @@ pub struct DeriveArguments {
     /// The devices' names, exactly as they will enroll, in upper and lower case
     #[arg(required = true, value_name = "DEVICE")]
     pub devices: Vec<Name>,
-    /// The group's key, hexadecimal, as it was shown when the group was made; standard input unless given
+    /// The group's key, 32 to 64 octets, as `group create` takes it; standard input unless given
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
     /// Write each key as DEVICE.key into this directory, for its owner alone, and print none
@@ -65,14 +67,17 @@ impl DeriveArguments {
 fn read_group_key(path: Option<&Path>) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let place = path.map_or_else(|| "standard input".to_owned(), |path| path.display().to_string());
     let failed = |why: &str| Failure::Failed(format!("{place}: {why}"), None);
-    let mut text = Zeroizing::new(String::new());
+    let mut key = Zeroizing::new(Vec::with_capacity(256));
     let read = match path {
-        Some(path) => std::fs::File::open(path).and_then(|file| file.take(MAX_FILE).read_to_string(&mut text)),
-        None => std::io::stdin().take(MAX_FILE).read_to_string(&mut text),
+        Some(path) => std::fs::File::open(path).and_then(|file| file.take(MAX_FILE).read_to_end(&mut key)),
+        None => std::io::stdin().take(MAX_FILE).read_to_end(&mut key),
     };
     read.map_err(|error| failed(&error.to_string()))?;
-    let key = hex::decode(text.trim()).map(Zeroizing::new).ok().filter(|key| KEY.contains(&key.len()));
-    key.ok_or_else(|| failed("a group's key has 32 to 64 octets, hexadecimal"))
+    // The server shows a key in base64: taken for the key itself, it would give keys that no server takes.
+    if STANDARD.decode(key.trim_ascii()).is_ok_and(|decoded| KEY.contains(&decoded.len())) {
+        return Err(failed("this is base64; decode it first: openssl base64 -d -A"));
+    }
+    if KEY.contains(&key.len()) { Ok(key) } else { Err(failed("a group's key has 32 to 64 octets")) }
 }
 
 /// Writes a key into a file that is not there yet.

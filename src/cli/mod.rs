@@ -13,10 +13,12 @@ mod authorities;
 mod backups;
 mod certificates;
 mod client;
+mod derive;
 mod devices;
 mod doctor;
 pub mod failure;
 mod fleets;
+mod groups;
 mod hardware;
 mod ledger;
 mod members;
@@ -77,6 +79,9 @@ enum Command {
     /// Enrollment tokens of a fleet
     #[command(subcommand)]
     Token(tokens::TokenCommand),
+    /// Enrollment groups of a fleet: ways in that many devices share
+    #[command(subcommand)]
+    Group(groups::GroupCommand),
     /// Authorities
     #[command(subcommand)]
     Authority(authorities::AuthorityCommand),
@@ -157,6 +162,9 @@ async fn ask(command: Command, profile: Option<PathBuf>, json: bool) -> Result<(
         Command::Device(command) => command.run(&session()?).await,
         Command::Cert(command) => command.run(&session()?).await,
         Command::Token(command) => command.run(&session()?).await,
+        // It asks no server, and takes no profile.
+        Command::Group(groups::GroupCommand::Derive(arguments)) => arguments.run(json),
+        Command::Group(command) => command.run(&session()?).await,
         Command::Authority(command) => command.run(&session()?).await,
         Command::Gateway(command) => command.run(&session()?, "gateways").await,
         Command::Service(command) => command.run(&session()?, "services").await,

@@ -10,7 +10,8 @@ use fleetmark_domain::{Kind, Refusal};
 
 use super::State;
 use super::problem::Problem;
-use crate::registrar::caller::{Caller, Peer};
+use crate::pki::issue::facts;
+use crate::registrar::caller::{Caller, Peer, Presented};
 
 /// An operator in good standing: every handler of the admin door takes one.
 #[derive(Debug, Clone)]
@@ -22,10 +23,19 @@ pub struct Identified(pub Caller);
 
 /// The caller of this request; `on_connect` put the [`Peer`] beside the connection.
 async fn identify(request: &HttpRequest) -> Result<Caller, Problem> {
-    let peer = request.conn_data::<Peer>().ok_or(Refusal::CertificateRequired)?;
+    let peer = request.conn_data::<Peer>().ok_or_else(|| nobody(request))?;
     let state = request.app_data::<web::Data<State>>().ok_or(Refusal::Overloaded)?;
     let caller = state.registrar.identify(peer, state.clock.now()).await?;
     Ok(Caller { source: request.peer_addr().map(|address| address.ip()), ..caller })
+}
+
+/// Why there is no peer: a maker's certificate and a claim are nobody's here, and good for enrollment alone.
+fn nobody(request: &HttpRequest) -> Refusal {
+    match request.conn_data::<Presented>().and_then(|chain| chain.0.first()) {
+        Some(own) if facts(own).is_ok_and(|facts| facts.is_claim) => Refusal::WrongKind,
+        Some(_) => Refusal::CertificateForeign,
+        None => Refusal::CertificateRequired,
+    }
 }
 
 impl FromRequest for Identified {

@@ -22,11 +22,11 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 
 use super::keys::{KeyAlgorithm, Signer};
-use super::profile::{ExtendedKeyUsage, Profile};
+use super::profile::{CLAIM_EKU, ExtendedKeyUsage, Profile};
 use super::{PkiError, encoding, lint};
 
 /// The largest certificate that is read, in octets.
-const MAX_CERTIFICATE: usize = 16 * 1024;
+pub(super) const MAX_CERTIFICATE: usize = 16 * 1024;
 
 /// id-pe-authorityInfoAccess (RFC 5280 4.2.2.1).
 const AUTHORITY_INFORMATION_ACCESS: [u64; 9] = [1, 3, 6, 1, 5, 5, 7, 1, 1];
@@ -35,6 +35,10 @@ const AD_OCSP: [u8; 10] = [0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x30,
 const AD_CA_ISSUERS: [u8; 10] = [0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x30, 0x02];
 /// id-pkix-ocsp-nocheck (RFC 6960 4.2.2.2.1); its value is NULL.
 const OCSP_NOCHECK: [u64; 10] = [1, 3, 6, 1, 5, 5, 7, 48, 1, 5];
+/// id-ce-extKeyUsage (RFC 5280 4.2.1.12).
+const EXTENDED_KEY_USAGE: [u64; 4] = [2, 5, 29, 37];
+/// OBJECT IDENTIFIER.
+const OBJECT_IDENTIFIER: u8 = 0x06;
 /// uniformResourceIdentifier in a `GeneralName`: `[6] IMPLICIT IA5String`.
 const URI_NAME: u8 = 0x86;
 
@@ -173,7 +177,12 @@ pub(super) fn parameters(template: &Template<'_>) -> Result<CertificateParams, P
         None => IsCa::ExplicitNoCa,
     };
     parameters.key_usages = key_usages(template)?;
-    parameters.extended_key_usages = profile.extended_key_usage.iter().map(|usage| purpose(*usage)).collect();
+    parameters.extended_key_usages = profile.extended_key_usage.iter().filter_map(|usage| purpose(*usage)).collect();
+    if profile.extended_key_usage.contains(&ExtendedKeyUsage::Claim) {
+        // The encoder keeps arcs in 64 bits. A profile that names this purpose names no other.
+        let content = encoding::tlv(encoding::SEQUENCE, &[&encoding::tlv(OBJECT_IDENTIFIER, &[CLAIM_EKU])]);
+        parameters.custom_extensions.push(CustomExtension::from_oid_content(&EXTENDED_KEY_USAGE, content));
+    }
     if profile.ca.is_some_and(|rules| rules.exclude_addresses) {
         parameters.name_constraints = Some(no_addresses());
     }
@@ -272,11 +281,13 @@ fn key_usages(template: &Template<'_>) -> Result<Vec<KeyUsagePurpose>, PkiError>
     })
 }
 
-const fn purpose(usage: ExtendedKeyUsage) -> ExtendedKeyUsagePurpose {
+/// The encoder's word; None for the purpose that is encoded here.
+const fn purpose(usage: ExtendedKeyUsage) -> Option<ExtendedKeyUsagePurpose> {
     match usage {
-        ExtendedKeyUsage::ClientAuth => ExtendedKeyUsagePurpose::ClientAuth,
-        ExtendedKeyUsage::ServerAuth => ExtendedKeyUsagePurpose::ServerAuth,
-        ExtendedKeyUsage::OcspSigning => ExtendedKeyUsagePurpose::OcspSigning,
+        ExtendedKeyUsage::ClientAuth => Some(ExtendedKeyUsagePurpose::ClientAuth),
+        ExtendedKeyUsage::ServerAuth => Some(ExtendedKeyUsagePurpose::ServerAuth),
+        ExtendedKeyUsage::OcspSigning => Some(ExtendedKeyUsagePurpose::OcspSigning),
+        ExtendedKeyUsage::Claim => None,
     }
 }
 
@@ -322,6 +333,8 @@ pub struct CertificateFacts {
     pub not_before: Timestamp,
     /// End of validity.
     pub not_after: Timestamp,
+    /// Whether its one purpose is to claim a place in a fleet ([`CLAIM_EKU`]).
+    pub is_claim: bool,
 }
 
 /// Reads a certificate in DER of at most 16 KiB, with nothing behind it.
@@ -346,6 +359,7 @@ pub fn facts(der: &[u8]) -> Result<CertificateFacts, PkiError> {
         uris: Vec::new(),
         not_before: Timestamp(certificate.validity().not_before.timestamp()),
         not_after: Timestamp(certificate.validity().not_after.timestamp()),
+        is_claim: false,
     };
     for extension in certificate.extensions() {
         match extension.parsed_extension() {
@@ -358,6 +372,16 @@ pub fn facts(der: &[u8]) -> Result<CertificateFacts, PkiError> {
                     GeneralName::URI(uri) => Some((*uri).to_owned()),
                     _ => None,
                 }));
+            }
+            ParsedExtension::ExtendedKeyUsage(usage) => {
+                let others = usage.any
+                    || usage.server_auth
+                    || usage.client_auth
+                    || usage.code_signing
+                    || usage.email_protection
+                    || usage.time_stamping
+                    || usage.ocsp_signing;
+                facts.is_claim = !others && matches!(usage.other.as_slice(), [one] if one.as_bytes() == CLAIM_EKU);
             }
             _ => {}
         }

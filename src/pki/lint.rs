@@ -3,9 +3,9 @@
 
 use std::net::IpAddr;
 
-use der::asn1::Utf8StringRef;
+use der::asn1::{Any, Utf8StringRef};
 use der::oid::{AssociatedOid, ObjectIdentifier};
-use der::{Decode, Encode};
+use der::{Decode, Encode, Tag, Tagged};
 use fleetmark_domain::Timestamp;
 use x509_cert::ext::Extension;
 use x509_cert::ext::pkix::name::{DistributionPointName, GeneralName};
@@ -147,9 +147,9 @@ const RULES: &[Rule] = &[
 ];
 
 const OCSP_NOCHECK: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.1.5");
-const CLIENT_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.2");
-const SERVER_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
-const OCSP_SIGNING: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.9");
+static CLIENT_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.2");
+static SERVER_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
+static OCSP_SIGNING: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.9");
 const AD_OCSP: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.1");
 const AD_CA_ISSUERS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.2");
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
@@ -272,16 +272,23 @@ fn key_usage_fits(s: &Subject<'_>) -> bool {
 }
 
 fn extended_key_usage_fits(s: &Subject<'_>) -> bool {
-    let oid = |usage: &profile::ExtendedKeyUsage| match usage {
-        profile::ExtendedKeyUsage::ClientAuth => CLIENT_AUTH,
-        profile::ExtendedKeyUsage::ServerAuth => SERVER_AUTH,
-        profile::ExtendedKeyUsage::OcspSigning => OCSP_SIGNING,
+    let octets = |usage: &profile::ExtendedKeyUsage| -> &'static [u8] {
+        match usage {
+            profile::ExtendedKeyUsage::ClientAuth => CLIENT_AUTH.as_bytes(),
+            profile::ExtendedKeyUsage::ServerAuth => SERVER_AUTH.as_bytes(),
+            profile::ExtendedKeyUsage::OcspSigning => OCSP_SIGNING.as_bytes(),
+            profile::ExtendedKeyUsage::Claim => profile::CLAIM_EKU,
+        }
     };
-    let expected: Vec<ObjectIdentifier> = s.template.profile.extended_key_usage.iter().map(oid).collect();
-    match find(s, ExtendedKeyUsage::OID) {
-        None => expected.is_empty(),
-        Some(_) => !expected.is_empty() && value::<ExtendedKeyUsage>(s).is_some_and(|usage| usage.0 == expected),
-    }
+    let expected: Vec<&[u8]> = s.template.profile.extended_key_usage.iter().map(octets).collect();
+    let Some(extension) = find(s, ExtendedKeyUsage::OID) else { return expected.is_empty() };
+    // Read as what stands there, not as OBJECT IDENTIFIERs: the reader's have arcs of 32 bits at most.
+    let content = extension.extn_value.as_bytes();
+    let found = Vec::<Any>::from_der(content).ok().filter(|found| found.to_der().is_ok_and(|again| again == content));
+    let Some(found) = found else { return false };
+    !expected.is_empty()
+        && found.iter().all(|usage| usage.tag() == Tag::ObjectIdentifier)
+        && found.iter().map(Any::value).eq(expected)
 }
 
 fn name_constraints_fit(s: &Subject<'_>) -> bool {

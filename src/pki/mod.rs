@@ -8,13 +8,17 @@
 //! - [`lint`]: the rules that every certificate must pass before the real key signs it.
 //! - [`crl`]: revocation lists.
 //! - [`ocsp`]: OCSP requests and answers.
+//! - [`idevid`]: makers' certificates: verified, and what they say.
 //! - [`bundle`]: PEM and certs-only PKCS#7.
+//! - [`anchors`]: the CA certificates of makers.
 //! - [`tpm`]: keys in a TPM 2.0, and secrets for one TPM alone.
 
+pub mod anchors;
 pub mod bundle;
 pub mod crl;
 pub mod csr;
 mod encoding;
+pub mod idevid;
 pub mod issue;
 pub mod keys;
 pub mod lint;
@@ -60,6 +64,9 @@ pub enum PkiError {
     /// A certificate of our own cannot be read.
     #[error("a certificate of this installation cannot be read: {0}")]
     Certificate(String),
+    /// What should be a maker's CA certificates is not.
+    #[error("{0}")]
+    Anchor(String),
     /// A profile is wrong.
     #[error("the profile {name} is wrong: {why}")]
     Profile {

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
+use fleetmark_domain::Reenrollment;
 use serde::Deserialize;
 
 use super::PkiError;
@@ -19,7 +20,14 @@ const MINUTE: u64 = 60;
 const DAY: u64 = 24 * 60 * MINUTE;
 const YEAR: u64 = 365 * DAY;
 
-const BUILT_IN: [(&str, &str); 11] = [
+/// The extended key usage of claim certificates, 2.25.190392001021574049915008306275167811568, from the UUID
+/// 8f3c2a64-5d0e-4b1f-9c57-2e6a91d4b7f0: content octets, without tag and length. A UUID's arc (X.667 7) does not fit into 64 bits,
+/// so whoever encodes it writes these octets. It is ours alone: whoever asks for clientAuth, or for any purpose that it knows,
+/// refuses a claim certificate.
+pub const CLAIM_EKU: &[u8] =
+    &[0x69, 0x82, 0x9e, 0xbc, 0x95, 0x99, 0x8b, 0xd0, 0xf2, 0xac, 0xbf, 0x9c, 0xab, 0xcb, 0xcd, 0xa9, 0x8e, 0xd2, 0xef, 0x70];
+
+const BUILT_IN: [(&str, &str); 12] = [
     ("root", include_str!("../../certs/profiles/root.toml")),
     ("authority-device", include_str!("../../certs/profiles/authority-device.toml")),
     ("authority-gateway", include_str!("../../certs/profiles/authority-gateway.toml")),
@@ -31,6 +39,7 @@ const BUILT_IN: [(&str, &str); 11] = [
     ("service", include_str!("../../certs/profiles/service.toml")),
     ("operator", include_str!("../../certs/profiles/operator.toml")),
     ("ocsp", include_str!("../../certs/profiles/ocsp.toml")),
+    ("claim", include_str!("../../certs/profiles/claim.toml")),
 ];
 
 /// An extended key usage that a profile may name (RFC 5280 4.2.1.12).
@@ -43,6 +52,8 @@ pub enum ExtendedKeyUsage {
     ServerAuth,
     /// id-kp-OCSPSigning
     OcspSigning,
+    /// To claim a place in a fleet, and nothing else: [`CLAIM_EKU`].
+    Claim,
 }
 
 /// What an authority may do.
@@ -83,6 +94,8 @@ pub struct Profile {
     pub identity: bool,
     /// Whether DNS and IP names registered for the holder go into the certificate.
     pub registered_names: bool,
+    /// Whether a device that was enrolled before may enroll anew.
+    pub reenroll: Reenrollment,
 }
 
 /// All profiles by name: those built in, overlaid by the files of a directory.
@@ -91,7 +104,7 @@ pub struct Profiles(BTreeMap<String, Profile>);
 
 impl Profiles {
     /// The built-in profiles: root, authority-device, authority-gateway, authority-service, authority-operator, device,
-    /// device-legacy, gateway, service, operator, ocsp; then the `*.toml` of `directory`, which replace or add.
+    /// device-legacy, gateway, service, operator, ocsp, claim; then the `*.toml` of `directory`, which replace or add.
     ///
     /// # Errors
     /// [`PkiError::Profile`] with the name and the reason, for the first file that is wrong.
@@ -131,6 +144,9 @@ impl Profile {
             return Err(wrong("a profile's name is 1 to 64 lower-case letters, digits and dashes".to_owned()));
         }
         let file: ProfileFile = toml::from_str(text).map_err(|error| wrong(error.to_string()))?;
+        if file.reenroll.is_some() && !file.identity {
+            return Err(wrong("reenroll is for profiles of devices".to_owned()));
+        }
         let profile = Self {
             name: name.to_owned(),
             lifetime: duration("lifetime", &file.lifetime, 10 * MINUTE, 50 * YEAR).map_err(wrong)?,
@@ -148,6 +164,7 @@ impl Profile {
             ocsp_nocheck: file.ocsp_nocheck,
             identity: file.identity,
             registered_names: file.registered_names,
+            reenroll: file.reenroll.unwrap_or_default(),
         };
         match profile.contradiction() {
             Some(why) => Err(wrong(why.to_owned())),
@@ -178,8 +195,15 @@ impl Profile {
             (self.ca.is_some_and(|ca| ca.path_length > 4), "path_length is at most 4"),
             (self.ca.is_none() && usages.is_empty(), "an end entity has an extended_key_usage"),
             (
-                self.ca.is_none() && self.identity == usages.contains(&ExtendedKeyUsage::OcspSigning),
+                self.ca.is_none()
+                    && !usages.contains(&ExtendedKeyUsage::Claim)
+                    && self.identity == usages.contains(&ExtendedKeyUsage::OcspSigning),
                 "ocsp-signing is for authorities and OCSP responders",
+            ),
+            (
+                usages.contains(&ExtendedKeyUsage::Claim)
+                    && (self.ca.is_some() || self.identity || *usages != [ExtendedKeyUsage::Claim]),
+                "claim stands alone, and names no identity",
             ),
             (
                 self.ocsp_nocheck && (self.ca.is_some() || *usages != [ExtendedKeyUsage::OcspSigning]),
@@ -209,6 +233,7 @@ struct ProfileFile {
     identity: bool,
     #[serde(default)]
     registered_names: bool,
+    reenroll: Option<Reenrollment>,
     authority: Option<CaRules>,
 }
 
@@ -317,9 +342,13 @@ mod tests {
             ("[\"client-auth\"]", "[\"client-auth\", \"client-auth\"]", "twice"),
             ("[\"client-auth\"]", "[]", "extended_key_usage"),
             ("[\"client-auth\"]", "[\"any\"]", "any"),
+            ("[\"client-auth\"]", "[\"client-auth\", \"claim\"]", "claim stands alone"),
+            ("[\"client-auth\"]", "[\"claim\"]", "claim stands alone"),
             ("percent = 66", "percent = 5", "renew_after_percent"),
             ("percent = 5", "percent = 21", "renew_jitter_percent"),
             ("ttl = \"24h\"", "ttl = \"91d\"", "unconfirmed_ttl"),
+            ("identity = true", "identity = true\nreenroll = \"sometimes\"", "reenroll"),
+            ("identity = true", "reenroll = \"always\"", "reenroll"),
         ] {
             let text = DEVICE.replacen(from, to, 1);
             assert_ne!(text, DEVICE, "{from}");

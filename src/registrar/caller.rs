@@ -23,6 +23,11 @@ pub struct Peer {
     pub facts: Arc<CertificateFacts>,
 }
 
+/// A client certificate that is no identity's: a maker's, or a claim. In DER, its own first, with what the client sent beside it. The
+/// handshake verified it, and that the client holds its key; enrollment verifies it again, and nothing else looks at it.
+#[derive(Debug, Clone)]
+pub struct Presented(pub Vec<Vec<u8>>);
+
 /// Who calls: a subject with a certificate of ours in good standing at this moment.
 #[derive(Debug, Clone)]
 pub struct Caller {

@@ -68,6 +68,12 @@ impl Registrar {
         for race in 0..RACES {
             match self.try_enroll(&request, race > 0, now).await {
                 Err(error) if error.is_race() => {}
+                Err(error) => {
+                    if matches!(error.refusal, Refusal::HardwareOfAnother | Refusal::HardwareMismatch) {
+                        alarm("hardware_conflict", &format!("{}, fleet {:?}", error.refusal, request.fleet));
+                    }
+                    return Err(error);
+                }
                 done => return done,
             }
         }
@@ -81,9 +87,13 @@ impl Registrar {
             proven.admits_replay(existing.key_hash, now)?;
             return self.replay(&proven.subject, existing.clone(), Replay::Proof, now);
         }
-        let Proven { subject, fleet, holder, proof, note, .. } = proven;
+        let Proven { subject, fleet, holder, proof, note, group, .. } = proven;
         let ticket = Ticket { holder, proof, approval: None, standing: Standing::Unconfirmed, note };
-        self.issue_to(&subject, fleet.as_ref(), &request.csr, ticket, now).await
+        let enrollment = self.issue_to(&subject, fleet.as_ref(), &request.csr, ticket, now).await?;
+        if let Some(group) = &group {
+            self.count_arrival(group, now);
+        }
+        Ok(enrollment)
     }
 
     /// Renews for the holder of a current certificate, with a new key (or gives the certificate of this key again).

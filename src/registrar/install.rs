@@ -96,6 +96,8 @@ impl Registrar {
             trust_domain,
             random,
             secrets,
+            groups: super::groups::Watch::default(),
+            makers: super::proofs::maker::KnownMakers::default(),
             token_key: hmac::Key::new(hmac::HMAC_SHA256, token_key.as_ref()),
             founding: tokio::sync::Mutex::default(),
         })

@@ -8,6 +8,7 @@
 //! - [`secrets`]: secrets that the server must read again, encrypted.
 //! - [`standing`]: revoke, hold, release; lapse of what was never confirmed.
 //! - [`fleets`], [`tokens`], [`subjects`]: what operators keep records of.
+//! - [`groups`], [`claims`]: enrollment groups, and the certificates by which a batch of devices claims its place.
 //! - [`hardware`]: which hardware a device is.
 //! - [`limits`]: how many devices one operator may change in an hour.
 //! - [`certificates`]: search and look-up.
@@ -29,9 +30,11 @@ pub mod backup;
 pub mod caller;
 pub mod certificates;
 pub mod challenge;
+pub mod claims;
 pub mod enroll;
 pub mod feed;
 pub mod fleets;
+pub mod groups;
 pub mod hardware;
 pub mod install;
 mod issue;
@@ -186,6 +189,8 @@ pub struct Registrar {
     trust_domain: TrustDomain,
     random: SystemRandom,
     secrets: secrets::Secrets,
+    groups: groups::Watch,
+    makers: proofs::maker::KnownMakers,
     /// Derives the secrets of tokens minted with an Idempotency-Key.
     token_key: hmac::Key,
     /// Held while a fleet is made: two at once would take the same authority's id.

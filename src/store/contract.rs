@@ -4,6 +4,7 @@ pub mod confirm;
 pub mod enrollment;
 pub mod limits;
 pub mod policies;
+pub mod reenrollment;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use super::rows::{Rows, StandingUpdate, certificate_id};
 /// Runs every check on `backend`, which must be empty.
 pub fn holds(backend: &impl Backend) {
     let mut connection = backend.connect_writer().unwrap();
-    let checks: [fn(&mut dyn Rows); 10] = [
+    let checks: [fn(&mut dyn Rows); 11] = [
         values_and_fleets,
         authorities_and_epochs,
         leases,
@@ -34,6 +35,7 @@ pub fn holds(backend: &impl Backend) {
         lists_and_requests,
         policies::rows,
         touched_and_allowed,
+        reenrollment::table,
     ];
     for check in checks {
         connection.begin_write().unwrap();

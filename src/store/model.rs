@@ -197,7 +197,7 @@ pub struct Permits {
     /// Until then its expired certificate may still be renewed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub late_until: Option<Timestamp>,
-    /// Until then it may enroll anew, once; used up by the enrollment.
+    /// Until then it may enroll anew, once; used up by the confirmation of a certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reenroll_until: Option<Timestamp>,
     /// It gets no renewal until an operator looked at it.

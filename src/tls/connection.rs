@@ -12,32 +12,49 @@ use fleetmark_domain::Kind;
 use socket2::SockRef;
 
 use super::Trust;
+use crate::pki::idevid::MAX_INTERMEDIATES;
 use crate::pki::issue::facts;
-use crate::registrar::caller::Peer;
+use crate::registrar::caller::{Peer, Presented};
 
 /// What the kernel keeps of what a follower did not read, in octets.
 const SEND_BUFFER: usize = 32 * 1024;
 /// Sent octets may stay unacknowledged, or a full window closed, for so long; then the connection ends (RFC 5482).
 const UNANSWERED: Duration = Duration::from_secs(5);
 
-/// The `on_connect` of a door: parses the client's certificate once, and puts a [`Peer`] beside the connection. A client
-/// whose authority was taken out of the trust since its handshake has none.
+/// The `on_connect` of a door: parses the client's certificate once, and puts a [`Peer`] beside the connection; for a claim
+/// certificate or one of no authority of ours [`Presented`], which only enrollment looks at.
 pub fn remember_peer(trust: Arc<ArcSwap<Trust>>) -> impl Fn(&dyn Any, &mut Extensions) + Send + Sync + 'static {
-    move |connection, extensions| {
-        if let Some(peer) = peer(connection, &trust.load()) {
-            extensions.insert(peer);
-        }
+    move |connection, extensions| match shown(connection, &trust.load()) {
+        Some(Shown::Peer(peer)) => drop(extensions.insert(peer)),
+        Some(Shown::Presented(chain)) => drop(extensions.insert(chain)),
+        None => {}
     }
 }
 
-fn peer(connection: &dyn Any, trust: &Trust) -> Option<Peer> {
+/// What a client showed.
+enum Shown {
+    Peer(Peer),
+    Presented(Presented),
+}
+
+fn shown(connection: &dyn Any, trust: &Trust) -> Option<Shown> {
     let stream = connection.downcast_ref::<TlsStream<TcpStream>>()?;
     let (tcp, session) = stream.get_ref();
-    let facts = facts(session.peer_certificates()?.first()?).ok()?;
-    if matches!(trust.kind(&facts), Some(Kind::Gateway | Kind::Service)) {
-        expect_a_follower(tcp);
+    let chain = session.peer_certificates()?;
+    let own = chain.first()?;
+    let facts = facts(own).ok()?;
+    match trust.authority(&facts) {
+        Some(authority) if !facts.is_claim => {
+            if matches!(trust.kind(&facts), Some(Kind::Gateway | Kind::Service)) {
+                expect_a_follower(tcp);
+            }
+            Some(Shown::Peer(Peer { authority, facts: Arc::new(facts) }))
+        }
+        _ => {
+            let sent = chain.iter().take(1 + MAX_INTERMEDIATES).map(|der| der.to_vec());
+            Some(Shown::Presented(Presented(sent.collect())))
+        }
     }
-    Some(Peer { authority: trust.authority(&facts)?, facts: Arc::new(facts) })
 }
 
 /// Gateways and services hold streams open for ever. One that stops reading may not fill megabytes of the kernel's memory, and

@@ -1,9 +1,9 @@
 //! TLS at the doors: client certificates verified against the authorities as they are now, server certificates swapped
 //! without a restart, no resumption. Knows chains, not standing: that is asked on every request.
 //!
-//! - [`trust`]: the issuing authorities that a client's certificate may come from.
+//! - [`trust`]: the issuing authorities that a client's certificate may come from, ours and makers'.
 //! - [`verifier`]: the check at the handshake, and the refusals' names.
-//! - [`connection`]: from a finished handshake to a [`crate::registrar::caller::Peer`].
+//! - [`connection`]: from a finished handshake to a [`crate::registrar::caller::Peer`], or a [`crate::registrar::caller::Presented`].
 
 pub mod connection;
 pub mod trust;
@@ -35,7 +35,8 @@ pub struct Doors {
     pub certificate: Arc<ArcSwap<CertifiedKey>>,
 }
 
-/// The device door: a client may come without a certificate; one that it shows must be of an authority of ours.
+/// The device door: a client may come without a certificate; one that it shows must be of an authority of ours, or of a maker of
+/// devices.
 ///
 /// # Errors
 /// None in practice: the provider supports both protocol versions.

@@ -21,8 +21,11 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
+use super::trust::Kin;
 use super::{Doors, Trust, admin_door, certified_key, device_door};
+use crate::pki::idevid::Makers;
 use crate::pki::issue::facts;
+use crate::pki::profile::CLAIM_EKU;
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&version::TLS12, &version::TLS13];
 
@@ -120,9 +123,9 @@ impl Stage {
         handshake(&Arc::new(client), &Arc::new(door)).map(|_| ())
     }
 
-    fn verdict(&self, leaf: &Leaf, kind: Option<Kind>) -> Result<u32, Refusal> {
+    fn verdict(&self, leaf: &Leaf, kind: Option<Kind>) -> Result<Kin, Refusal> {
         let algorithms = default_provider().signature_verification_algorithms;
-        self.doors.trust.load().verify(&leaf.certificate, kind, algorithms, UnixTime::now())
+        self.doors.trust.load().verify(&leaf.certificate, &[], kind, algorithms, UnixTime::now())
     }
 }
 
@@ -358,4 +361,164 @@ fn a_key_that_is_not_the_certificates_is_refused() {
     let other = KeyPair::generate().unwrap().serialize_der();
     assert!(certified_key(vec![device.certificate.clone()], &other).is_err());
     assert!(certified_key(vec![device.certificate], b"no key").is_err());
+}
+
+/// A maker: root, intermediate, and a device with its certificate.
+struct Factory {
+    root: Authority,
+    between: Authority,
+}
+
+fn below(above: &Authority, params: CertificateParams) -> Authority {
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, &above.issuer).unwrap().der().clone();
+    Authority { certificate, issuer: Issuer::new(params, key) }
+}
+
+impl Factory {
+    fn new() -> Self {
+        let mut params = ca("maker root");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let root = authority(params);
+        let between = below(&root, ca("maker line 4"));
+        Self { root, between }
+    }
+
+    /// Without extendedKeyUsage, and for ever (IEEE 802.1AR 8.7; RFC 5280 4.1.2.5).
+    fn device() -> CertificateParams {
+        let mut params = named("maker's device");
+        params.not_after = date_time_ymd(9999, 12, 31).replace_hour(23).unwrap();
+        params.not_after = params.not_after.replace_minute(59).unwrap().replace_second(59).unwrap();
+        params.is_ca = IsCa::NoCa;
+        params.use_authority_key_identifier_extension = true;
+        params
+    }
+}
+
+fn makers(authorities: &[&Authority]) -> Arc<Makers> {
+    let mut makers = Makers::default();
+    let material: Vec<u8> = authorities.iter().flat_map(|authority| authority.certificate.to_vec()).collect();
+    makers.add(&material).unwrap();
+    Arc::new(makers)
+}
+
+impl Stage {
+    fn trust_makers(&self, known: Arc<Makers>) {
+        self.doors.trust.rcu(|trust| trust.with_makers(Arc::clone(&known)));
+    }
+
+    fn try_chain(&self, door: ServerConfig, chain: &[&CertificateDer<'static>], leaf: &Leaf) -> Result<(), String> {
+        let chain: Vec<_> = chain.iter().map(|der| (*der).clone()).collect();
+        for version in VERSIONS {
+            let client = self.client_with(&[version], chain.clone(), &leaf.key);
+            handshake(&Arc::new(client), &Arc::new(door.clone()))?;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_makers_device_comes_through_the_device_door_alone_while_its_maker_is_known() {
+    let stage = Stage::new();
+    let factory = Factory::new();
+    let device = leaf(&factory.between, &Factory::device());
+    let chain = [&device.certificate, &factory.between.certificate];
+    let door = device_door(&stage.doors).unwrap();
+    stage.try_chain(door.clone(), &chain, &device).unwrap_err();
+    for anchor in [&factory.root, &factory.between] {
+        stage.trust_makers(makers(&[anchor]));
+        stage.try_chain(door.clone(), &chain, &device).unwrap();
+        stage
+            .try_chain(door.clone(), &[&device.certificate, &factory.between.certificate, &factory.root.certificate], &device)
+            .unwrap();
+        stage.try_chain(admin_door(&stage.doors).unwrap(), &chain, &device).unwrap_err();
+        assert_eq!(stage.doors.trust.load().authority(&facts(&device.certificate).unwrap()), None);
+        // Those of the installation go on as ever.
+        stage.try_leaf(door.clone(), &leaf(&stage.devices, &client()), &version::TLS13).unwrap();
+    }
+    // An intermediate as anchor needs no chain; a root does.
+    stage.try_chain(door.clone(), &[&device.certificate], &device).unwrap();
+    stage.trust_makers(makers(&[&factory.root]));
+    stage.try_chain(door.clone(), &[&device.certificate], &device).unwrap_err();
+    stage.trust_makers(Arc::default());
+    stage.try_chain(door, &chain, &device).unwrap_err();
+}
+
+#[test]
+fn a_client_sends_at_most_four_certificates_beside_its_own() {
+    let stage = Stage::new();
+    let factory = Factory::new();
+    let device = leaf(&factory.between, &Factory::device());
+    stage.trust_makers(makers(&[&factory.root]));
+    let door = device_door(&stage.doors).unwrap();
+    let noise: Vec<_> = (0..4).map(|_| authority(ca("noise")).certificate).collect();
+    let chain = |count: usize| {
+        let beside = noise.iter().take(count).chain([&factory.between.certificate]);
+        [&device.certificate].into_iter().chain(beside).collect::<Vec<_>>()
+    };
+    stage.try_chain(door.clone(), &chain(3), &device).unwrap();
+    stage.try_chain(door, &chain(4), &device).unwrap_err();
+}
+
+const CLAIM_EXTENSION: [u64; 4] = [2, 5, 29, 37];
+
+/// extKeyUsage with the claim usage, and with clientAuth where `more`.
+fn claim(more: bool) -> CertificateParams {
+    let mut params = client();
+    params.extended_key_usages.clear();
+    let oid = |content: &[u8]| [&[6, u8::try_from(content.len()).unwrap()], content].concat();
+    let mut usages = oid(CLAIM_EKU);
+    if more {
+        usages.extend(oid(&[0x2b, 6, 1, 5, 5, 7, 3, 2]));
+    }
+    let value = [&[0x30, u8::try_from(usages.len()).unwrap()], usages.as_slice()].concat();
+    params.custom_extensions.push(rcgen::CustomExtension::from_oid_content(&CLAIM_EXTENSION, value));
+    params
+}
+
+#[test]
+fn a_claim_certificate_is_taken_at_the_device_door_and_is_no_identity() {
+    let stage = Stage::new();
+    let shared = leaf(&stage.devices, &claim(false));
+    assert_eq!(stage.verdict(&shared, None), Ok(Kin::Claim(DEVICES)));
+    stage.try_leaf(device_door(&stage.doors).unwrap(), &shared, &version::TLS12).unwrap();
+    // With the usage of clients beside it, as only a thief of the key would write it, it is judged as an identity's.
+    assert_eq!(stage.verdict(&leaf(&stage.devices, &claim(true)), None), Ok(Kin::Identity(DEVICES)));
+    // Not from another authority, not at another door.
+    assert_eq!(stage.verdict(&leaf(&stage.operators, &claim(false)), None), Err(Refusal::WrongKind));
+    assert_eq!(stage.verdict(&shared, Some(Kind::Device)), Err(Refusal::WrongKind));
+    assert_eq!(stage.verdict(&leaf(&stage.operators, &claim(false)), Some(Kind::Operator)), Err(Refusal::WrongKind));
+    stage.try_leaf(admin_door(&stage.doors).unwrap(), &leaf(&stage.operators, &claim(false)), &version::TLS13).unwrap_err();
+    // Not after its end, whatever the grace.
+    stage.doors.trust.rcu(|trust| trust.with_grace(std::time::Duration::from_secs(1 << 40)));
+    let mut ended = claim(false);
+    ended.not_after = date_time_ymd(2021, 1, 1);
+    assert_eq!(stage.verdict(&leaf(&stage.devices, &ended), None), Err(Refusal::CertificateExpired));
+}
+
+#[test]
+fn ours_are_taken_for_the_grace_after_their_end_at_the_device_door_alone() {
+    let stage = Stage::new();
+    let ended = |ago: i64| {
+        let mut params = client();
+        params.not_after = time::OffsetDateTime::now_utc() - time::Duration::seconds(ago);
+        params
+    };
+    let hour = std::time::Duration::from_secs(3600);
+    assert_eq!(stage.verdict(&leaf(&stage.devices, &ended(60)), None), Err(Refusal::CertificateExpired));
+    stage.doors.trust.rcu(|trust| trust.with_grace(hour));
+    assert_eq!(stage.verdict(&leaf(&stage.devices, &ended(60)), None), Ok(Kin::Identity(DEVICES)));
+    stage.try_leaf(device_door(&stage.doors).unwrap(), &leaf(&stage.devices, &ended(60)), &version::TLS13).unwrap();
+    assert_eq!(stage.verdict(&leaf(&stage.devices, &ended(3700)), None), Err(Refusal::CertificateExpired));
+    let operator = leaf(&stage.operators, &ended(60));
+    assert_eq!(stage.verdict(&operator, Some(Kind::Operator)), Err(Refusal::CertificateExpired));
+    stage.try_leaf(admin_door(&stage.doors).unwrap(), &operator, &version::TLS13).unwrap_err();
+    // The grace is about time alone.
+    let mut server = ended(60);
+    server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    assert_eq!(stage.verdict(&leaf(&stage.devices, &server), None), Err(Refusal::WrongKind));
+    let mut forger = ca("devices");
+    let key_id = facts(&stage.devices.certificate).unwrap().subject_key_id.unwrap();
+    forger.key_identifier_method = rcgen::KeyIdMethod::PreSpecified(key_id);
+    assert_eq!(stage.verdict(&leaf(&authority(forger), &ended(60)), None), Err(Refusal::CertificateForeign));
 }

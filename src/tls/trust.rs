@@ -1,6 +1,8 @@
-//! The issuing authorities that a client's certificate may come from.
+//! The issuing authorities that a client's certificate may come from: our own, and those of makers.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use fleetmark_domain::{Kind, Refusal, Timestamp};
 use fleetmark_ledger::entry::AuthorityKind;
@@ -9,15 +11,31 @@ use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
 use crate::pki::PkiError;
+use crate::pki::idevid::{Makers, refusal};
 use crate::pki::issue::{CertificateFacts, facts};
+use crate::pki::profile::CLAIM_EKU;
 use crate::store::model::AuthorityId;
 
-/// The issuing authorities, each a trust anchor of its own: a client's certificate is signed by one of them directly, so
-/// whatever chain a client sends is not looked at.
-#[derive(Debug, Default)]
+/// The issuing authorities. Each of ours is a trust anchor of its own: a client's certificate is signed by one of them directly, so
+/// whatever chain its client sends is not looked at. Beside them are the makers of devices, whose certificates may come with a
+/// chain; they prove hardware, and are nobody here until they enroll.
+#[derive(Debug, Clone, Default)]
 pub struct Trust {
     /// By subject key identifier.
-    anchors: HashMap<Vec<u8>, Anchor>,
+    anchors: Arc<HashMap<Vec<u8>, Anchor>>,
+    makers: Arc<Makers>,
+    grace: Duration,
+}
+
+/// What a certificate that a door takes is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kin {
+    /// One of an identity, from this authority of ours. It may have expired within the grace: that is asked again at each request.
+    Identity(AuthorityId),
+    /// A claim certificate, from this authority of ours.
+    Claim(AuthorityId),
+    /// A device's, from its maker.
+    Maker,
 }
 
 #[derive(Debug)]
@@ -50,7 +68,26 @@ impl Trust {
             let (not_before, not_after) = (facts.not_before, facts.not_after);
             anchors.insert(key_id, Anchor { id: *id, kind, not_before, not_after, key });
         }
-        Ok(Self { anchors })
+        Ok(Self { anchors: Arc::new(anchors), ..Self::default() })
+    }
+
+    /// The same, with the authorities of another.
+    #[must_use]
+    pub fn with_authorities_of(&self, other: &Self) -> Self {
+        Self { anchors: Arc::clone(&other.anchors), ..self.clone() }
+    }
+
+    /// The same, with other makers.
+    #[must_use]
+    pub fn with_makers(&self, makers: Arc<Makers>) -> Self {
+        Self { makers, ..self.clone() }
+    }
+
+    /// The same, with another grace: so long after its end a certificate of ours is still taken at the handshake of the device door,
+    /// for a late renewal. Whoever serves a request says whether it is good for that.
+    #[must_use]
+    pub fn with_grace(&self, grace: Duration) -> Self {
+        Self { grace, ..self.clone() }
     }
 
     /// The authority that the certificate says it is from. Only of a certificate that [`Self::verify`] accepted does this
@@ -64,27 +101,55 @@ impl Trust {
         self.named_by(facts).map(|anchor| anchor.kind)
     }
 
-    /// Verifies a client's certificate: signed by the authority that its authority key identifier names, in time, for
-    /// clientAuth, and by an authority for `kind`, where the door takes one kind only.
+    /// Verifies a client's certificate. One that names an authority of ours is judged by that one's key alone: in time, for
+    /// clientAuth, and by an authority for `kind`, where the door takes one kind only. A door for all kinds takes claim certificates,
+    /// makers' certificates with what was sent `beside` them, and ours within the grace, too.
     ///
     /// # Errors
-    /// `CertificateForeign`, `CertificateExpired`, `CertificateNotYetValid`; `WrongKind` for a certificate of ours that is
-    /// not for clients, or not for this door.
+    /// `CertificateForeign`, `CertificateExpired`, `CertificateNotYetValid`; `WrongKind` for a certificate that is not for
+    /// clients, or not for this door.
     pub fn verify(
         &self,
         certificate: &CertificateDer<'_>,
+        beside: &[CertificateDer<'_>],
         kind: Option<Kind>,
         algorithms: WebPkiSupportedAlgorithms,
         now: UnixTime,
-    ) -> Result<AuthorityId, Refusal> {
+    ) -> Result<Kin, Refusal> {
         let facts = facts(certificate).map_err(|_| Refusal::CertificateForeign)?;
-        let anchor = self.named_by(&facts).ok_or(Refusal::CertificateForeign)?;
+        let Some(anchor) = self.named_by(&facts) else {
+            return match kind {
+                None => self.makers.verify(certificate, beside, now).map(|()| Kin::Maker),
+                Some(_) => Err(Refusal::CertificateForeign),
+            };
+        };
         let leaf = EndEntityCert::try_from(certificate).map_err(|_| Refusal::CertificateForeign)?;
-        leaf.verify_for_usage(algorithms.all, std::slice::from_ref(&anchor.key), &[], now, KeyUsage::client_auth(), None, None)
-            .map_err(|error| refusal(&error))?;
+        let check = |usage: KeyUsage, at: UnixTime| {
+            let anchors = std::slice::from_ref(&anchor.key);
+            leaf.verify_for_usage(algorithms.all, anchors, &[], at, usage, None, None)
+                .map_err(|error| refusal(&error))
+                .map(drop)
+        };
+        let claim = kind.is_none() && anchor.kind == Kind::Device && facts.is_claim;
+        let kin = if claim {
+            check(KeyUsage::required(CLAIM_EKU), now).map(|()| Kin::Claim(anchor.id))
+        } else {
+            let verdict = match check(KeyUsage::client_auth(), now) {
+                Err(Refusal::CertificateExpired) if kind.is_none() && self.is_graced(&facts, now) => {
+                    check(KeyUsage::client_auth(), unix(facts.not_after))
+                }
+                verdict => verdict,
+            };
+            verdict.map(|()| Kin::Identity(anchor.id))
+        }?;
         anchor.in_time(now)?;
         // Asked last: that an authority is here is told to those alone whose certificate is from it.
-        if kind.is_some_and(|kind| kind != anchor.kind) { Err(Refusal::WrongKind) } else { Ok(anchor.id) }
+        if kind.is_some_and(|kind| kind != anchor.kind) { Err(Refusal::WrongKind) } else { Ok(kin) }
+    }
+
+    /// Whether a certificate that has ended ended within the grace.
+    fn is_graced(&self, facts: &CertificateFacts, now: UnixTime) -> bool {
+        !self.grace.is_zero() && now <= unix(facts.not_after + self.grace)
     }
 
     fn named_by(&self, facts: &CertificateFacts) -> Option<&Anchor> {
@@ -104,12 +169,6 @@ impl Anchor {
     }
 }
 
-/// Anything that is not about time or purpose is a certificate that no authority of ours signed.
-fn refusal(error: &webpki::Error) -> Refusal {
-    match error {
-        webpki::Error::CertExpired { .. } => Refusal::CertificateExpired,
-        webpki::Error::CertNotValidYet { .. } => Refusal::CertificateNotYetValid,
-        webpki::Error::RequiredEkuNotFoundContext(_) | webpki::Error::CaUsedAsEndEntity => Refusal::WrongKind,
-        _ => Refusal::CertificateForeign,
-    }
+fn unix(at: Timestamp) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(at.0).unwrap_or(0)))
 }

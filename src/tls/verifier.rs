@@ -67,12 +67,12 @@ impl ClientCertVerifier for Verifier {
     fn verify_client_cert(
         &self,
         end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
+        intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         self.trust
             .load()
-            .verify(end_entity, self.kind, self.algorithms, now)
+            .verify(end_entity, intermediates, self.kind, self.algorithms, now)
             .map(|_| ClientCertVerified::assertion())
             .map_err(|refusal| self.refuse(refusal, end_entity))
     }

@@ -24,17 +24,20 @@
 )]
 
 mod certificates;
+mod claims;
 mod csr;
 mod derived;
 mod enrollment;
 mod feed;
 mod gateway;
+mod groups;
 mod harness;
 mod kill;
 mod layering;
 mod ledger;
 mod limits;
 mod machine;
+mod makers;
 mod manual;
 mod matrix;
 mod operators;

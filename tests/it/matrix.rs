@@ -130,6 +130,16 @@ impl Subjects {
         name
     }
 
+    /// A claim group that lists a serial.
+    async fn group(&self, server: &Server) -> String {
+        let name = self.next();
+        let groups = format!("/v1/fleets/{}/groups", self.fleet);
+        server.owner().post(&groups, &json!({"name": name, "proof": "claim"})).await.is(201);
+        let serials = format!("{groups}/{name}/serials");
+        server.owner().send("PUT", &serials, &[("content-type", "text/csv")], Some(b"A-0".to_vec())).await.is(200);
+        name
+    }
+
     /// The request of a route, and whether it is about something of the fleet.
     async fn request(&self, server: &Server, method: &str, pattern: &str, is_fresh: bool) -> (String, Option<Value>, bool) {
         let fleet = &self.fleet;
@@ -153,6 +163,20 @@ impl Subjects {
             }
             ("GET", ["v1", "fleets", "{fleet}", list @ ("tokens" | "devices" | "allowances")]) => {
                 (format!("/v1/fleets/{fleet}/{list}"), None, true)
+            }
+            (_, ["v1", "fleets", "{fleet}", "groups", rest @ ..]) => {
+                let group = if is_fresh { self.group(server).await } else { "matrix-victim".to_owned() };
+                let path = [&["/v1/fleets", fleet, "groups"], rest].concat().join("/").replace("{group}", &group);
+                let body = match (method, rest) {
+                    ("GET" | "DELETE", _) => None,
+                    ("POST", []) => Some(json!({"name": self.next(), "proof": "claim"})),
+                    ("PATCH", _) => Some(json!({"rules": {"quota": 7}})),
+                    // A field of CSV, too.
+                    ("PUT", _) => Some(json!("A-1")),
+                    (_, [_, "claims"]) => Some(json!({"csr": Key::new().csr()})),
+                    _ => Some(none),
+                };
+                (path.replace("{serial}", "A-0"), body, true)
             }
             ("POST", ["v1", "fleets", "{fleet}", "tokens"]) => (format!("/v1/fleets/{fleet}/tokens"), Some(none), true),
             ("DELETE", ["v1", "fleets", "{fleet}", "tokens", "{id}"]) => {
@@ -271,6 +295,8 @@ fn every_route_of_the_admin_door_answers_every_caller_as_the_domain_says() {
             }
             server.owner().post(&format!("/v1/{kind}"), &body).await.is(201);
         }
+        let group = json!({"name": "matrix-victim", "proof": "claim"});
+        server.owner().post(&format!("/v1/fleets/{fleet}/groups"), &group).await.is(201);
         let subjects = Subjects {
             authority: authority_id(&server, "device", Some(&fleet)).await,
             token: text(&server.mint(&fleet, json!({})).await, "id"),
@@ -318,6 +344,8 @@ fn every_route_of_the_admin_door_answers_every_caller_as_the_domain_says() {
         let fleet = &subjects.fleet;
         let device = owner.get(&format!("/v1/fleets/{fleet}/devices/victim")).await.is(200).json();
         assert_eq!((device["standing"].as_str(), &device["attributes"]), (Some("good"), &json!({})));
+        let group = owner.get(&format!("/v1/fleets/{fleet}/groups/matrix-victim")).await.is(200).json();
+        assert_eq!((group["state"].as_str(), &group["version"], &group["claim"]), (Some("enabled"), &json!(1), &Value::Null));
         let tokens = owner.get(&format!("/v1/fleets/{fleet}/tokens?limit=500")).await.is(200).json();
         let token = tokens["items"].as_array().unwrap().iter().find(|token| token["id"] == subjects.token).unwrap();
         assert_eq!(token["state"], "fresh");
@@ -333,7 +361,8 @@ fn every_route_of_the_admin_door_answers_every_caller_as_the_domain_says() {
 
 /// `yes`, `tls`, `403`, `404`, or the code of another refusal.
 async fn ask(client: &Client, method: &str, path: &str, body: Option<&Value>) -> String {
-    let headers: &[(&str, &str)] = if body.is_some() { &[("content-type", "application/json")] } else { &[] };
+    let media_type = if method == "PUT" { "text/csv" } else { "application/json" };
+    let headers: &[(&str, &str)] = if body.is_some() { &[("content-type", media_type)] } else { &[] };
     let body = body.map(|body| body.to_string().into_bytes());
     match client.try_send(method, path, headers, body).await {
         Err(error) => error,

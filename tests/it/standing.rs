@@ -50,14 +50,14 @@ pub async fn listed_within(server: &Server, fleet: &str, serial: &str, code: Opt
 }
 
 /// Files for openssl.
-struct Strangers {
+pub struct Strangers {
     root: PathBuf,
     issuer: PathBuf,
     url: String,
 }
 
 impl Strangers {
-    async fn of(server: &Server, fleet: &str) -> Self {
+    pub async fn of(server: &Server, fleet: &str) -> Self {
         let id = authority_id(server, "device", Some(fleet)).await;
         let issuer = server.public_client().get(&format!("/ca/{id}.pem")).await.is(200).body;
         let root = server.public_client().get("/ca/root.pem").await.is(200).body;
@@ -69,7 +69,7 @@ impl Strangers {
     }
 
     /// What OCSP says, by openssl: `good`, `revoked` with its reason's code, or `unknown`.
-    fn ocsp(&self, serial: &str, nonce: bool) -> String {
+    pub fn ocsp(&self, serial: &str, nonce: bool) -> String {
         let (root, issuer, serial) = (text(&self.root), text(&self.issuer), format!("0x{serial}"));
         let nonce = if nonce { "-nonce" } else { "-no_nonce" };
         let arguments = [

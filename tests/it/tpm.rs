@@ -81,13 +81,6 @@ impl Tpm {
         self.try_tool(line).unwrap_or_else(|said| panic!("{line}: {said}"))
     }
 
-    /// The script of the manual.
-    fn script(&self, server: &Server, arguments: &[&str]) -> Output {
-        fs::copy(server.data().join("operator/ca.pem"), self.path("root.crt")).unwrap();
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/tpm-enroll");
-        self.command(script.to_str().unwrap()).args(arguments).output().unwrap()
-    }
-
     /// Makes the endorsement key as `ek.pub`, `ek.pem`, `ek.ctx`.
     fn endorsement_key(&self, algorithm: &str) {
         self.tool(&format!("tpm2_createek -G {algorithm} -c ek.ctx -u ek.pub"));
@@ -148,6 +141,12 @@ fn body(csr: &str, device: &str, nonce: &str, secret: &[u8], key_hash: &[u8]) ->
     let message = [b"fleetmark tpm v1", nonce.as_bytes(), key_hash].concat();
     let answer = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), &message);
     json!({"csr": csr, "device": device, "proof": {"kind": "tpm", "nonce": nonce, "answer": STANDARD.encode(answer.as_ref())}})
+}
+
+/// SHA-256 over a key's `SubjectPublicKeyInfo`.
+pub fn spki_hash(key: &Key) -> String {
+    use rustls_pki_types::pem::PemObject;
+    sha256(rustls_pki_types::SubjectPublicKeyInfoDer::from_pem_slice(key.0.public_key_pem().as_bytes()).unwrap().as_ref())
 }
 
 async fn enroll(server: &Server, fleet: &str, body: &Value) -> Answer {
@@ -269,7 +268,7 @@ fn an_answer_is_worth_what_it_is_bound_to_alone() {
         enroll(&server, &fleet, &body(&csr, "A", &nonce, &secret, &key_hash)).await.refused(401, "nonce_expired");
         enroll(&server, &other, &good).await.refused(401, "nonce_expired");
         let foreign = Key::new();
-        let foreign_hash = hex::decode(sha256(&foreign.0.public_key_der())).unwrap();
+        let foreign_hash = hex::decode(spki_hash(&foreign)).unwrap();
         enroll(&server, &fleet, &body(&foreign.csr(), "a", &nonce, &secret, &foreign_hash)).await.refused(401, "nonce_expired");
         let before = server.metric("fleetmark_alarms_total", &[("alarm", "answer_wrong")]).await;
         enroll(&server, &fleet, &body(&csr, "a", &nonce, &[0; 32], &key_hash)).await.refused(401, "answer_wrong");

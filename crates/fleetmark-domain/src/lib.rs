@@ -6,6 +6,7 @@
 //! - [`standing`]: what a certificate is worth now, and the one table of how each view shows it.
 //! - [`role`]: operators' roles and what each may do.
 //! - [`terms`]: what a proof that devices share admits: names, networks, how many, until when.
+//! - [`reenrollment`]: whether a device that was enrolled before may enroll anew.
 //! - [`refusal`]: every reason for which Fleetmark says no, by its stable name.
 //! - [`digest`]: fingerprints and key hashes, which must never be mixed up.
 //! - [`time`]: seconds since 1970; never read from a clock here.
@@ -13,6 +14,7 @@
 pub mod digest;
 pub mod identity;
 pub mod name;
+pub mod reenrollment;
 pub mod refusal;
 pub mod role;
 pub mod serial;
@@ -23,6 +25,7 @@ pub mod time;
 pub use digest::{Fingerprint, KeyHash};
 pub use identity::{Identity, Kind, TrustDomain};
 pub use name::{FleetName, LedgerName, Name};
+pub use reenrollment::Reenrollment;
 pub use refusal::Refusal;
 pub use role::{Action, Role};
 pub use serial::{Epoch, Index, Serial};

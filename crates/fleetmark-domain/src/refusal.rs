@@ -117,6 +117,8 @@ refusals! {
     GroupDisabled => "group_disabled", Forbidden, "This way in is closed by an operator.";
     MakerUnknown => "maker_unknown", Unproven, "The client certificate is not from a maker that this fleet takes devices of.";
     ClaimBoundToOtherKey => "claim_bound_to_other_key", Conflict, "This name was claimed with another key and stays bound to it until its certificate ends.";
+    SerialMissing => "serial_missing", Unacceptable, "The client certificate has no serial number where this way in looks for it.";
+    KeyOfMaker => "key_of_maker_certificate", Conflict, "This key is the one of the maker's certificate. Make a new key.";
     HardwareOfAnother => "hardware_of_another_device", Conflict, "This hardware is enrolled under another name.";
     HardwareMismatch => "hardware_mismatch", Conflict, "This name belongs to other hardware.";
     ReenrollmentDenied => "reenrollment_denied", Conflict, "This device is enrolled already. An operator may permit it to enroll anew.";

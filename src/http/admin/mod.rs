@@ -14,6 +14,7 @@ pub mod certificates;
 pub mod devices;
 pub mod extract;
 pub mod fleets;
+pub mod groups;
 pub mod hardware;
 pub mod ledgers;
 pub mod members;
@@ -60,6 +61,17 @@ fn documented(config: &mut ServiceConfig<'_>) {
         .service(fleets::change_fleet)
         .service(allowances::list_allowances)
         .service(allowances::allow)
+        .service(groups::list_groups)
+        .service(groups::create_group)
+        .service(groups::show_group)
+        .service(groups::change_group)
+        .service(groups::enable_group)
+        .service(groups::disable_group)
+        .service(groups::end_group)
+        .service(groups::list_serials)
+        .service(groups::put_serials)
+        .service(groups::remove_serial)
+        .service(groups::issue_claim)
         .service(tokens::list_tokens)
         .service(tokens::mint_token)
         .service(tokens::withdraw_token)

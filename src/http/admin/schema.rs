@@ -44,6 +44,12 @@ schemas! {
     Kind => words(fleetmark_domain::Kind::ALL.map(fleetmark_domain::Kind::as_str));
     /// [`fleetmark_domain::RevocationReason`].
     Reason => words(fleetmark_domain::RevocationReason::ALL.map(fleetmark_domain::RevocationReason::as_str));
+    /// [`crate::store::model::GroupProof`].
+    GroupProof => words(["maker", "claim", "derived-key", "approval"]);
+    /// [`crate::store::model::SerialFrom`].
+    SerialFrom => words(["subject-serial-number", "hardware-module-name", "common-name"]);
+    /// [`crate::store::model::NameMapping`].
+    NameMapping => words(["exact", "sanitized", "requested"]);
     /// [`fleetmark_domain::Standing`].
     Standing => words(STANDINGS);
 }

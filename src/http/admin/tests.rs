@@ -35,6 +35,7 @@ fn example(path: &str) -> String {
         .replace("{name}", "sensor-01")
         .replace("{serial}", "010000000700ff12340909090909090909")
         .replace("{ledger}", "system")
+        .replace("{group}", "batch-7")
         .replace("{scope}", "system")
         .replace("{version}", "1")
         .replace("{id}", "1")

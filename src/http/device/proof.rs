@@ -1,4 +1,5 @@
-//! Tokens as they come in `Authorization`. Nothing here is ever logged.
+//! What a request shows in its head and its connection: tokens as they come in `Authorization`, else a certificate that is no
+//! identity's. Nothing here is ever logged.
 
 use std::future::{Ready, ready};
 
@@ -12,6 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::http::State;
 use crate::http::problem::Problem;
+use crate::registrar::caller::Presented;
 use crate::registrar::proofs::Shown;
 use crate::registrar::tokens::PresentedToken;
 
@@ -41,8 +43,9 @@ impl Bearer {
     }
 }
 
-/// The proof that comes before the body: the token, where there are credentials; else none, and the body is to hold it. As an
-/// extractor it counts the attempt against its address's limit before the body is read.
+/// The proof that comes before the body: the token, where there are credentials; else the client certificate of the connection, where
+/// it is a maker's or a claim; else none, and the body is to hold it. As an extractor it counts the attempt against its address's
+/// limit before the body is read.
 #[derive(Debug)]
 pub struct InHead(pub Option<Shown>);
 
@@ -60,8 +63,13 @@ impl InHead {
         if has_credentials(request) {
             return Bearer::of(request).map(|token| Self(Some(Shown::Token(token.0))));
         }
-        Ok(Self(None))
+        Ok(Self(certificate(request)))
     }
+}
+
+/// The certificate of the connection, where it is a maker's or a claim.
+pub fn certificate(request: &HttpRequest) -> Option<Shown> {
+    request.conn_data::<Presented>().map(|chain| Shown::Certificate(chain.0.clone()))
 }
 
 /// A device's name and token by the scheme Basic (RFC 7617), as EST clients send them.

@@ -22,7 +22,7 @@ use crate::registrar::proofs::Shown;
 pub struct DeviceEnrollment {
     /// PKCS#10 in PEM, or its DER in base64.
     csr: String,
-    /// The device's name; may be left out where the token is bound to one.
+    /// The device's name; may be left out where the proof says it.
     device: Option<String>,
     /// The enrollment group that it asks for, where the fleet has several of its proof.
     group: Option<String>,

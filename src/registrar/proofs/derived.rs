@@ -69,7 +69,7 @@ impl Registrar {
         let mut new = new_subject(Kind::Device, Some(fleet.name.clone()), name.clone(), now);
         new.attributes.clone_from(&group.rules.attributes);
         let subject = known.unwrap_or_else(|| new.clone());
-        let rule = self.reenrollment(&subject, &fleet)?;
+        let rule = self.profile_of(&subject, Some(&fleet))?.reenroll;
         let hardware = Some(hardware_id(group.id, name));
         Ok(Proven {
             subject,

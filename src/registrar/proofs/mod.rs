@@ -1,7 +1,9 @@
 //! What a device shows to be allowed to enroll, and who it is by that. One file a proof; each gives the same [`Proven`], and the
 //! rest of the pipeline ([`super::enroll`]) knows no proof.
 
+mod claim;
 pub mod derived;
+pub mod maker;
 mod token;
 mod tpm;
 
@@ -12,7 +14,7 @@ use super::enroll::EnrollRequest;
 use super::tokens::PresentedToken;
 use super::{Registrar, Result};
 use crate::store::StoreError;
-use crate::store::acts::record::{Holder, Proof, Reenrollment, token_admits};
+use crate::store::acts::record::{Holder, Proof, token_admits};
 use crate::store::model::{Certificate, Fleet, Group, Subject, Token};
 use crate::store::rows::Rows;
 
@@ -72,19 +74,14 @@ impl Registrar {
     pub(super) async fn judge_proof(&self, request: &EnrollRequest, is_race: bool, now: Timestamp) -> Result<Proven> {
         match &request.shown {
             Shown::Token(token) => self.prove_by_token(request, token, is_race, now).await,
+            Shown::Certificate(chain) => match claim::claim(chain) {
+                Some(claim) => self.prove_by_claim(request, claim, now).await,
+                None => self.prove_by_maker(request, chain, now).await,
+            },
             Shown::DerivedKey(answer) => self.prove_by_derived_key(request, answer, now).await,
             Shown::Tpm(answer) => self.prove_by_tpm(request, answer, now).await,
-            Shown::Certificate(_) | Shown::Nothing => Err(Refusal::ProofRequired.into()),
+            Shown::Nothing => Err(Refusal::ProofRequired.into()),
         }
-    }
-
-    /// Whether a device of this fleet that was enrolled before may enroll anew.
-    fn reenrollment(&self, _subject: &Subject, _fleet: &Fleet) -> Result<Reenrollment> {
-        Ok(Reenrollment::default())
-    }
-
-    fn group_key(&self, group: &Group) -> Result<zeroize::Zeroizing<Vec<u8>>> {
-        self.secrets.unseal(&format!("group {}", group.id), &group.material)
     }
 }
 

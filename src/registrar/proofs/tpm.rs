@@ -39,7 +39,7 @@ impl Registrar {
             Ok((subject, rows.fleet(&fleet)?.ok_or(Refusal::FleetUnknown)?, rows.certificate_by_key(&key)?))
         });
         let (subject, fleet, existing) = found.await?;
-        let rule = self.reenrollment(&subject, &fleet)?;
+        let rule = self.profile_of(&subject, Some(&fleet))?.reenroll;
         Ok(Proven {
             holder: Holder::Admitted(Box::new(subject.clone()), rule),
             subject,

@@ -35,13 +35,14 @@ pub(super) fn counted(group: &Group, subject: &Subject) -> Result<u64, Refusal> 
 
 /// The subject that comes in under `new`'s name: `new` itself, with id 0, where nobody has it.
 ///
-/// Hardware is one device: what it proved to be must not be known as another that is still let in. A device that has, or had, a
-/// confirmed certificate enrolls anew as the rule says; one that has not may go on with another key where the proof tells one
-/// device from another, and not where the proof is a claim.
+/// Hardware is one device: what it proved to be must not be known as another. Where that other one was put out, its hardware is out
+/// with it, until an operator permits the new name to enroll. A device that has, or had, a confirmed certificate enrolls anew as the
+/// rule says, or by a permit. One that has not may go on with another key where its hardware is known; where it is not, a certificate
+/// that waits for its confirmation keeps the name.
 ///
 /// # Errors
-/// `NameTaken`, `HardwareOfAnother`, `HardwareMismatch`, `ReenrollmentDenied`, `ClaimBoundToOtherKey`.
-pub(super) fn newcomer(
+/// `NameTaken`, `HardwareOfAnother`, `IdentityOut`, `HardwareMismatch`, `ReenrollmentDenied`, `ClaimBoundToOtherKey`.
+pub(in crate::store) fn newcomer(
     rows: &mut dyn Rows,
     new: &Subject,
     rule: Reenrollment,
@@ -49,55 +50,69 @@ pub(super) fn newcomer(
     at: Timestamp,
 ) -> Result<Subject, StoreError> {
     let known = rows.subject_by_name(new.kind, new.fleet.as_ref(), &new.name.folded())?;
+    let is_permitted = known.as_ref().and_then(|known| known.permits.reenroll_until).is_some_and(|until| at < until);
     let owner = match hardware {
-        Some(id) => rows.hardware(&id)?,
+        Some(id) => rows.hardware(&id)?.map(|owner| owner.subject),
         None => None,
     };
+    let own = owner.is_some() && owner == known.as_ref().map(|known| known.id);
     if let Some(owner) = owner
-        && known.as_ref().is_none_or(|known| known.id != owner.subject)
-        && rows.subject(owner.subject)?.is_some_and(|owner| owner.state != SubjectState::Out)
+        && !own
+        && known.as_ref().is_none_or(|known| known.moved_from != Some(owner))
+        && let Some(other) = rows.subject(owner)?
     {
-        return Err(Refusal::HardwareOfAnother.into());
+        match other.state {
+            SubjectState::Out if is_permitted => {}
+            SubjectState::Out => return Err(Refusal::IdentityOut.into()),
+            SubjectState::Registered | SubjectState::Active | SubjectState::Released => {
+                return Err(Refusal::HardwareOfAnother.into());
+            }
+        }
     }
     let Some(known) = known else { return Ok(new.clone()) };
     if known.name != new.name {
         return Err(Refusal::NameTaken.into());
     }
-    let own = owner.is_some_and(|owner| owner.subject == known.id);
-    if known.confirmed_generation == 0 {
-        return unconfirmed(rows, known, hardware, own, at);
+    if is_permitted {
+        return Ok(known);
     }
-    let is_permitted = known.permits.reenroll_until.is_some_and(|until| at < until);
-    match (rule, hardware) {
-        _ if is_permitted => Ok(known),
-        (Reenrollment::SameHardware, Some(_)) if own => Ok(known),
-        (Reenrollment::SameHardware, Some(_)) => Err(Refusal::HardwareMismatch.into()),
-        (Reenrollment::Always, Some(_)) => Ok(known),
-        _ => Err(Refusal::ReenrollmentDenied.into()),
+    let is_bound = !rows.hardware_of(known.id)?.is_empty();
+    let is_anew = known.confirmed_generation > 0;
+    match hardware {
+        Some(_) if own && !is_anew => Ok(known),
+        None if is_bound => Err(Refusal::HardwareMismatch.into()),
+        _ if !is_anew => unclaimed(rows, known, hardware.is_some(), is_bound, at),
+        Some(_) => match rule {
+            Reenrollment::SameHardware if own => Ok(known),
+            Reenrollment::SameHardware if is_bound => Err(Refusal::HardwareMismatch.into()),
+            Reenrollment::Always => Ok(known),
+            Reenrollment::Deny | Reenrollment::SameHardware | Reenrollment::Permit => Err(Refusal::ReenrollmentDenied.into()),
+        },
+        None => Err(Refusal::ReenrollmentDenied.into()),
     }
 }
 
-/// A device that never confirmed a certificate. One that other hardware began to enroll stays that hardware's.
-fn unconfirmed(
+/// A device that never confirmed a certificate, where the proof is none of its known hardware: nobody may hold the name meanwhile.
+fn unclaimed(
     rows: &mut dyn Rows,
     known: Subject,
-    hardware: Option<HardwareId>,
-    own: bool,
+    is_hardware: bool,
+    is_bound: bool,
     at: Timestamp,
 ) -> Result<Subject, StoreError> {
-    if hardware.is_some() {
-        let is_foreign = !own && !rows.hardware_of(known.id)?.is_empty();
-        return if is_foreign { Err(Refusal::HardwareMismatch.into()) } else { Ok(known) };
+    if is_bound {
+        return Err(Refusal::HardwareMismatch.into());
     }
     let live = rows.live_certificates_of(known.id)?;
-    let is_claimed = |standing| matches!(standing, Standing::Unconfirmed | Standing::Held | Standing::Quarantined);
-    if live.iter().any(|certificate| is_claimed(certificate.standing) && !certificate.has_lapsed(at)) {
-        return Err(Refusal::ClaimBoundToOtherKey.into());
+    let waits = |standing| matches!(standing, Standing::Unconfirmed | Standing::Held | Standing::Quarantined);
+    match live.iter().any(|certificate| waits(certificate.standing) && !certificate.has_lapsed(at)) {
+        true if is_hardware => Err(Refusal::NameTaken.into()),
+        true => Err(Refusal::ClaimBoundToOtherKey.into()),
+        false => Ok(known),
     }
-    Ok(known)
 }
 
-/// From now on this hardware is this subject.
+/// From now on this hardware is this subject, and other hardware of its source no more.
 pub(super) fn bind(
     rows: &mut dyn Rows,
     id: HardwareId,
@@ -111,5 +126,12 @@ pub(super) fn bind(
         // They prove no hardware.
         GroupProof::Claim | GroupProof::Approval => return Ok(()),
     };
+    let known = rows.hardware_of(subject.id)?;
+    if known.iter().any(|known| known.id == id) {
+        return Ok(());
+    }
+    for other in known.iter().filter(|known| known.source == source) {
+        rows.delete_hardware(&other.id)?;
+    }
     rows.put_hardware(&Hardware { id, subject: subject.id, source, since: at })
 }

@@ -154,6 +154,11 @@ pub(super) fn succeed(
         set_standing(transaction, &earlier, Standing::Superseded, at, None)?;
     }
     subject.confirmed_generation = good.generation;
+    // Who confirms holds a key: a permit to enroll anew served, or is not needed. Until then it lasts, so that power lost in between
+    // costs no second permit.
+    if subject.permits.reenroll_until.take().is_some() {
+        transaction.rows.update_subject(subject)?;
+    }
     if subject.state == SubjectState::Registered {
         subject.state = SubjectState::Active;
     }

@@ -19,6 +19,7 @@ pub mod admit;
 pub mod confirm;
 pub mod fleets;
 pub mod found;
+pub mod groups;
 pub mod hardware;
 pub mod lease;
 pub mod limits;

@@ -1,5 +1,6 @@
 //! A certificate is recorded: enrollment, renewal, the installation's own.
 
+pub use fleetmark_domain::Reenrollment;
 use fleetmark_domain::{KeyHash, LedgerName, Refusal, RevocationReason, Standing, Timestamp};
 use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::Event;
@@ -47,21 +48,6 @@ pub enum Holder {
     /// A subject that an enrollment group, or its own hardware, lets in: new, registered before, or enrolled before, as the rule
     /// says.
     Admitted(Box<Subject>, Reenrollment),
-}
-
-/// Whether a device that was enrolled before may enroll anew, as after a factory reset: a rule of the profile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Reenrollment {
-    /// It may not.
-    Deny,
-    /// The hardware that enrolled it may.
-    #[default]
-    SameHardware,
-    /// It may once an operator permitted it.
-    Permit,
-    /// It may always. A claim certificate proves no device, so for a claim this is [`Self::Permit`].
-    Always,
 }
 
 /// By what right a certificate is issued.
@@ -221,6 +207,10 @@ impl RecordCertificate {
                 match transaction.rows.subject_by_name(new.kind, new.fleet.as_ref(), &new.name.folded())? {
                     // An open token must not take over a name that somebody holds a certificate for.
                     Some(known) if known.last_generation > 0 || known.name != new.name => return Err(Refusal::NameTaken.into()),
+                    // Nor one that an operator registered with its hardware.
+                    Some(known) if !transaction.rows.hardware_of(known.id)?.is_empty() => {
+                        return Err(Refusal::HardwareMismatch.into());
+                    }
                     Some(known) => known,
                     None => (**new).clone(),
                 }
@@ -279,18 +269,14 @@ impl RecordCertificate {
 }
 
 impl RecordCertificate {
-    /// Writes down by which group and as which hardware the holder came in; uses a permit up.
+    /// Writes down by which group and as which hardware the holder came in.
     fn mark(&self, transaction: &mut Transaction<'_>, subject: &mut Subject) -> Result<(), StoreError> {
         let group = match self.proof {
             Proof::Group(admission) => Some(admission.group),
             _ => subject.group,
         };
-        let is_permitted = matches!(self.holder, Holder::Admitted(..)) && subject.permits.reenroll_until.is_some();
-        if subject.group != group || is_permitted {
+        if subject.group != group {
             subject.group = group;
-            if is_permitted {
-                subject.permits.reenroll_until = None;
-            }
             transaction.rows.update_subject(subject)?;
         }
         match self.proof {

@@ -121,3 +121,78 @@ pub fn foreign(wanted: &Wanted, key: &Key) -> Identity {
     let certificate = params.self_signed(&pair).unwrap().der().to_vec();
     Stolen { certificate, key: pair }.sign(wanted, key)
 }
+
+/// serialNumber (RFC 5280 4.1.2.4; X.520).
+const SERIAL_NUMBER: [u64; 4] = [2, 5, 4, 5];
+/// subjectAltName.
+const SUBJECT_ALT_NAME: [u64; 4] = [2, 5, 29, 17];
+
+/// A maker of devices: a root, and below it the line that makes them.
+pub struct Maker {
+    root: (Vec<u8>, Issuer<'static, KeyPair>),
+    line: (Vec<u8>, Issuer<'static, KeyPair>),
+}
+
+impl Maker {
+    pub fn new(name: &str) -> Self {
+        let authority = |name: &str, above: Option<&Issuer<'static, KeyPair>>| {
+            let key = KeyPair::generate().unwrap();
+            let mut params = CertificateParams::new(Vec::new()).unwrap();
+            params.distinguished_name = DistinguishedName::new();
+            params.distinguished_name.push(DnType::CommonName, name);
+            params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+            let certificate = match above {
+                Some(above) => params.signed_by(&key, above).unwrap(),
+                None => params.self_signed(&key).unwrap(),
+            };
+            (certificate.der().to_vec(), Issuer::new(params, key))
+        };
+        let root = authority(&format!("{name} Root"), None);
+        let line = authority(&format!("{name} Line 4"), Some(&root.1));
+        Self { root, line }
+    }
+
+    pub fn root_pem(&self) -> String {
+        super::openssl::pem("CERTIFICATE", &self.root.0)
+    }
+
+    pub fn line_pem(&self) -> String {
+        super::openssl::pem("CERTIFICATE", &self.line.0)
+    }
+
+    /// A device as it leaves the line: IDevID and the line's certificate, until the end of days.
+    pub fn device(&self, serial: &str) -> Identity {
+        self.idevid(&Key::new(), |params| {
+            params.distinguished_name.push(DnType::CustomDnType(SERIAL_NUMBER.to_vec()), serial);
+        })
+    }
+
+    /// One that says what `change` writes, for this key.
+    pub fn idevid(&self, key: &Key, change: impl FnOnce(&mut CertificateParams)) -> Identity {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        params.not_before = time::macros::datetime!(2020-01-01 0:00 UTC);
+        params.not_after = time::macros::datetime!(9999-12-31 23:59:59 UTC);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.use_authority_key_identifier_extension = true;
+        change(&mut params);
+        let mut identity = Identity::new(params.signed_by(&key.0, &self.line.1).unwrap().der().to_vec(), &key.0);
+        identity.chain.push(self.line.0.clone().into());
+        identity
+    }
+}
+
+/// A subjectAltName with one hardwareModuleName (RFC 4108 5): type 1.3.6.1.4.1.99999.1 and these octets.
+pub fn hardware_module_name(serial: &[u8], critical: bool) -> rcgen::CustomExtension {
+    let tlv = |tag: u8, parts: &[&[u8]]| {
+        let content = parts.concat();
+        [&[tag, u8::try_from(content.len()).unwrap()][..], &content].concat()
+    };
+    let kind = tlv(6, &[&[0x2b, 6, 1, 4, 1, 0x86, 0x8d, 0x1f, 1]]);
+    let name = tlv(0x30, &[&kind, &tlv(4, &[serial])]);
+    let other = tlv(0xa0, &[&tlv(6, &[&[0x2b, 6, 1, 5, 5, 7, 8, 4]]), &tlv(0xa0, &[&name])]);
+    let mut extension = rcgen::CustomExtension::from_oid_content(&SUBJECT_ALT_NAME, tlv(0x30, &[&other]));
+    extension.set_criticality(critical);
+    extension
+}

@@ -3,6 +3,7 @@
 
 mod certificates;
 mod fleets;
+mod groups;
 mod hardware;
 mod policies;
 mod subjects;
@@ -16,6 +17,7 @@ use zeroize::Zeroizing;
 
 pub use certificates::*;
 pub use fleets::*;
+pub use groups::*;
 pub use hardware::*;
 pub use policies::*;
 pub use subjects::*;
