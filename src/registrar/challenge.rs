@@ -226,9 +226,10 @@ impl Registrar {
         now: Timestamp,
     ) -> Result<(&'a FleetName, &'a Name, By<'a>)> {
         let fleet = request.fleet.as_ref().ok_or(Refusal::FleetUnknown)?;
-        let device = request.name.as_ref().ok_or_else(|| {
-            Error::with_detail(Refusal::InvalidName, "Say in `device` under which name to enroll.")
-        })?;
+        let device = request
+            .name
+            .as_ref()
+            .ok_or_else(|| Error::with_detail(Refusal::InvalidName, "Say in `device` under which name to enroll."))?;
         let nonce = Nonce::parse(&answer.nonce)?;
         let by = by(&nonce)?;
         nonce.check(self.secrets.questions(), &About { fleet, device, key: request.csr.key_hash(), by }, now)?;

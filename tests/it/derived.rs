@@ -88,7 +88,9 @@ fn a_wrong_answer_tells_nothing_and_raises_an_alarm() {
         let hash = spki_hash(&key);
         // A question is answered for any fleet, group and device, in the same form.
         let mut forms = Vec::new();
-        for (fleet, group, device) in [(fleet.as_str(), "line-4", "a"), (fleet.as_str(), "nowhere", "a"), ("nowhere", "nobody", "b")] {
+        for (fleet, group, device) in
+            [(fleet.as_str(), "line-4", "a"), (fleet.as_str(), "nowhere", "a"), ("nowhere", "nobody", "b")]
+        {
             let question = ask(&server, fleet, group, device, &hash).await.is(200).json();
             forms.push((question.as_object().unwrap().keys().cloned().collect::<Vec<_>>(), text(&question, "nonce").len()));
         }

@@ -131,7 +131,8 @@ impl Tpm {
         let _ = fs::remove_file(self.path("secret"));
         self.tool("tpm2_startauthsession --policy-session -S session.ctx");
         self.tool("tpm2_policysecret -S session.ctx -c e");
-        let said = self.try_tool(&format!("tpm2_activatecredential -c {handle} -C ek.ctx -i credential -o secret -P session:session.ctx"));
+        let said = self
+            .try_tool(&format!("tpm2_activatecredential -c {handle} -C ek.ctx -i credential -o secret -P session:session.ctx"));
         self.tool("tpm2_flushcontext session.ctx");
         said.map(|_| self.read("secret"))
     }
@@ -219,7 +220,8 @@ fn the_command_line_adds_lists_and_removes_hardware() {
         let id = sha256(&tpm.read("ek.der"));
         for form in ["ek.pem", "ek.pub"] {
             let file = tpm.path(form).display().to_string();
-            let added = cli(&server, &["--json", "device", "hardware", "add", "a", "--fleet", &fleet, "--endorsement-key", &file]);
+            let added =
+                cli(&server, &["--json", "device", "hardware", "add", "a", "--fleet", &fleet, "--endorsement-key", &file]);
             let added: Value = serde_json::from_str(&added).unwrap();
             assert_eq!(added["id"], id, "{form}");
         }

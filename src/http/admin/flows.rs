@@ -191,8 +191,14 @@ async fn a_device_is_admitted_held_released_revoked_and_retired() {
         minted.2
     );
     let token = PresentedToken::parse(minted.2["token"].as_str().unwrap()).unwrap();
-    let request =
-        EnrollRequest { fleet: "default".parse().ok(), name: None, group: None, shown: Shown::Token(token), csr: csr(), source: None };
+    let request = EnrollRequest {
+        fleet: "default".parse().ok(),
+        name: None,
+        group: None,
+        shown: Shown::Token(token),
+        csr: csr(),
+        source: None,
+    };
     let enrollment = state.registrar.enroll(request, state.clock.now()).await.unwrap();
     let serial = enrollment.certificate.serial.to_string();
     let device = "/v1/fleets/default/devices/SENSOR-01";

@@ -90,7 +90,8 @@ async fn enroll_device(
 /// Enrolls a gateway, service or operator by its invitation.
 async fn enroll(http: HttpRequest, token: Bearer, state: Data<State>, body: Json<KeyRequest>) -> Result<HttpResponse, Problem> {
     let csr = VerifiedCsr::from_body(body.csr.as_bytes())?;
-    let request = EnrollRequest { fleet: None, name: None, group: None, shown: Shown::Token(token.0), csr, source: source(&http) };
+    let request =
+        EnrollRequest { fleet: None, name: None, group: None, shown: Shown::Token(token.0), csr, source: source(&http) };
     let enrollment = state.registrar.enroll(request, state.clock.now()).await?;
     Ok(answer(&state, &enrollment))
 }

@@ -37,7 +37,12 @@ struct Standpoint {
 }
 
 impl Registrar {
-    pub(super) async fn prove_by_derived_key(&self, request: &EnrollRequest, answer: &Answer, now: Timestamp) -> Result<Proven> {
+    pub(super) async fn prove_by_derived_key(
+        &self,
+        request: &EnrollRequest,
+        answer: &Answer,
+        now: Timestamp,
+    ) -> Result<Proven> {
         let group = request.group.as_ref().ok_or_else(|| {
             Error::with_detail(Refusal::InvalidValue, "Say in `group` which enrollment group the key is derived for.")
         })?;

@@ -50,7 +50,9 @@ impl Act for ChangeHardware {
         let changed = match self.change {
             HardwareChange::Add(new) => match transaction.rows.hardware(&new.id)? {
                 Some(known) if known.subject == subject.id => return Ok(known),
-                Some(known) if transaction.rows.subject(known.subject)?.is_some_and(|owner| owner.state != SubjectState::Out) => {
+                Some(known)
+                    if transaction.rows.subject(known.subject)?.is_some_and(|owner| owner.state != SubjectState::Out) =>
+                {
                     return Err(Refusal::HardwareOfAnother.into());
                 }
                 _ if subject.state == SubjectState::Out => return Err(Refusal::IdentityOut.into()),
