@@ -9,12 +9,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use fleetmark_domain::Name;
+use ring::hmac;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::failure::Failure;
 use super::session::{print, print_json};
-use crate::registrar::proofs::derived::device_key;
 
 /// The lengths of a group's key, in octets.
 const KEY: std::ops::RangeInclusive<usize> = 32..=64;
@@ -62,6 +62,12 @@ impl DeriveArguments {
         }
         print(&text)
     }
+}
+
+/// HMAC-SHA256 under the group's key, over the name as it is written (docs/enrollment/derived-key.md).
+fn device_key(group_key: &[u8], device: &Name) -> Zeroizing<Vec<u8>> {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, group_key);
+    Zeroizing::new(hmac::sign(&key, device.as_str().as_bytes()).as_ref().to_vec())
 }
 
 fn read_group_key(path: Option<&Path>) -> Result<Zeroizing<Vec<u8>>, Failure> {

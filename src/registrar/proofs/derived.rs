@@ -22,7 +22,7 @@ const LABEL: &str = "fleetmark derived key v1";
 
 /// The key of a device: HMAC-SHA256 under the group's key, over the device's name. The name counts as it is written, in upper and
 /// lower case: it is the one under which the device enrolls.
-pub fn device_key(group_key: &[u8], device: &Name) -> Zeroizing<Vec<u8>> {
+fn device_key(group_key: &[u8], device: &Name) -> Zeroizing<Vec<u8>> {
     let key = hmac::Key::new(hmac::HMAC_SHA256, group_key);
     Zeroizing::new(hmac::sign(&key, device.as_str().as_bytes()).as_ref().to_vec())
 }

@@ -2,7 +2,7 @@
 //! rest of the pipeline ([`super::enroll`]) knows no proof.
 
 mod claim;
-pub mod derived;
+mod derived;
 pub mod maker;
 mod token;
 mod tpm;
