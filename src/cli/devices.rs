@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::arguments::{Listing, Why, WhyRevoked, object, pair};
 use super::client::Ask;
 use super::failure::Failure;
+use super::hardware::HardwareCommand;
 use super::imports::ImportArguments;
 use super::lifecycle::LifecycleCommand;
 use super::session::Session;
@@ -88,6 +89,9 @@ pub enum DeviceCommand {
     },
     #[command(flatten)]
     Lifecycle(LifecycleCommand),
+    /// Which hardware a device is: its TPM
+    #[command(subcommand)]
+    Hardware(HardwareCommand),
 }
 
 /// Which fleet.
@@ -102,7 +106,7 @@ pub struct Fleet {
 #[derive(Debug, Args)]
 pub struct Device {
     /// The device's name
-    name: String,
+    pub name: String,
     #[command(flatten)]
     fleet: Fleet,
 }
@@ -178,6 +182,7 @@ impl DeviceCommand {
             Self::Release { device, why } => device.act(session, "release", why.body()).await,
             Self::Retire { device, why } => device.act(session, "retire", why.body()).await,
             Self::Lifecycle(command) => command.run(session).await,
+            Self::Hardware(command) => command.run(session).await,
         }
     }
 }

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::arguments::{Listing, WhyRevoked, pair};
 use super::client::Ask;
+use super::derive::DeriveArguments;
 use super::devices::Fleet;
 use super::failure::Failure;
 use super::session::{Session, print};
@@ -64,6 +65,8 @@ pub enum GroupCommand {
     /// The serials that a group admits
     #[command(subcommand)]
     Serials(SerialsCommand),
+    /// Derive devices' keys from a group's key, for the factory; asks no server
+    Derive(DeriveArguments),
     /// Make a key here, and have it certified as the claim certificate that a batch of devices shares
     Claim {
         #[command(flatten)]
@@ -281,6 +284,7 @@ impl GroupCommand {
             Self::Enable(group) => act(session, &group, "enable", json!({})).await,
             Self::Disable(group) => act(session, &group, "disable", json!({})).await,
             Self::End { group, why } => act(session, &group, "end", why.body()).await,
+            Self::Derive(arguments) => arguments.run(session.json),
             Self::Serials(command) => command.run(session).await,
             Self::Claim { group, out, replace } => claim(session, &group, &out, replace).await,
         }

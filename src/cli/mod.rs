@@ -13,11 +13,13 @@ mod authorities;
 mod backups;
 mod certificates;
 mod client;
+mod derive;
 mod devices;
 mod doctor;
 pub mod failure;
 mod fleets;
 mod groups;
+mod hardware;
 mod hooks;
 mod imports;
 mod keys;
@@ -174,6 +176,8 @@ async fn ask(command: Command, profile: Option<PathBuf>, json: bool) -> Result<(
         Command::Token(command) => command.run(&session()?).await,
         Command::Key(command) => command.run(&session()?).await,
         Command::Request(command) => command.run(&session()?).await,
+        // It asks no server, and takes no profile.
+        Command::Group(groups::GroupCommand::Derive(arguments)) => arguments.run(json),
         Command::Group(command) => command.run(&session()?).await,
         Command::Authority(command) => command.run(&session()?).await,
         Command::Gateway(command) => command.run(&session()?, "gateways").await,

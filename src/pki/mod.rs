@@ -16,6 +16,7 @@
 //! - [`idevid`]: makers' certificates: verified, and what they say.
 //! - [`bundle`]: PEM and certs-only PKCS#7.
 //! - [`anchors`]: the CA certificates of makers.
+//! - [`tpm`]: keys in a TPM 2.0, and secrets for one TPM alone.
 
 pub mod anchors;
 pub mod asked;
@@ -34,6 +35,7 @@ pub mod profile;
 pub mod requested;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod tpm;
 pub mod weak;
 
 /// Why this room could not do what it was asked.

@@ -165,8 +165,15 @@ impl Registrar {
     ) -> Result<Confirmation> {
         let PresentedToken { id, secret_hash, .. } = *token;
         let fleet = fleet.cloned();
-        let act =
-            |departure| ConfirmByToken { token: id, secret_hash, fleet: fleet.clone(), fingerprint, serial, departure, at: now };
+        let act = |departure| ConfirmByToken {
+            token: id,
+            secret_hash,
+            fleet: fleet.clone(),
+            fingerprint,
+            serial,
+            departure,
+            at: now,
+        };
         let (certificate, subject) = self.commit_confirming(act).await?;
         Ok(Confirmation { identity: identity_of(&subject)?, certificate })
     }

@@ -6,18 +6,19 @@
 //! - [`alarms`]: what a person should look at, written into the ledgers.
 //! - [`blocked`]: keys that nobody gets a certificate for.
 //! - [`rates`]: how often certificates are issued by one proof, in one fleet, in all.
+//! - [`challenge`]: questions to devices that prove themselves by an answer.
 //! - [`proofs`]: what a device shows to be allowed to enroll, one file a proof.
 //! - [`requests`]: approval by a person.
 //! - [`hook`]: the fleet's owner is asked before a certificate is issued.
 //! - [`secrets`]: secrets that the server must read again, encrypted.
 //! - [`made_keys`]: enrollment with a key that the server makes.
-//! - [`standing`]: revoke, hold, release; lapse of what was never confirmed.
 //! - [`standing`]: revoke, hold, quarantine, release; lapse of what was never confirmed.
 //! - [`lifecycle`]: moves between fleets, permits, late renewal, the reaction to superseded certificates.
 //! - [`waves`]: renewals pulled forward, and when a device is to renew.
 //! - [`fleets`], [`tokens`], [`subjects`]: what operators keep records of.
 //! - [`groups`], [`claims`]: enrollment groups, and the certificates by which a batch of devices claims its place.
 //! - [`imports`]: devices registered in bulk, from a list.
+//! - [`hardware`]: which hardware a device is.
 //! - [`limits`]: how many devices one operator may change in an hour.
 //! - [`certificates`]: search and look-up.
 //! - [`authorities`]: the issuing authorities in memory: keys, certificates, index leases.
@@ -40,11 +41,13 @@ pub mod backup;
 pub mod blocked;
 pub mod caller;
 pub mod certificates;
+pub mod challenge;
 pub mod claims;
 pub mod enroll;
 pub mod feed;
 pub mod fleets;
 pub mod groups;
+pub mod hardware;
 pub mod hook;
 pub mod imports;
 pub mod install;

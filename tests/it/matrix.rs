@@ -102,6 +102,7 @@ struct Subjects {
     authority: u64,
     token: String,
     fresh: std::cell::Cell<u32>,
+    endorsement_key: String,
 }
 
 impl Subjects {
@@ -245,6 +246,22 @@ impl Subjects {
                 }
                 (format!("{path}/{act}"), Some(body), true)
             }
+            ("GET", ["v1", "fleets", "{fleet}", "devices", "{name}", "hardware"]) => {
+                (format!("/v1/fleets/{fleet}/devices/{}/hardware", self.victim.name), None, true)
+            }
+            ("POST", ["v1", "fleets", "{fleet}", "devices", "{name}", "hardware"]) => {
+                let (name, _) = self.device(server, is_fresh).await;
+                let body = json!({"endorsement_key": endorsement_key()});
+                (format!("/v1/fleets/{fleet}/devices/{name}/hardware"), Some(body), true)
+            }
+            ("DELETE", ["v1", "fleets", "{fleet}", "devices", "{name}", "hardware", "{id}"]) => {
+                let (name, _) = self.device(server, is_fresh).await;
+                let path = format!("/v1/fleets/{fleet}/devices/{name}/hardware");
+                // One and the same where nothing is to be taken: a device has at most 16 pieces.
+                let key = if is_fresh { endorsement_key() } else { self.endorsement_key.clone() };
+                let added = server.owner().post(&path, &json!({"endorsement_key": key})).await.is(201).json();
+                (format!("{path}/{}", text(&added, "id")), None, true)
+            }
             ("POST", ["v1", "fleets", "{fleet}", "devices", "{name}", act]) => {
                 let (name, _) = self.device(server, is_fresh).await;
                 (format!("/v1/fleets/{fleet}/devices/{name}/{act}"), Some(none), true)
@@ -296,6 +313,11 @@ impl Subjects {
     }
 }
 
+/// A fresh P-256 key, in PEM: what an operator registers is no TPM's by its looks.
+fn endorsement_key() -> String {
+    Key::new().0.public_key_pem()
+}
+
 /// The path of a fleet's first policy set.
 fn of_first_set(pattern: &str, fleet: &str) -> String {
     pattern.replace("{scope}", fleet).replace("{version}", "1")
@@ -340,6 +362,7 @@ fn every_route_of_the_admin_door_answers_every_caller_as_the_domain_says() {
             authority: authority_id(&server, "device", Some(&fleet)).await,
             token: text(&server.mint(&fleet, json!({})).await, "id"),
             fresh: std::cell::Cell::new(0),
+            endorsement_key: endorsement_key(),
             fleet,
             other,
             victim,

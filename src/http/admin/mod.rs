@@ -16,6 +16,7 @@ pub mod devices;
 pub mod extract;
 pub mod fleets;
 pub mod groups;
+pub mod hardware;
 pub mod hooks;
 pub mod imports;
 pub mod ledgers;
@@ -106,6 +107,9 @@ fn documented(config: &mut ServiceConfig<'_>) {
         .service(lifecycle::permit_enrollment)
         .service(lifecycle::move_device)
         .service(lifecycle::cancel_move)
+        .service(hardware::list_hardware)
+        .service(hardware::add_hardware)
+        .service(hardware::remove_hardware)
         .service(certificates::list_certificates)
         .service(certificates::show_certificate)
         .service(certificates::show_pem)

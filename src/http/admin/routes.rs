@@ -56,6 +56,9 @@ pub const ROUTES: &[(&str, &str, Action)] = &[
     // And in the other fleet: MintToken.
     ("POST", "/v1/fleets/{fleet}/devices/{name}/move", Action::ChangeStanding),
     ("POST", "/v1/fleets/{fleet}/devices/{name}/cancel-move", Action::ChangeStanding),
+    ("GET", "/v1/fleets/{fleet}/devices/{name}/hardware", Action::Read),
+    ("POST", "/v1/fleets/{fleet}/devices/{name}/hardware", Action::RegisterDevice),
+    ("DELETE", "/v1/fleets/{fleet}/devices/{name}/hardware/{id}", Action::RegisterDevice),
     ("GET", "/v1/certificates", Action::Read),
     ("GET", "/v1/certificates/{serial}", Action::Read),
     ("GET", "/v1/certificates/{serial}/pem", Action::Read),

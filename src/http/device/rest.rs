@@ -6,6 +6,7 @@ use fleetmark_domain::{Fingerprint, FleetName, Name, Refusal, Serial};
 use serde::Deserialize;
 
 use super::answer::{ConfirmationAnswer, EnrollmentAnswer, TimeAnswer, private_json};
+use super::challenge::BodyProof;
 use super::proof::{Bearer, InHead, admit, has_credentials};
 use super::renewal::Renewing;
 use crate::http::State;
@@ -26,6 +27,8 @@ pub struct DeviceEnrollment {
     device: Option<String>,
     /// The enrollment group that it asks for, where the fleet has several of its proof.
     group: Option<String>,
+    /// What it answers to a question; none where the head of the request holds a proof.
+    proof: Option<BodyProof>,
 }
 
 /// The body of enroll for others, and of renew.
@@ -69,9 +72,10 @@ async fn enroll_device(
 ) -> Result<HttpResponse, Problem> {
     let body = body.into_inner();
     let fleet = fleet_name(&fleet)?;
-    let shown = match head.0 {
-        Some(shown) => shown,
-        None => state.registrar.shown_nothing(&fleet).await?,
+    let shown = match (head.0, body.proof) {
+        (Some(shown), _) => shown,
+        (None, Some(proof)) => proof.shown()?,
+        (None, None) => state.registrar.shown_nothing(&fleet).await?,
     };
     let name = |text: Option<String>| text.map(|text| text.parse::<Name>().map_err(|_| Refusal::InvalidName)).transpose();
     let request = EnrollRequest {

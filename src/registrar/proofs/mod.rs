@@ -3,11 +3,14 @@
 
 mod approval;
 mod claim;
+mod derived;
 pub mod maker;
 mod token;
+mod tpm;
 
 use fleetmark_domain::{KeyHash, Kind, Name, Refusal, Timestamp};
 
+use super::challenge::Answer;
 use super::enroll::EnrollRequest;
 use super::tokens::PresentedToken;
 use super::{Registrar, Result};
@@ -28,6 +31,10 @@ pub enum Shown {
     /// The certificate of its connection, with the chain that it sent, in DER, its own first: a maker's certificate, or a claim. The
     /// handshake proved that it holds the key.
     Certificate(Vec<Vec<u8>>),
+    /// An answer by a key that is derived from its group's.
+    DerivedKey(Answer),
+    /// An answer by its TPM.
+    Tpm(Answer),
 }
 
 /// Who it is by its proof, and on what terms it comes in.
@@ -81,6 +88,8 @@ impl Registrar {
                 Some(claim) => self.prove_by_claim(request, claim, now).await,
                 None => self.prove_by_maker(request, chain, now).await,
             },
+            Shown::DerivedKey(answer) => self.prove_by_derived_key(request, answer, now).await,
+            Shown::Tpm(answer) => self.prove_by_tpm(request, answer, now).await,
             Shown::Nothing => self.prove_by_approval(request, now).await,
         }
     }

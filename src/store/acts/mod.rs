@@ -14,6 +14,7 @@
 //! - [`fleets`], [`subjects`], [`tokens`]: operators' records.
 //! - [`imports`]: devices registered in bulk.
 //! - [`lifecycle`]: moves between fleets, permits, the reaction to superseded certificates.
+//! - [`hardware`]: which hardware a device is.
 //! - [`snapshots`]: a ledger names its snapshot.
 //! - [`policies`]: policy sets are put and activated.
 //! - [`limits`]: how many devices one operator may change in an hour.
@@ -26,6 +27,7 @@ pub mod confirm;
 pub mod fleets;
 pub mod found;
 pub mod groups;
+pub mod hardware;
 pub mod imports;
 pub mod lease;
 pub mod lifecycle;

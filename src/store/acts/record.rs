@@ -192,7 +192,12 @@ impl RecordCertificate {
     /// Checks the proof; returns its record.
     fn check_proof(&self, transaction: &mut Transaction<'_>, replaced: Option<&Certificate>) -> Result<Shown, StoreError> {
         match self.proof {
-            Proof::Installation | Proof::Rescue | Proof::Hardware(_) => Ok(Shown::None),
+            Proof::Installation | Proof::Rescue => Ok(Shown::None),
+            // It may have been taken from the device a moment ago.
+            Proof::Hardware(id) => match transaction.rows.hardware(&id)? {
+                Some(_) => Ok(Shown::None),
+                None => Err(Refusal::EndorsementKeyUnknown.into()),
+            },
             Proof::Token(id) => {
                 let token = transaction.rows.token(&id)?.ok_or(Refusal::TokenUnknown)?;
                 match replaced {
