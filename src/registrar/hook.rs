@@ -260,7 +260,7 @@ impl Registrar {
             source: request.source,
             csr: Names { common_name: request.csr.common_name(), uris: request.csr.uris() },
         }));
-        match self.ask(fleet, hook, about, now).await {
+        match self.ask_owner(fleet, hook, about, now).await {
             Ok(answer) => {
                 count(answer.decision.as_str());
                 match answer.decision {
@@ -275,7 +275,13 @@ impl Registrar {
         }
     }
 
-    async fn ask(&self, fleet: &Fleet, hook: &Hook, about: About<'_>, now: Timestamp) -> std::result::Result<Answer, Fault> {
+    async fn ask_owner(
+        &self,
+        fleet: &Fleet,
+        hook: &Hook,
+        about: About<'_>,
+        now: Timestamp,
+    ) -> std::result::Result<Answer, Fault> {
         let unusable = |what: &str| Fault::Unusable(what.to_owned());
         let sealed = hex::decode(&hook.secret).map_err(|_| unusable("its secret is damaged"))?;
         let secret =
@@ -344,7 +350,7 @@ impl Registrar {
     pub async fn test_hook(&self, caller: &Caller, fleet: &FleetName, now: Timestamp) -> Result<Trial> {
         let record = self.fleet_for_hook(caller, fleet, None).await?;
         let hook = record.hook.as_ref().ok_or(Refusal::NotFound)?;
-        let trial = match self.ask(&record, hook, About::Ping { ping: true }, now).await {
+        let trial = match self.ask_owner(&record, hook, About::Ping { ping: true }, now).await {
             Ok(answer) => Trial { outcome: answer.decision.as_str(), detail: answer.reason() },
             Err(fault) => Trial { outcome: fault.as_str(), detail: Some(fault.to_string()) },
         };
