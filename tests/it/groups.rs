@@ -88,14 +88,14 @@ fn groups_of_all_kinds_are_made_shown_changed_and_ended() {
         assert_eq!(one.json()["makers"].as_array().unwrap().len(), 1);
 
         // Closed, open, and closed for ever.
-        let act = |act: &'static str| async move { server_act(&server, &fleet, "batch", act).await };
+        let act = |act: &'static str| server_act(&server, &fleet, "batch", act);
         assert_eq!(act("disable").await.is(200).json()["state"], "disabled");
         assert_eq!(act("disable").await.is(200).json()["version"], 3, "a repeat changed something");
         assert_eq!(act("enable").await.is(200).json()["state"], "enabled");
         assert_eq!(act("end").await.is(200).json()["state"], "ended");
         assert_eq!(act("end").await.is(200).json()["state"], "ended");
         act("enable").await.refused(409, "transition_not_allowed");
-        owner.patch(&path, &[], &change).await.refused(409, "transition_not_allowed");
+        owner.patch(&path, &[], &json!({"rules": {"quota": 6}})).await.refused(409, "transition_not_allowed");
         let all = owner.get(&groups).await.is(200).json();
         assert_eq!(all["items"].as_array().unwrap().len(), 5);
     });
@@ -205,6 +205,7 @@ fn the_command_line_does_what_the_manual_says() {
     run(async {
         let fleet = server.fleet(json!({})).await;
         let directory = server.scratch("group-cli");
+        fs::create_dir_all(&directory).unwrap();
         let at = |name: &str| directory.join(name).display().to_string();
         fs::write(at("maker.pem"), maker("Maker Root", true)).unwrap();
         fs::write(at("group.key"), [9; 32]).unwrap();

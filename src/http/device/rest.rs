@@ -66,7 +66,8 @@ async fn enroll_device(
     let request = EnrollRequest {
         fleet: Some(fleet_name(&fleet)?),
         name: body.device.map(|name| name.parse::<Name>().map_err(|_| Refusal::InvalidName)).transpose()?,
-        shown: head.0.unwrap_or(Shown::Nothing),
+        // Who shows nothing is told so before its request costs anything.
+        shown: head.0.ok_or(Refusal::ProofRequired)?,
         csr: VerifiedCsr::from_body(body.csr.as_bytes())?,
         source: source(&http),
     };
