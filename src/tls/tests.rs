@@ -445,6 +445,20 @@ fn a_makers_device_comes_through_the_device_door_alone_while_its_maker_is_known(
 }
 
 #[test]
+fn a_makers_critical_extension_that_nobody_knows_is_refused() {
+    let stage = Stage::new();
+    let factory = Factory::new();
+    stage.trust_makers(makers(&[&factory.between]));
+    for (critical, verdict) in [(false, Ok(Kin::Maker)), (true, Err(Refusal::CertificateForeign))] {
+        let mut params = Factory::device();
+        let mut unknown = rcgen::CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99_999, 2], vec![5, 0]);
+        unknown.set_criticality(critical);
+        params.custom_extensions.push(unknown);
+        assert_eq!(stage.verdict(&leaf(&factory.between, &params), None), verdict);
+    }
+}
+
+#[test]
 fn a_client_sends_at_most_four_certificates_beside_its_own() {
     let stage = Stage::new();
     let factory = Factory::new();

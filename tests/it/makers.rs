@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use rcgen::{CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose};
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose};
 use serde_json::{Value, json};
 
 use crate::harness::client::Answer;
@@ -197,6 +197,11 @@ fn what_no_idevid_is_does_not_come_through_the_handshake() {
         for algorithm in [&rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519] {
             handshake(&server, &maker.idevid(&Key::of(algorithm), |_| {})).await.unwrap();
         }
+        let (made, told) = openssl(&["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"], b"");
+        assert!(made, "{told}");
+        let end = "-----END PRIVATE KEY-----\n";
+        let rsa = rcgen::KeyPair::from_pem(&format!("{}{end}", told.split(end).next().unwrap())).unwrap();
+        handshake(&server, &maker.idevid(&Key(rsa), |_| {})).await.unwrap();
         not_taken(&server, &maker, "a server's", |params| {
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]
         })
@@ -210,12 +215,6 @@ fn what_no_idevid_is_does_not_come_through_the_handshake() {
         not_taken(&server, &maker, "ended", |params| params.not_after = time::macros::datetime!(2021-01-01 0:00 UTC)).await;
         not_taken(&server, &maker, "not begun", |params| params.not_before = time::macros::datetime!(9000-01-01 0:00 UTC))
             .await;
-        not_taken(&server, &maker, "a critical extension that nobody knows", |params| {
-            let mut unknown = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99_999, 2], vec![5, 0]);
-            unknown.set_criticality(true);
-            params.custom_extensions.push(unknown);
-        })
-        .await;
         let other = Maker::new("Strict");
         assert!(handshake(&server, &other.device("copy")).await.is_err(), "a maker of the same name");
         let mut torn = maker.device("torn");
@@ -312,9 +311,9 @@ fn cloned_hardware_is_noticed() {
         let before = alarms().await;
         enroll(&server, &fleet, &idevid, &Key::new(), Some("one")).await.is(200);
         enroll(&server, &fleet, &idevid, &Key::new(), Some("two")).await.refused(409, "hardware_of_another_device");
-        enroll(&server, &fleet, &idevid, &Key::new(), Some("ONE")).await.refused(409, "hardware_of_another_device");
+        enroll(&server, &fleet, &idevid, &Key::new(), Some("ONE")).await.refused(409, "name_taken");
         enroll(&server, &fleet, &maker.device("C2"), &Key::new(), Some("one")).await.refused(409, "hardware_mismatch");
-        assert!(alarms().await >= before + 3.0);
+        assert!(alarms().await >= before + 2.0);
 
         // In another fleet it is the same hardware.
         let elsewhere = server.fleet(json!({})).await;
