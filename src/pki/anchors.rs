@@ -29,7 +29,7 @@ pub fn read(pem: &str) -> Result<Vec<u8>, PkiError> {
             return Err(wrong(format!("certificate {} stands there twice", at + 1)));
         }
     }
-    Ok(found.iter().flat_map(|certificate| certificate.as_ref()).copied().collect())
+    Ok(found.iter().flat_map(AsRef::as_ref).copied().collect())
 }
 
 /// The certificates that [`read`] put one after the other.

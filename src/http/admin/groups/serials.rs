@@ -95,13 +95,12 @@ fn fields(line: &str) -> Result<Vec<String>, String> {
     let mut fields = Vec::new();
     let mut rest = line;
     loop {
-        let (field, after) = match rest.trim_start().strip_prefix('"') {
-            Some(quoted) => quoted_field(quoted)?,
-            None => {
-                let end = rest.find(',').unwrap_or(rest.len());
-                let (field, after) = rest.split_at(end);
-                (field.trim().to_owned(), after)
-            }
+        let (field, after) = if let Some(quoted) = rest.trim_start().strip_prefix('"') {
+            quoted_field(quoted)?
+        } else {
+            let end = rest.find(',').unwrap_or(rest.len());
+            let (field, after) = rest.split_at(end);
+            (field.trim().to_owned(), after)
         };
         fields.push(field);
         match after.strip_prefix(',') {
@@ -118,17 +117,13 @@ fn quoted_field(text: &str) -> Result<(String, &str), String> {
     loop {
         let (part, after) = rest.split_once('"').ok_or("a quotation mark is not closed")?;
         field.push_str(part);
-        match after.strip_prefix('"') {
-            Some(more) => {
-                field.push('"');
-                rest = more;
-            }
-            None => {
-                let after = after.trim_start();
-                let ends = after.is_empty() || after.starts_with(',');
-                return if ends { Ok((field, after)) } else { Err("a comma is expected behind a quotation mark".to_owned()) };
-            }
-        }
+        let Some(more) = after.strip_prefix('"') else {
+            let after = after.trim_start();
+            let ends = after.is_empty() || after.starts_with(',');
+            return if ends { Ok((field, after)) } else { Err("a comma is expected behind a quotation mark".to_owned()) };
+        };
+        field.push('"');
+        rest = more;
     }
 }
 
