@@ -318,13 +318,12 @@ impl Registrar {
             check_roots(roots).map_err(|detail| invalid(format!("roots: {detail}")))?;
         }
         let kept = record.hook.take().filter(|_| keep_secret).map(|hook| hook.secret);
-        let (sealed, secret) = match kept {
-            Some(sealed) => (sealed, None),
-            None => {
-                let secret = Zeroizing::new(self.random::<SECRET>()?);
-                let sealed = self.secrets.seal(&self.random, &place(fleet), &*secret)?;
-                (hex::encode(sealed), Some(SecretString::from(hex::encode(*secret))))
-            }
+        let (sealed, secret) = if let Some(sealed) = kept {
+            (sealed, None)
+        } else {
+            let secret = Zeroizing::new(self.random::<SECRET>()?);
+            let sealed = self.secrets.seal(&self.random, &place(fleet), &*secret)?;
+            (hex::encode(sealed), Some(SecretString::from(hex::encode(*secret))))
         };
         let note = format!("hook {url}");
         record.hook = Some(Hook { url, roots, secret: sealed });

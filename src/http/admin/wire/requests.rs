@@ -32,7 +32,7 @@ pub struct EnrollmentRequest {
     pub device: Name,
     /// Where it is.
     pub state: RequestState,
-    /// SHA-256 over the key's SubjectPublicKeyInfo: to be compared with what the device shows.
+    /// SHA-256 over the key's `SubjectPublicKeyInfo`: to be compared with what the device shows.
     #[schema(pattern = "^[0-9a-f]{64}$")]
     pub key_sha256: String,
     /// The key's algorithm: `P-256`, `P-384`, `Ed25519` or `RSA`.
