@@ -79,8 +79,8 @@ pub struct Until {
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     span: Option<Duration>,
     /// Until when, such as 2027-01-31T00:00:00Z
-    #[arg(long, value_name = "WHEN", value_parser = instant)]
-    until: Option<Timestamp>,
+    #[arg(long = "until", value_name = "WHEN", value_parser = instant)]
+    instant: Option<Timestamp>,
     /// Withdraw what was permitted
     #[arg(long)]
     withdraw: bool,
@@ -88,7 +88,7 @@ pub struct Until {
 
 impl Until {
     fn value(&self) -> Option<Value> {
-        let until = self.until.or_else(|| self.span.map(|span| SystemClock.now() + span));
+        let until = self.instant.or_else(|| self.span.map(|span| SystemClock.now() + span));
         until.map(|until| Value::from(until.to_string()))
     }
 }

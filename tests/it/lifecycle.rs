@@ -145,7 +145,7 @@ fn a_release_that_is_taken_back_leaves_one_identity() {
         act(&server, &stays, "cancel-move", json!({"note": "wrong one"})).await.is(200);
         assert_eq!(begun.verdict(&server).await, "revoked");
         let client = server.device_client(None);
-        confirm_by_token(&client, &b, &token, &begun.fingerprint()).await.refused(403, "revoked");
+        confirm_by_token(&client, &b, &token, &begun.fingerprint()).await.refused(403, "not_on_ledger");
         enroll(&client, &b, &token, &Key::new(), None).await.refused(401, "token_withdrawn");
         assert_eq!(stays.verdict(&server).await, "ok");
         assert_eq!(shown(&server, &a, "stays").await["state"], "active");

@@ -223,11 +223,10 @@ impl Subjects {
                 let (name, _) = self.device(server, is_fresh).await;
                 (format!("/v1/fleets/{fleet}/devices/{name}"), Some(json!({"attributes": {"changed": "yes"}})), true)
             }
-            ("GET", ["v1", "fleets", "{fleet}", "renewal-wave"]) => (format!("/v1/fleets/{fleet}/renewal-wave"), None, true),
             ("PUT", ["v1", "fleets", "{fleet}", "renewal-wave"]) => {
                 (format!("/v1/fleets/{fleet}/renewal-wave"), Some(wave()), true)
             }
-            ("DELETE", ["v1", "fleets", "{fleet}", "renewal-wave"]) => {
+            ("GET" | "DELETE", ["v1", "fleets", "{fleet}", "renewal-wave"]) => {
                 let path = format!("/v1/fleets/{fleet}/renewal-wave");
                 if is_fresh {
                     server.owner().post_as("PUT", &path, &wave()).await.is(200);

@@ -204,8 +204,8 @@ mod tests {
     const STANDINGS: [Standing; 6] =
         [Standing::Unconfirmed, Standing::Good, Standing::Superseded, Standing::Held, Standing::Quarantined, KEY];
 
-    /// Rows: from; columns: the events, in the order of `ALL`. A letter: the next state. `o`: identity_out, `n`: not_released,
-    /// `-`: transition_not_allowed.
+    /// Rows: from; columns: the events, in the order of `ALL`. A letter: the next state. `o`: `identity_out`, `n`: `not_released`,
+    /// `-`: `transition_not_allowed`.
     #[test]
     fn a_devices_life_is_as_written() {
         let rows = [

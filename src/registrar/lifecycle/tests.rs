@@ -18,7 +18,7 @@ use crate::registrar::standing::{Change, Target};
 use crate::registrar::subjects::NewDevice;
 use crate::registrar::tokens::{MintRequest, PresentedToken};
 use crate::store::location::open;
-use crate::telemetry::clock::{Clock as _, SharedClock, SystemClock};
+use crate::telemetry::clock::{SharedClock, SystemClock};
 
 const DEVICE: &str = include_str!("../../../certs/profiles/device.toml");
 const DAY: Duration = Duration::from_secs(86_400);
