@@ -72,7 +72,8 @@ async fn enroll_device(
     let shown = match (head.0, body.proof) {
         (Some(shown), _) => shown,
         (None, Some(proof)) => proof.shown()?,
-        (None, None) => Shown::Nothing,
+        // Asked before its request is read.
+        (None, None) => return Err(Refusal::ProofRequired.into()),
     };
     let request = EnrollRequest {
         fleet: Some(fleet_name(&fleet)?),
