@@ -25,9 +25,8 @@ fn device_key(device: &str) -> String {
 }
 
 /// A group of derived keys with these rules.
-async fn group(server: &Server, fleet: &str, more: Value) {
-    let mut body = json!({"name": "line-4", "proof": "derived-key", "key": STANDARD.encode(GROUP_KEY)});
-    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+async fn group(server: &Server, fleet: &str, rules: Value) {
+    let body = json!({"name": "line-4", "proof": "derived-key", "key": STANDARD.encode(GROUP_KEY), "rules": rules});
     server.owner().post(&format!("/v1/fleets/{fleet}/groups"), &body).await.is(201);
 }
 

@@ -75,6 +75,7 @@ async fn enroll_device(
     let shown = match (head.0, body.proof) {
         (Some(shown), _) => shown,
         (None, Some(proof)) => proof.shown()?,
+        // Asked before its request is read.
         (None, None) => state.registrar.shown_nothing(&fleet).await?,
     };
     let name = |text: Option<String>| text.map(|text| text.parse::<Name>().map_err(|_| Refusal::InvalidName)).transpose();
