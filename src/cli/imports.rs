@@ -31,7 +31,7 @@ const MAX_ERRORS: usize = 1_000;
 /// `fleetmark device import`
 #[derive(Debug, Args)]
 pub struct ImportArguments {
-    /// The list: CSV with the columns name, attr.KEY, endorsement_key, token; or JSON objects, one a line
+    /// The list: CSV with a head that names the columns, or JSON objects, one a line
     file: PathBuf,
     /// How it is written; the file's name tells, unless given
     #[arg(long)]
@@ -173,13 +173,13 @@ impl ImportArguments {
                 }
             };
             bar.inc(part.read);
-            self.take(&mut report, told, &part, &bar, session.json, tokens.as_mut())?;
+            Self::take(&mut report, told, &part, &bar, session.json, tokens.as_mut())?;
         }
         bar.finish_and_clear();
         if let Some(tokens) = tokens {
             tokens.close()?;
         }
-        self.print(session, report)
+        self.print(session, &report)
     }
 
     fn format(&self) -> Result<ListFormat, Failure> {
@@ -211,7 +211,6 @@ impl ImportArguments {
 
     /// Adds what the server says of a part to what it said of others.
     fn take(
-        &self,
         report: &mut ImportReport,
         told: ImportReport,
         part: &Part,
@@ -246,8 +245,8 @@ impl ImportArguments {
         }
     }
 
-    fn print(&self, session: &Session, report: ImportReport) -> Result<(), Failure> {
-        let ImportReport { registered, updated, unchanged, failed, errors_left_out, .. } = &report;
+    fn print(&self, session: &Session, report: &ImportReport) -> Result<(), Failure> {
+        let ImportReport { registered, updated, unchanged, failed, errors_left_out, .. } = report;
         if session.json {
             print_json(&json!(report))?;
         } else {

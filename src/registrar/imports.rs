@@ -132,7 +132,7 @@ impl Import<'_> {
         while lines.peek().is_some() {
             self.record(lines.by_ref().take(at_once).collect(), is_dry, now).await?;
         }
-        self.report.applied = !is_dry && !(self.options.all_or_nothing && self.report.failed > 0);
+        self.report.applied = !(is_dry || self.options.all_or_nothing && self.report.failed > 0);
         // What no act tells comes first; people look for a line by its number.
         self.report.faults.sort_by_key(|fault| fault.line);
         self.count();

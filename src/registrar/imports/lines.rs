@@ -85,8 +85,8 @@ pub struct Lines {
 /// What is wrong with a line: column, name, sentence.
 type Wrong = (String, Refusal, String);
 
-fn wrong<T>(column: &str, refusal: Refusal, text: impl ToString) -> Result<T, Wrong> {
-    Err((column.to_owned(), refusal, text.to_string()))
+fn wrong<T>(column: &str, refusal: Refusal, text: impl Into<String>) -> Result<T, Wrong> {
+    Err((column.to_owned(), refusal, text.into()))
 }
 
 impl Lines {
@@ -171,7 +171,7 @@ impl Lines {
         };
         let name: Name = match device.name.parse() {
             Ok(name) => name,
-            Err(error) => return wrong("name", Refusal::InvalidName, error),
+            Err(error) => return wrong("name", Refusal::InvalidName, error.to_string()),
         };
         if let Err(told) = check_attributes(&device.attributes) {
             return wrong("attributes", Refusal::InvalidValue, told);

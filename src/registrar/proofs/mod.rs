@@ -68,10 +68,8 @@ impl Proven {
         match &self.token {
             // A token for several devices is bound to no key: what it gave it gives again, past its end and when it is used up.
             Some(token) if token.uses() > 1 && token.state == TokenState::Fresh => {
-                match self.existing.as_ref().is_some_and(|existing| existing.token == Some(token.id)) {
-                    true => Ok(()),
-                    false => token_admits(token, key, now),
-                }
+                let is_own = self.existing.as_ref().is_some_and(|existing| existing.token == Some(token.id));
+                if is_own { Ok(()) } else { token_admits(token, key, now) }
             }
             Some(token) => token_admits(token, key, now),
             None => Ok(()),

@@ -118,12 +118,11 @@ impl ImportDevices {
         if rows.has_touched(self.by, &self.fleet, known.id, self.at - WINDOW)? {
             return Ok(Ok((Fate::Updated, Some(known))));
         }
-        let left = match *room {
-            Some(left) => left,
-            None => {
-                let usage = usage(rows, self.by, &self.fleet, self.at)?;
-                usage.limit.saturating_sub(usage.used)
-            }
+        let left = if let Some(left) = *room {
+            left
+        } else {
+            let usage = usage(rows, self.by, &self.fleet, self.at)?;
+            usage.limit.saturating_sub(usage.used)
         };
         *room = Some(left.saturating_sub(1));
         Ok(if left == 0 { Err(Refusal::BlastRadiusExceeded) } else { Ok((Fate::Updated, Some(known))) })
