@@ -16,7 +16,7 @@ use crate::registrar::own::OwnCertificate;
 use crate::registrar::{Error, Registrar};
 use crate::store::BoxError;
 use crate::telemetry::clock::SharedClock;
-use crate::tls::certified_key;
+use crate::tls::{Trust, certified_key};
 
 /// DESIGN §7: a follower can tell a quiet ledger from a dead server.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -44,6 +44,8 @@ pub struct Jobs {
     pub clock: SharedClock,
     /// Is told of every write that succeeded.
     pub pulse: Arc<Pulse>,
+    /// Whose clients the doors let in.
+    pub trust: Arc<ArcSwap<Trust>>,
     /// The certificate that the doors show.
     pub door: Arc<ArcSwap<CertifiedKey>>,
     /// The names that it is for.
@@ -60,6 +62,7 @@ impl Jobs {
         jobs.spawn(self.clone().announce());
         jobs.spawn(self.clone().probe());
         jobs.spawn(self.clone().lapse());
+        jobs.spawn(self.clone().grace());
         jobs.spawn(self.clone().alarms());
         jobs.spawn(self.clone().lists());
         jobs.spawn(self.clone().snapshots());
@@ -105,6 +108,19 @@ impl Jobs {
                 Ok(0) => {}
                 Ok(count) => tracing::info!(count, "revoked what was never confirmed"),
                 Err(error) => failed("lapse", &error),
+            }
+        }
+    }
+
+    /// The handshake lets in who may renew late, and nobody else whose certificate has ended.
+    async fn grace(self) {
+        let mut ticks = every(LAPSE);
+        loop {
+            ticks.tick().await;
+            match self.registrar.late_grace(self.clock.now()).await {
+                Ok(grace) if grace == self.trust.load().grace() => {}
+                Ok(grace) => drop(self.trust.rcu(|now| now.with_grace(grace))),
+                Err(error) => failed("grace", &error),
             }
         }
     }

@@ -276,7 +276,10 @@ async fn run(
 
     let certificate = Arc::new(ArcSwap::from_pointee(load(&registrar, &own).map_err(ServerError::Keys)?));
     registrar.refresh_makers().await.map_err(refused("the makers' authorities cannot be read"))?;
-    let doors = Doors { trust: follow_authorities(&registrar), certificate: certificate.clone() };
+    let trust = follow_authorities(&registrar);
+    let grace = registrar.late_grace(now).await.map_err(refused("the permits to renew late cannot be read"))?;
+    trust.rcu(|now| now.with_grace(grace));
+    let doors = Doors { trust: trust.clone(), certificate: certificate.clone() };
     let state = State {
         registrar: registrar.clone(),
         clock: clock.clone(),
@@ -300,6 +303,7 @@ async fn run(
         registrar: registrar.clone(),
         clock: clock.clone(),
         pulse,
+        trust,
         door: certificate,
         dns_names: config.names.dns.clone(),
         addresses: config.names.addresses.clone(),

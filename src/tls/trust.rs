@@ -83,6 +83,11 @@ impl Trust {
         Self { makers, ..self.clone() }
     }
 
+    /// So long after its end a certificate of ours is still taken at the handshake of the device door.
+    pub const fn grace(&self) -> Duration {
+        self.grace
+    }
+
     /// The same, with another grace: so long after its end a certificate of ours is still taken at the handshake of the device door,
     /// for a late renewal. Whoever serves a request says whether it is good for that.
     #[must_use]
