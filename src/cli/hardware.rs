@@ -27,7 +27,7 @@ pub enum HardwareCommand {
     Add {
         #[command(flatten)]
         device: Device,
-        /// The key: PEM, or what tpm2_createek --public writes
+        /// The key: PEM, or what `tpm2_createek --public` writes
         #[arg(long, value_name = "FILE")]
         endorsement_key: PathBuf,
     },
