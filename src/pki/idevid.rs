@@ -140,9 +140,9 @@ pub const fn refusal(error: &Error) -> Refusal {
 /// What a maker's certificate says of its device. Where a value is there more than once, it counts as not there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IDevId {
-    /// SHA-256 over its SubjectPublicKeyInfo.
+    /// SHA-256 over its `SubjectPublicKeyInfo`.
     pub key_hash: KeyHash,
-    /// SHA-256 over `maker` and its SubjectPublicKeyInfo: which piece of hardware it is.
+    /// SHA-256 over `maker` and its `SubjectPublicKeyInfo`: which piece of hardware it is.
     pub hardware: [u8; 32],
     /// The subject's serialNumber.
     pub serial_number: Option<String>,

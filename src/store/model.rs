@@ -341,9 +341,9 @@ pub type HardwareId = [u8; 32];
 /// What a [`HardwareId`] is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HardwareSource {
-    /// The public key (SubjectPublicKeyInfo) of a maker's certificate.
+    /// The public key (`SubjectPublicKeyInfo`) of a maker's certificate.
     MakerKey,
-    /// The public key (SubjectPublicKeyInfo) of a TPM's endorsement key.
+    /// The public key (`SubjectPublicKeyInfo`) of a TPM's endorsement key.
     EndorsementKey,
     /// Group id and device name, of a derived key.
     DerivedKey,
@@ -409,7 +409,7 @@ pub struct ApprovalRequest {
 /// A public key that nobody gets a certificate for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockedKey {
-    /// SHA-256 over its SubjectPublicKeyInfo.
+    /// SHA-256 over its `SubjectPublicKeyInfo`.
     pub key_hash: KeyHash,
     /// What the operator wrote.
     pub reason: String,

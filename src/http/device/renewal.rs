@@ -25,6 +25,8 @@ struct RenewalAnswer {
     reason: Option<&'static str>,
     /// After how many seconds to ask again.
     poll_after_seconds: u64,
+    /// The server's clock.
+    server_time: Timestamp,
 }
 
 /// The resource.
@@ -35,12 +37,14 @@ pub fn configure(config: &mut ServiceConfig) {
 
 async fn renewal(caller: Identified, state: Data<State>, fleet: Path<String>) -> Result<HttpResponse, Problem> {
     require_fleet(&caller, &fleet_name(&fleet)?)?;
-    let Advice { renew_after, not_after, cause, poll_after } = state.registrar.renewal(&caller.0, state.clock.now()).await?;
+    let now = state.clock.now();
+    let Advice { renew_after, not_after, cause, poll_after } = state.registrar.renewal(&caller.0, now).await?;
     let reason = cause.map(|cause| match cause {
         Cause::Wave => "wave",
         Cause::Held => "held",
     });
-    Ok(private_json(&RenewalAnswer { renew_after, not_after, reason, poll_after_seconds: poll_after.as_secs() }))
+    let poll_after_seconds = poll_after.as_secs();
+    Ok(private_json(&RenewalAnswer { renew_after, not_after, reason, poll_after_seconds, server_time: now }))
 }
 
 /// Who comes to renew: as [`Identified`], and its newest certificate may have ended where profile or permit give it time.

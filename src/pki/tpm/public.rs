@@ -90,16 +90,13 @@ impl EndorsementKey {
     /// [`TpmError::Malformed`], [`TpmError::NotEndorsementKey`].
     pub fn from_spki(der: &[u8]) -> Result<Self, TpmError> {
         let malformed = || TpmError::Malformed("no SubjectPublicKeyInfo in DER");
-        let key = match der.strip_prefix(&P256_HEAD) {
-            Some(point) => {
-                let (x, y) = point.split_at_checked(32).ok_or_else(malformed)?;
-                Material::Ecc { curve: NIST_P256, x: x.to_vec(), y: y.to_vec() }
-            }
-            None => {
-                let key = RsaPublicKey::from_public_key_der(der).map_err(|_| malformed())?;
-                let exponent = if *key.e() == BigUint::from(65_537_u32) { 65_537 } else { 0 };
-                Material::Rsa { modulus: key.n().to_bytes_be(), exponent }
-            }
+        let key = if let Some(point) = der.strip_prefix(&P256_HEAD) {
+            let (x, y) = point.split_at_checked(32).ok_or_else(malformed)?;
+            Material::Ecc { curve: NIST_P256, x: x.to_vec(), y: y.to_vec() }
+        } else {
+            let key = RsaPublicKey::from_public_key_der(der).map_err(|_| malformed())?;
+            let exponent = if *key.e() == BigUint::from(65_537_u32) { 65_537 } else { 0 };
+            Material::Rsa { modulus: key.n().to_bytes_be(), exponent }
         };
         let own = Self::new(key)?;
         // Any other encoding of the same key would be another key's hash.

@@ -56,6 +56,8 @@ impl World {
             snapshots: crate::registrar::snapshots::Snapshots::new(path.join("snapshots"), 1),
             trust_domain: "fleet.example".parse().unwrap(),
             public_url: "http://localhost".to_owned(),
+            rates: crate::registrar::rates::RateSettings::default(),
+            weak_lists: crate::pki::weak::lists::WeakLists::default(),
         };
         let registrar = Registrar::open(parts, now).await.unwrap();
         registrar.install(&fleet(), now).await.unwrap();
@@ -66,10 +68,17 @@ impl World {
 
     /// Enrolls and confirms.
     async fn device(&self, name: &str) -> Held {
-        let request = MintRequest { fleet: fleet(), device: Some(name.parse().unwrap()), lifetime: DAY, note: String::new() };
+        let request = MintRequest {
+            fleet: fleet(),
+            device: Some(name.parse().unwrap()),
+            lifetime: DAY,
+            note: String::new(),
+            terms: fleetmark_domain::Terms::default(),
+        };
         let minted = self.registrar.mint_token(&self.owner, request, None, self.now).await.unwrap();
         let token = PresentedToken::parse(minted.text.expose_secret()).unwrap();
-        let request = EnrollRequest { fleet: Some(fleet()), name: None, shown: Shown::Token(token), csr: csr(), source: None };
+        let shown = Shown::Token(token);
+        let request = EnrollRequest { fleet: Some(fleet()), name: None, group: None, shown, csr: csr(), source: None };
         let enrollment = self.registrar.enroll(request, self.now).await.unwrap();
         let held = Held { peer: peer(&enrollment), enrollment };
         self.registrar.identify(&held.peer, self.now).await.unwrap();

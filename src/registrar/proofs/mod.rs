@@ -104,12 +104,6 @@ pub(super) fn judged_key(rows: &mut dyn Rows, request: (KeyHash, Option<KeyHash>
     Ok(earlier.unwrap_or(key))
 }
 
-/// The fleet of a request, which is there.
-pub(super) fn fleet_of(rows: &mut dyn Rows, request: &EnrollRequest) -> std::result::Result<Fleet, StoreError> {
-    let name = request.fleet.as_ref().ok_or(Refusal::FleetUnknown)?;
-    Ok(rows.fleet(name)?.ok_or(Refusal::FleetUnknown)?)
-}
-
 /// The record of this name, where there is one. A twin that differs in case alone is another name, and it is taken.
 pub(super) fn known_by_name(
     rows: &mut dyn Rows,

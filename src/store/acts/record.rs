@@ -116,9 +116,9 @@ impl Act for RecordCertificate {
         let subject = self.check_holder(transaction, &shown, replaced.as_ref())?;
         let token = match (&shown, &replaced) {
             (Shown::Token(token), None) => {
-                Some(super::tokens::spent(transaction.rows, token.clone(), key, subject.as_ref(), self.at)?)
+                Some(super::tokens::spent(transaction.rows, Token::clone(token), key, subject.as_ref(), self.at)?)
             }
-            (Shown::Token(token), Some(_)) => Some(super::tokens::spent_again(token.clone(), key)),
+            (Shown::Token(token), Some(_)) => Some(super::tokens::spent_again(Token::clone(token), key)),
             (Shown::None | Shown::Group(_), _) => None,
         };
         let admitted = match (&shown, &subject) {
@@ -164,7 +164,7 @@ impl Act for RecordCertificate {
 /// The record behind a proof.
 enum Shown {
     None,
-    Token(Token),
+    Token(Box<Token>),
     Group(Box<Group>),
 }
 
@@ -205,7 +205,7 @@ impl RecordCertificate {
                     None => token_admits(&token, self.certificate.key_hash, self.at)?,
                 }
                 still_departs(transaction, &token)?;
-                Ok(Shown::Token(token))
+                Ok(Shown::Token(Box::new(token)))
             }
             Proof::Group(admission) => Ok(Shown::Group(Box::new(admit::open_group(transaction.rows, &admission)?))),
             Proof::Current(serial) => {

@@ -127,7 +127,9 @@ async fn begin(store: &dyn Store, id: u8) -> Certificate {
         holder: Holder::Known(heir.id),
         proof: Proof::Token([id; 8]),
         approval: None,
+        attributes: None,
         credential: None,
+        made_for: None,
         details: details(),
         at: NOW,
     };

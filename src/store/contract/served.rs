@@ -36,6 +36,7 @@ impl Answer<'_> {
             holder: Holder::ByName(Box::new(subject(Kind::Device, Some("alpha"), self.name))),
             proof: Proof::Token(self.token.id),
             approval: None,
+            attributes: None,
             credential: None,
             made_for: self.mark.map(|mark| KeyHash([mark; 32])),
             details: details(),

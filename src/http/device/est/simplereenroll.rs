@@ -6,7 +6,7 @@ use fleetmark_domain::Refusal;
 
 use super::{EstProblem, binding, certificates, label, read_csr};
 use crate::http::State;
-use crate::http::caller::Identified;
+use crate::http::device::renewal::Renewing;
 use crate::http::device::rest::require_fleet;
 use crate::pki::csr::VerifiedCsr;
 use crate::pki::requested::Requested;
@@ -18,7 +18,7 @@ pub(super) async fn answer(
     state: Data<State>,
     payload: web::Payload,
 ) -> Result<HttpResponse, EstProblem> {
-    let caller = Identified::extract(&request).await?;
+    let caller = Renewing::extract(&request).await?.0;
     let fleet = label(&request, &state)?;
     require_fleet(&caller, &fleet)?;
     let csr = read_csr(&request, payload).await?;
