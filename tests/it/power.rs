@@ -4,12 +4,11 @@
 //! `POWER_POINTS` says at how many octets of each connection and direction (3 unless set).
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Duration;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tokio::process::{Child, Command};
-use tokio::time::timeout;
+use tokio::time::sleep;
 
 use crate::harness::cut::{Direction, Line, Point};
 use crate::harness::device::sha256;
@@ -47,14 +46,34 @@ impl Flow {
         if let Some(secret) = &self.secret {
             command.env("FLEETMARK_TOKEN", secret);
         }
-        command.kill_on_drop(true).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     /// Runs it to its end, which must be a good one.
     async fn finish(&self, server: &Server, port: u16) {
-        let ended = timeout(PATIENCE, self.start(server, port).wait_with_output()).await.expect("in time").unwrap();
-        assert!(ended.status.success(), "{:?}: {}", self.arguments, String::from_utf8_lossy(&ended.stderr));
+        let mut agent = self.start(server, port);
+        let status = ended(&mut agent).await;
+        let output = agent.wait_with_output().unwrap();
+        assert!(status, "{:?}: {}", self.arguments, String::from_utf8_lossy(&output.stderr));
     }
+}
+
+/// Waits until a process has ended; whether it was a good end.
+async fn ended(process: &mut Child) -> bool {
+    let began = Instant::now();
+    loop {
+        if let Some(status) = process.try_wait().unwrap() {
+            return status.success();
+        }
+        assert!(began.elapsed() < PATIENCE, "it does not end");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// SIGKILL.
+fn kill(mut process: Child) {
+    let _ = process.kill();
+    let _ = process.wait();
 }
 
 /// The standings of all certificates that a device ever had, the oldest first.
@@ -127,13 +146,13 @@ async fn sweep(server: &mut Server, fleet: &str, victim: Victim, make: impl Asyn
         tokio::select! {
             () = line.broken() => {}
             // One exchange is never of quite the same length as the next.
-            ended = agent.wait() => assert!(ended.unwrap().success(), "{point:?}"),
+            good = ended(&mut agent) => assert!(good, "{point:?}"),
         }
         match victim {
-            Victim::Device => drop(agent.kill().await),
+            Victim::Device => kill(agent),
             Victim::Server => {
                 server.kill_and_start();
-                drop(agent.kill().await);
+                kill(agent);
             }
         }
         drop(line);
