@@ -52,7 +52,7 @@ pub async fn run(server: &Server, size: &Size, report: &Report) -> Outcome<()> {
     let taken = beside(server, Sending::Parts, size).await?;
     told(report, "enroll at 200/s beside imports in parts", &taken);
     let taken = beside(server, Sending::Whole, size).await?;
-    told(report, &format!("enroll at 200/s beside imports of {}, all or nothing", size.devices), &taken);
+    told(report, &format!("enroll at 200/s beside an import of {}, all or nothing", size.devices), &taken);
     Ok(())
 }
 
@@ -72,13 +72,14 @@ impl Sending {
     }
 }
 
-/// Enrolls by one token while lists are imported, one after the other.
+/// Enrolls by one token while lists are imported: in parts one list after the other, until the last device has enrolled; all or
+/// nothing one list, since nobody enrolls while that is written.
 async fn beside(server: &Server, sending: Sending, size: &Size) -> Outcome<Taken> {
     let is_over = AtomicBool::new(false);
     let importing = async {
         for number in 0.. {
             import(server, sending, &format!("beside-{number}"), size.devices, &is_over).await?;
-            if is_over.load(Ordering::Relaxed) {
+            if matches!(sending, Sending::Whole) || is_over.load(Ordering::Relaxed) {
                 break;
             }
         }
