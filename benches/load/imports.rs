@@ -133,7 +133,7 @@ fn part(list: &str, first: usize, number: usize) -> Outcome<String> {
 async fn send(operator: &mut Client, path: &str, lines: &str, number: usize) -> Outcome<()> {
     let answer = operator.post_octets(path, "text/csv", lines.as_bytes()).await?;
     let told: serde_json::Value = serde_json::from_slice(&answer.0)?;
-    if told["registered"] != number || told["applied"] != true {
+    if told.get("registered") != Some(&number.into()) {
         return Err(format!("not all devices were registered: {told}").into());
     }
     Ok(())

@@ -92,7 +92,7 @@ fn measure_signatures() -> Result<(f64, f64), Unspecified> {
 fn handshakes(is_long: bool) -> Outcome<f64> {
     let maker = Maker::new()?;
     let issue = |name: &str, is_long: bool| -> Outcome<_> {
-        let (chain, key) = maker.issue(CertificateParams::new(vec![name.to_owned()])?, is_long)?;
+        let (chain, key) = maker.issue(&CertificateParams::new(vec![name.to_owned()])?, is_long)?;
         Ok((chain, PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()))))
     };
     let mut roots = RootCertStore::empty();

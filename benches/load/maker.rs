@@ -29,7 +29,7 @@ impl Maker {
     }
 
     /// A certificate by the root; or by the line, with the line's own after it.
-    pub fn issue(&self, params: CertificateParams, by_line: bool) -> Outcome<(Vec<CertificateDer<'static>>, KeyPair)> {
+    pub fn issue(&self, params: &CertificateParams, by_line: bool) -> Outcome<(Vec<CertificateDer<'static>>, KeyPair)> {
         let key = KeyPair::generate()?;
         let issuer = if by_line { &self.line_issuer } else { &self.root_issuer };
         let mut chain = vec![params.signed_by(&key, issuer)?.der().clone()];
@@ -45,7 +45,7 @@ impl Maker {
         params.distinguished_name.push(DnType::CustomDnType(SERIAL_NUMBER.to_vec()), serial);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
-        let (chain, key) = self.issue(params, true)?;
+        let (chain, key) = self.issue(&params, true)?;
         showing(roots.clone(), chain, &key)
     }
 }

@@ -29,8 +29,8 @@ pub async fn run(server: &Server, size: &Size, limits: &Limits, report: &Report)
     let taken = rounds::run(server, singles.collect::<Outcome<_>>()?, Way::KeepAlive, None).await?;
     told("enroll alone, a token each, 64 keep-alive clients", &taken, limits.bare());
 
-    let token = server.token_for(size.keep_alive).await?;
-    let sharing = named("shared", size.keep_alive)?.into_iter().map(|device| device.with_token(token.clone()));
+    let common = server.token_for(size.keep_alive).await?;
+    let sharing = named("shared", size.keep_alive)?.into_iter().map(|device| device.with_token(common.clone()));
     let taken = rounds::run(server, sharing.collect(), Way::KeepAlive, None).await?;
     told("enroll alone, one token for all, 64 keep-alive clients", &taken, limits.bare());
 

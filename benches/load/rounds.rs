@@ -116,10 +116,10 @@ impl Device {
     pub fn new(name: Option<&str>, tls: Option<Arc<ClientConfig>>) -> Outcome<Self> {
         let key = KeyPair::generate()?;
         let csr = CertificateParams::new(Vec::new())?.serialize_request(&key)?.pem()?;
-        let mut body = serde_json::json!({ "csr": csr });
-        if let Some(name) = name {
-            body["device"] = name.into();
-        }
+        let body = match name {
+            Some(name) => serde_json::json!({ "csr": csr, "device": name }),
+            None => serde_json::json!({ "csr": csr }),
+        };
         Ok(Self { key, body: body.to_string(), token: None, tls, act: Act::Enroll })
     }
 
