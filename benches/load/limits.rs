@@ -4,6 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rcgen::CertificateParams;
 use ring::error::Unspecified;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey};
@@ -13,6 +14,8 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, Server
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 
 use crate::Outcome;
+use crate::maker::Maker;
+use crate::report::Report;
 
 const SIGNATURES: u32 = 4_000;
 const HANDSHAKES: u32 = 1_000;
@@ -22,13 +25,32 @@ pub struct Limits {
     pub verify: f64,
     pub sign: f64,
     pub handshake: f64,
+    /// The same with a maker's certificate, and the one between it and the root.
+    pub maker_handshake: f64,
     pub syncs_per_second: f64,
 }
 
 /// Takes all of them.
 pub fn measure() -> Outcome<Limits> {
     let (verify, sign) = signatures()?;
-    Ok(Limits { verify, sign, handshake: handshakes()?, syncs_per_second: syncs()? })
+    let (handshake, maker_handshake) = (handshakes(false)?, handshakes(true)?);
+    Ok(Limits { verify, sign, handshake, maker_handshake, syncs_per_second: syncs()? })
+}
+
+impl Limits {
+    /// Prints them.
+    pub fn report(&self, report: &Report) {
+        report.figure("fdatasync", self.syncs_per_second, "1/s", None);
+        report.figure("bare P-256 verification", self.verify, "µs", None);
+        report.figure("bare P-256 signature", self.sign, "µs", None);
+        report.figure("bare mTLS handshake, server's side", self.handshake, "µs", None);
+        report.figure("bare mTLS handshake with a maker's chain, server's side", self.maker_handshake, "µs", None);
+    }
+
+    /// What an enrollment cannot do without: the request's verification and the certificate's signature.
+    pub fn bare(&self) -> f64 {
+        self.verify + self.sign
+    }
 }
 
 /// This thread's CPU time.
@@ -65,27 +87,23 @@ fn measure_signatures() -> Result<(f64, f64), Unspecified> {
     Ok((micros_each(cpu().saturating_sub(begin), SIGNATURES), sign))
 }
 
-/// The server's side of a full TLS 1.3 handshake with certificates on both sides, in memory: no sockets, no framework.
-fn handshakes() -> Outcome<f64> {
-    let authority_key = rcgen::KeyPair::generate()?;
-    let mut authority = rcgen::CertificateParams::new(Vec::new())?;
-    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let root = authority.self_signed(&authority_key)?;
-    let issuer = rcgen::Issuer::new(authority, authority_key);
-    let issue = |name: &str| -> Outcome<_> {
-        let key = rcgen::KeyPair::generate()?;
-        let certificate = rcgen::CertificateParams::new(vec![name.to_owned()])?.signed_by(&key, &issuer)?;
-        Ok((vec![certificate.der().clone()], PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()))))
+/// The server's side of a full TLS 1.3 handshake with certificates on both sides, in memory: no sockets, no framework. With
+/// `is_long` the client's chain is a maker's.
+fn handshakes(is_long: bool) -> Outcome<f64> {
+    let maker = Maker::new()?;
+    let issue = |name: &str, is_long: bool| -> Outcome<_> {
+        let (chain, key) = maker.issue(&CertificateParams::new(vec![name.to_owned()])?, is_long)?;
+        Ok((chain, PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()))))
     };
     let mut roots = RootCertStore::empty();
-    roots.add(root.der().clone())?;
+    roots.add(maker.root.der().clone())?;
     let roots = Arc::new(roots);
-    let (chain, key) = issue("localhost")?;
+    let (chain, key) = issue("localhost", false)?;
     let verifier = WebPkiClientVerifier::builder(roots.clone()).build()?;
     let mut server = ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(chain, key)?;
     server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     server.send_tls13_tickets = 0;
-    let (chain, key) = issue("client")?;
+    let (chain, key) = issue("client", is_long)?;
     let client = ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key)?;
     let (server, client) = (Arc::new(server), Arc::new(client));
     let mut total = Duration::ZERO;

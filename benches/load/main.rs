@@ -6,9 +6,12 @@
 
 mod client;
 mod gateway;
+mod imports;
 mod limits;
+mod maker;
 mod nginx;
 mod ocsp;
+mod proofs;
 mod report;
 mod rounds;
 mod server;
@@ -29,48 +32,76 @@ struct Size {
     connecting: usize,
     /// OCSP requests.
     ocsp: usize,
+    /// The ways in.
+    proofs: proofs::Size,
+    /// Devices registered in bulk.
+    imports: imports::Size,
     /// Our gateway.
     gateway: gateway::Size,
+}
+
+impl Size {
+    const fn short() -> Self {
+        Self {
+            keep_alive: 2_000,
+            connecting: 1_000,
+            ocsp: 5_000,
+            proofs: proofs::Size { keep_alive: 1_000, connecting: 500 },
+            imports: imports::Size { devices: 5_000, beside: 400 },
+            gateway: gateway::Size { live: 100, cut: 50, followers: 50, handshakes: 500, revoked: 2_000 },
+        }
+    }
+
+    const fn long() -> Self {
+        Self {
+            keep_alive: 20_000,
+            connecting: 5_000,
+            ocsp: 40_000,
+            proofs: proofs::Size { keep_alive: 10_000, connecting: 5_000 },
+            imports: imports::Size { devices: 100_000, beside: 2_000 },
+            gateway: gateway::Size { live: 1_000, cut: 300, followers: 500, handshakes: 3_000, revoked: 100_000 },
+        }
+    }
 }
 
 fn main() -> Outcome<()> {
     // `cargo bench` and `cargo test --benches` add flags of their own.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
-    let size = if has("--short") {
-        let gateway = gateway::Size { live: 100, cut: 50, followers: 50, handshakes: 500, revoked: 2_000 };
-        Size { keep_alive: 2_000, connecting: 1_000, ocsp: 5_000, gateway }
-    } else {
-        let gateway = gateway::Size { live: 1_000, cut: 300, followers: 500, handshakes: 3_000, revoked: 100_000 };
-        Size { keep_alive: 20_000, connecting: 5_000, ocsp: 40_000, gateway }
-    };
+    let size = if has("--short") { Size::short() } else { Size::long() };
     rustls::crypto::ring::default_provider().install_default().map_err(|_| "a TLS provider is set already")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let report = Report::new(has("--json"));
     runtime.block_on(async {
         report.machine()?;
+        let all = !has("--enroll") && !has("--gateway");
         let server = server::Server::start().await?;
-        if !has("--gateway") {
-            run(&server, &size, &report).await?;
+        if all || has("--enroll") {
+            let limits = limits::measure()?;
+            limits.report(&report);
+            if all {
+                run(&server, &size, &limits, &report).await?;
+            }
+            // A server of their own: what they register does not weigh on the gateway's figures.
+            let server = server::Server::start().await?;
+            proofs::run(&server, &size.proofs, &limits, &report).await?;
+            imports::run(&server, &size.imports, &report).await?;
         }
-        gateway::run(&server, &size.gateway, &report).await
+        if all || has("--gateway") {
+            gateway::run(&server, &size.gateway, &report).await?;
+        }
+        Ok(())
     })
 }
 
-async fn run(server: &server::Server, size: &Size, report: &Report) -> Outcome<()> {
-    let limits = limits::measure()?;
-    report.figure("fdatasync", limits.syncs_per_second, "1/s", None);
-    report.figure("bare P-256 verification", limits.verify, "µs", None);
-    report.figure("bare P-256 signature", limits.sign, "µs", None);
-    report.figure("bare mTLS handshake, server's side", limits.handshake, "µs", None);
-
+async fn run(server: &server::Server, size: &Size, limits: &limits::Limits, report: &Report) -> Outcome<()> {
     let tokens = server.tokens("bench", size.keep_alive + size.connecting + size.keep_alive / 4 + 1).await?;
     let mut devices = rounds::devices(tokens.into_iter().map(|token| token.text).collect())?;
 
     let first = devices.pop().ok_or("no device")?;
     let known = rounds::first_device(server, first).await?;
 
-    let bare = limits.verify + limits.sign;
+    let bare = limits.bare();
     let connecting = devices.split_off(devices.len() - size.connecting);
     let latency = devices.split_off(size.keep_alive);
     let kept = rounds::run(server, devices, Way::KeepAlive, None).await?;
@@ -83,7 +114,8 @@ async fn run(server: &server::Server, size: &Size, report: &Report) -> Outcome<(
     report.figure("enroll at half load, p50", half.percentile(50), "ms", None);
     report.figure("enroll at half load, p99", half.percentile(99), "ms", None);
 
-    let asked = ocsp::requests(server, kept.certificates, size.ocsp).await?;
+    let certificates = kept.holders.into_iter().map(|holder| holder.certificate).collect();
+    let asked = ocsp::requests(server, certificates, size.ocsp).await?;
     let misses = ocsp::run(server, &asked.first_time).await?;
     report.figure("OCSP misses", misses.per_second(), "1/s", None);
     report.figure("OCSP miss: server CPU", misses.cpu, "µs", Some(limits.sign));

@@ -1,41 +1,81 @@
 //! Enroll and confirm, by many clients at once.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use rcgen::{CertificateParams, KeyPair};
 use rustls::ClientConfig;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, Interval, interval_at};
 
 use crate::Outcome;
 use crate::client::Client;
-use crate::server::Server;
+use crate::server::{Server, chain_of, showing};
 
 /// Clients at once.
 const CLIENTS: usize = 64;
+const ENROLL: &str = "/v1/fleets/default/enroll";
+const CONFIRM: &str = "/v1/fleets/default/confirm";
 
 /// A device before its first boot: the request is made beforehand, since that is the device's CPU and not the server's.
 pub struct Device {
-    token: String,
+    key: KeyPair,
+    /// Enrolls it.
     body: String,
+    /// Its token; None: the connection's certificate is its proof.
+    token: Option<String>,
+    /// Of a connection of its own: the certificate that it shows there.
+    tls: Option<Arc<ClientConfig>>,
+    act: Act,
+}
+
+/// What a device does.
+#[derive(Clone, Copy)]
+enum Act {
+    Enroll,
+    EnrollAndConfirm,
+    Confirm,
 }
 
 /// How the devices reach the server.
 #[derive(Clone, Copy)]
 pub enum Way<'a> {
-    /// Over connections that stay open.
+    /// Over connections that stay open, without a client certificate.
     KeepAlive,
+    /// Over connections that stay open, with this client certificate.
+    Sharing(&'a Arc<ClientConfig>),
     /// Each over a new connection, with this client certificate.
     Connecting(&'a Arc<ClientConfig>),
+    /// Each over a new connection, with a client certificate of its own.
+    Own,
+}
+
+/// A device that has its certificate.
+pub struct Holder {
+    /// In PEM.
+    pub certificate: String,
+    key: KeyPair,
+}
+
+impl Holder {
+    /// TLS as this device.
+    pub fn tls(&self, server: &Server) -> Outcome<Arc<ClientConfig>> {
+        showing(server.roots()?, chain_of(&self.certificate)?, &self.key)
+    }
+
+    /// The device that now confirms its certificate, over a connection with it.
+    pub fn confirming(self, server: &Server) -> Outcome<Device> {
+        let tls = Some(self.tls(server)?);
+        Ok(Device { key: self.key, body: self.certificate, token: None, tls, act: Act::Confirm })
+    }
 }
 
 /// What a run took.
 pub struct Taken {
     /// Microseconds of the server's CPU each.
     pub cpu: f64,
-    /// The certificates, in PEM.
-    pub certificates: Vec<String>,
+    /// The devices with their certificates.
+    pub holders: Vec<Holder>,
     /// Milliseconds of each enrollment alone, ascending.
     milliseconds: Vec<f64>,
     elapsed: Duration,
@@ -64,91 +104,110 @@ pub fn count(number: usize) -> f64 {
     f64::from(u32::try_from(number).unwrap_or(u32::MAX))
 }
 
-/// A device for every token.
+/// A device for every token; it enrolls and confirms.
 pub fn devices(tokens: Vec<String>) -> Outcome<Vec<Device>> {
-    let parameters = rcgen::CertificateParams::new(Vec::new())?;
-    let device = |token| {
-        let key = rcgen::KeyPair::generate()?;
-        let csr = parameters.serialize_request(&key)?.pem()?;
-        Ok(Device { token, body: serde_json::json!({ "csr": csr }).to_string() })
-    };
+    let device = |token| Ok(Device { token: Some(token), act: Act::EnrollAndConfirm, ..Device::new(None, None)? });
     tokens.into_iter().map(device).collect()
 }
 
-/// Enrolls one device and keeps its key: whose certificate the connecting clients show.
+impl Device {
+    /// One that enrolls and no more, under this name if it says one, by the certificate of its connection: this one, or
+    /// that which the clients share.
+    pub fn new(name: Option<&str>, tls: Option<Arc<ClientConfig>>) -> Outcome<Self> {
+        let key = KeyPair::generate()?;
+        let csr = CertificateParams::new(Vec::new())?.serialize_request(&key)?.pem()?;
+        let body = match name {
+            Some(name) => serde_json::json!({ "csr": csr, "device": name }),
+            None => serde_json::json!({ "csr": csr }),
+        };
+        Ok(Self { key, body: body.to_string(), token: None, tls, act: Act::Enroll })
+    }
+
+    /// The same, by this token.
+    pub fn with_token(self, token: String) -> Self {
+        Self { token: Some(token), ..self }
+    }
+
+    /// Does over this connection what it is to do; the milliseconds are those of the first request from `begin` on.
+    async fn act(self, client: &mut Client, begin: Instant) -> Outcome<(Holder, f64)> {
+        let authorization = self.token.map_or_else(String::new, |token| format!("Authorization: Bearer {token}\r\n"));
+        let since = || begin.elapsed().as_secs_f64() * 1e3;
+        if let Act::Confirm = self.act {
+            client.post(CONFIRM, "", "").await?;
+            return Ok((Holder { certificate: self.body, key: self.key }, since()));
+        }
+        let answer = client.post(ENROLL, &authorization, &self.body).await?;
+        let milliseconds = since();
+        if let Act::EnrollAndConfirm = self.act {
+            let confirmation = serde_json::json!({ "fingerprint": answer.field("fingerprint")? }).to_string();
+            client.post(CONFIRM, &authorization, &confirmation).await?;
+        }
+        Ok((Holder { certificate: answer.field("certificate")?, key: self.key }, milliseconds))
+    }
+}
+
+/// Enrolls one device: whose certificate the connecting clients show.
 pub async fn first_device(server: &Server, device: Device) -> Outcome<Arc<ClientConfig>> {
-    let key = rcgen::KeyPair::generate()?;
-    let csr = rcgen::CertificateParams::new(Vec::new())?.serialize_request(&key)?.pem()?;
-    let device = Device { body: serde_json::json!({ "csr": csr }).to_string(), ..device };
     let mut client = Client::tls(server.device, &server.anonymous()?).await?;
-    let certificate = enroll(&mut client, &device).await?.certificate;
-    let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes())?];
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    Ok(Arc::new(ClientConfig::builder().with_root_certificates(server.roots()?).with_client_auth_cert(chain, key)?))
+    device.act(&mut client, Instant::now()).await?.0.tls(server)
 }
 
-struct Enrolled {
-    certificate: String,
-    milliseconds: f64,
-}
-
-/// Enrolls and confirms one device over this connection.
-async fn enroll(client: &mut Client, device: &Device) -> Outcome<Enrolled> {
-    let authorization = format!("Authorization: Bearer {}\r\n", device.token);
-    let begin = Instant::now();
-    let answer = client.post("/v1/fleets/default/enroll", &authorization, &device.body).await?;
-    let milliseconds = begin.elapsed().as_secs_f64() * 1e3;
-    let confirmation = serde_json::json!({ "fingerprint": answer.field("fingerprint")? }).to_string();
-    client.post("/v1/fleets/default/confirm", &authorization, &confirmation).await?;
-    Ok(Enrolled { certificate: answer.field("certificate")?, milliseconds })
-}
-
-/// Enrolls all devices; with `rate`, at so many a second.
+/// Lets all devices do what they are to do; with `rate`, so many a second, evenly spread. Then the latencies count from the
+/// moment at which a device was to begin, whether or not its client was free.
 pub async fn run(server: &Server, devices: Vec<Device>, way: Way<'_>, rate: Option<f64>) -> Outcome<Taken> {
     let total = devices.len();
-    let anonymous = server.anonymous()?;
     let waiting = Arc::new(Mutex::new(devices));
-    let pause = rate.map(|rate| Duration::from_secs_f64(count(CLIENTS) / rate));
+    let kept = match way {
+        Way::KeepAlive => Some(server.anonymous()?),
+        Way::Sharing(config) => Some(Arc::clone(config)),
+        Way::Connecting(_) | Way::Own => None,
+    };
     let mut clients = Vec::new();
-    if let Way::KeepAlive = way {
+    if let Some(config) = kept {
         for _ in 0..CLIENTS {
-            clients.push(Client::tls(server.device, &anonymous).await?);
+            clients.push(Client::tls(server.device, &config).await?);
         }
     }
     let connecting = match way {
-        Way::KeepAlive => None,
-        Way::Connecting(config) => Some(config.clone()),
+        Way::Connecting(config) => Some(Arc::clone(config)),
+        _ => None,
     };
     let (cpu, begin) = (server.cpu()?, Instant::now());
     let mut tasks = JoinSet::new();
-    for _ in 0..CLIENTS {
+    for number in 0..CLIENTS {
         let (waiting, connecting, device_door) = (waiting.clone(), connecting.clone(), server.device);
         let mut kept = clients.pop();
+        let mut ticks = rate.map(|rate| ticks(begin, number, rate));
         tasks.spawn(async move {
-            let mut enrolled = Vec::new();
-            let mut ticks = pause.map(tokio::time::interval);
+            let mut done = Vec::new();
             loop {
-                if let Some(ticks) = &mut ticks {
-                    ticks.tick().await;
-                }
+                let planned = match &mut ticks {
+                    Some(ticks) => Some(ticks.tick().await),
+                    None => None,
+                };
                 let Some(device) = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop() else { break };
-                if let Some(config) = &connecting {
+                if let Some(config) = device.tls.as_ref().or(connecting.as_ref()) {
                     kept = Some(Client::tls(device_door, config).await?);
                 }
                 let client = kept.as_mut().ok_or("no connection")?;
-                enrolled.push(enroll(client, &device).await?);
+                done.push(device.act(client, planned.unwrap_or_else(Instant::now)).await?);
             }
-            Outcome::Ok(enrolled)
+            Outcome::Ok(done)
         });
     }
-    let mut enrolled = Vec::with_capacity(total);
-    while let Some(done) = tasks.join_next().await {
-        enrolled.extend(done??);
+    let mut done = Vec::with_capacity(total);
+    while let Some(some) = tasks.join_next().await {
+        done.extend(some??);
     }
     let elapsed = begin.elapsed();
     let cpu = (server.cpu()? - cpu) * 1e6 / count(total);
-    let mut milliseconds: Vec<_> = enrolled.iter().map(|one| one.milliseconds).collect();
+    let (holders, mut milliseconds): (Vec<_>, Vec<_>) = done.into_iter().unzip();
     milliseconds.sort_by(f64::total_cmp);
-    let certificates = enrolled.into_iter().map(|one| one.certificate).collect();
-    Ok(Taken { cpu, certificates, milliseconds, elapsed })
+    Ok(Taken { cpu, holders, milliseconds, elapsed })
+}
+
+/// When this client begins with a device, if all of them together do so at `rate`.
+fn ticks(begin: Instant, client: usize, rate: f64) -> Interval {
+    let apart = Duration::from_secs_f64(rate.recip());
+    interval_at(begin + apart.mul_f64(count(client)), apart.mul_f64(count(CLIENTS)))
 }

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::client::Resumption;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -113,9 +114,27 @@ impl Server {
         let body = serde_json::json!({ "csr": csr }).to_string();
         let mut client = Client::tls(self.device, &self.anonymous()?).await?;
         let certificate = client.post("/v1/enroll", &authorization, &body).await?.field("certificate")?;
-        let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes())?];
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        Ok(Arc::new(ClientConfig::builder().with_root_certificates(self.roots()?).with_client_auth_cert(chain, key)?))
+        showing(self.roots()?, chain_of(&certificate)?, &key)
+    }
+
+    /// A token for so many devices.
+    pub async fn token_for(&self, uses: usize) -> Outcome<String> {
+        let body = serde_json::json!({ "uses": uses }).to_string();
+        self.operator_client().await?.post("/v1/fleets/default/tokens", "", &body).await?.field("token")
+    }
+
+    /// Makes an enrollment group: `group` is the request's body.
+    pub async fn group(&self, group: &serde_json::Value) -> Outcome<()> {
+        self.operator_client().await?.post("/v1/fleets/default/groups", "", &group.to_string()).await.map(drop)
+    }
+
+    /// The claim certificate of a group, as its batch shows it.
+    pub async fn claim(&self, group: &str) -> Outcome<Arc<ClientConfig>> {
+        let key = rcgen::KeyPair::generate()?;
+        let csr = rcgen::CertificateParams::new(Vec::new())?.serialize_request(&key)?.pem()?;
+        let (path, body) = (format!("/v1/fleets/default/groups/{group}/claims"), serde_json::json!({ "csr": csr }).to_string());
+        let certificate = self.operator_client().await?.post(&path, "", &body).await?.field("certificate")?;
+        showing(self.roots()?, chain_of(&certificate)?, &key)
     }
 
     fn operator(&self, file: &str) -> PathBuf {
@@ -188,6 +207,24 @@ pub fn cpu_of(process: u32) -> Outcome<f64> {
 /// A port of 127.0.0.1 where nobody listens.
 pub fn free_port() -> Outcome<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// The certificates that this PEM holds.
+pub fn chain_of(pem: &str) -> Outcome<Vec<CertificateDer<'static>>> {
+    Ok(CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>()?)
+}
+
+/// TLS with this certificate and those after it.
+pub fn showing(
+    roots: Arc<RootCertStore>,
+    chain: Vec<CertificateDer<'static>>,
+    key: &rcgen::KeyPair,
+) -> Outcome<Arc<ClientConfig>> {
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let mut config = ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key)?;
+    // There may be thousands, each with a table of sessions that nobody resumes.
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
 }
 
 fn read_chain(path: &Path) -> Outcome<Vec<CertificateDer<'static>>> {
