@@ -23,10 +23,18 @@ pub struct Identified(pub Caller);
 
 /// The caller of this request; `on_connect` put the [`Peer`] beside the connection.
 async fn identify(request: &HttpRequest) -> Result<Caller, Problem> {
-    let peer = request.conn_data::<Peer>().ok_or_else(|| nobody(request))?;
+    let peer = peer(request)?;
     let state = request.app_data::<web::Data<State>>().ok_or(Refusal::Overloaded)?;
     let caller = state.registrar.identify(peer, state.clock.now()).await?;
     Ok(Caller { source: request.peer_addr().map(|address| address.ip()), ..caller })
+}
+
+/// The certificate of ours that this request's connection came with.
+///
+/// # Errors
+/// `CertificateRequired`; `CertificateForeign` for a maker's, `WrongKind` for a claim.
+pub fn peer(request: &HttpRequest) -> Result<&Peer, Refusal> {
+    request.conn_data::<Peer>().ok_or_else(|| nobody(request))
 }
 
 /// Why there is no peer: a maker's certificate and a claim are nobody's here, and good for enrollment alone.

@@ -298,7 +298,8 @@ impl Registrar {
 
     /// A fleet's hook.
     pub async fn hook(&self, caller: &Caller, fleet: &FleetName) -> Result<HookView> {
-        view(self.fleet_for_hook(caller, fleet, None).await?)
+        caller.may(Action::Read, Some(fleet))?;
+        view(self.fleet_with_hook(fleet, None).await?)
     }
 
     /// Sets a fleet's hook; `version` is the fleet's that the caller read, where it said so.
@@ -359,6 +360,10 @@ impl Registrar {
 
     async fn fleet_for_hook(&self, caller: &Caller, fleet: &FleetName, version: Option<u64>) -> Result<Fleet> {
         caller.may(Action::ManagePolicy, Some(fleet))?;
+        self.fleet_with_hook(fleet, version).await
+    }
+
+    async fn fleet_with_hook(&self, fleet: &FleetName, version: Option<u64>) -> Result<Fleet> {
         let name = fleet.clone();
         let record = read(&*self.store, move |rows| rows.fleet(&name)).await?.ok_or(Refusal::FleetUnknown)?;
         match version {

@@ -10,7 +10,7 @@ use crate::harness::{Key, Server, run, shared, until};
 /// The names of the alarms in a fleet's ledger.
 async fn alarms(server: &Server, fleet: &str) -> Vec<String> {
     use base64::Engine as _;
-    let page = server.owner().get(&format!("/v1/ledgers/{fleet}/entries?from=0&limit=500")).await.is(200).json();
+    let page = server.owner().get(&format!("/v1/ledgers/{fleet}/entries?from=0&limit=256")).await.is(200).json();
     let entries = page["items"].as_array().unwrap().iter().map(|item| {
         let octets = base64::engine::general_purpose::STANDARD.decode(text(item, "entry")).unwrap();
         Entry::decode(&octets).unwrap().event

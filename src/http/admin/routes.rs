@@ -29,7 +29,7 @@ pub const ROUTES: &[(&str, &str, Action)] = &[
     ("GET", "/v1/fleets/{fleet}/requests/{id}", Action::Read),
     ("POST", "/v1/fleets/{fleet}/requests/{id}/approve", Action::MintToken),
     ("POST", "/v1/fleets/{fleet}/requests/{id}/refuse", Action::MintToken),
-    ("GET", "/v1/fleets/{fleet}/hook", Action::ManagePolicy),
+    ("GET", "/v1/fleets/{fleet}/hook", Action::Read),
     ("PUT", "/v1/fleets/{fleet}/hook", Action::ManagePolicy),
     ("DELETE", "/v1/fleets/{fleet}/hook", Action::ManagePolicy),
     ("POST", "/v1/fleets/{fleet}/hook/test", Action::ManagePolicy),

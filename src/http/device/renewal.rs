@@ -8,9 +8,8 @@ use serde::Serialize;
 use super::answer::private_json;
 use super::rest::{fleet_name, require_fleet};
 use crate::http::State;
-use crate::http::caller::Identified;
+use crate::http::caller::{Identified, peer};
 use crate::http::problem::{Problem, not_allowed};
-use crate::registrar::caller::Peer;
 use crate::registrar::waves::{Advice, Cause};
 
 /// When to renew.
@@ -58,7 +57,7 @@ impl FromRequest for Renewing {
     fn from_request(request: &HttpRequest, _: &mut actix_web::dev::Payload) -> Self::Future {
         let request = request.clone();
         Box::pin(async move {
-            let peer = request.conn_data::<Peer>().ok_or(Refusal::CertificateRequired)?;
+            let peer = peer(&request)?;
             let state = request.app_data::<Data<State>>().ok_or(Refusal::Overloaded)?;
             let mut caller = state.registrar.identify_late(peer, state.clock.now()).await?;
             caller.source = super::rest::source(&request);
