@@ -102,5 +102,5 @@ pub async fn works(store: &dyn Store) {
     let again = of_two("served-4", 4, 33).record(store, place()).await.unwrap();
     assert_eq!((again.standing, kept(store, &two).await.spent), (Standing::Unconfirmed, 2));
     assert_eq!(refusal(of_two("served-5", 5, 34).record(store, spare).await), Refusal::TokenUsed);
-    assert_eq!(refusal(of_two("served-3", 6, 35).record(store, spare).await), Refusal::TokenUsed);
+    assert_eq!(refusal(of_two("served-3", 6, 35).record(store, spare).await), Refusal::TokenBoundToOtherKey);
 }
