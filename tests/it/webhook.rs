@@ -242,7 +242,7 @@ fn a_hook_is_set_shown_tried_and_removed_and_its_secret_is_shown_once() {
         Device::unconfirmed(&server, &fleet, "unasked").await;
 
         let lesser = server.admin_client(Some(&operator(&server, "hook-operator", Role::Operator, json!([fleet])).await.0));
-        lesser.get(&path).await.refused(403, "not_permitted");
+        lesser.get(&path).await.refused(404, "not_found");
     });
 }
 
