@@ -339,7 +339,7 @@ impl Registrar {
     async fn listing(&self, caller: &Caller, fleet: &FleetName, name: &Name) -> Result<Group> {
         let group = self.group(caller, fleet, name).await?.group;
         caller.may(Action::MintToken, Some(fleet))?;
-        if lists_serials(group.proof) { Ok(group) } else { Err(invalid("Only makers' and claim groups list serials.")) }
+        if lists_serials(group.proof) { Ok(group) } else { Err(invalid("A group of the proof approval lists no serials.")) }
     }
 
     /// Takes all off the list that are not wanted.
@@ -392,7 +392,7 @@ pub(super) fn claim_name(group: &Group) -> String {
 
 /// Whether a serial can be told from a group's proof.
 const fn lists_serials(proof: GroupProof) -> bool {
-    matches!(proof, GroupProof::Maker | GroupProof::Claim)
+    matches!(proof, GroupProof::Maker | GroupProof::Claim | GroupProof::DerivedKey)
 }
 
 fn key_place(id: GroupId) -> String {
@@ -446,7 +446,7 @@ fn check_rules(proof: GroupProof, rules: &GroupRules) -> Result<()> {
         (networks.len() > Terms::MAX_LIST, "networks: at most 16"),
         (opens_at.zip(*closes_at).is_some_and(|(opens, closes)| closes <= opens), "closes_at: after opens_at"),
         (*approval && proof == GroupProof::Approval, "approval: a group of this proof is nothing else"),
-        (rules.listed_only && !lists_serials(proof), "listed_only: only makers' and claim groups list serials"),
+        (rules.listed_only && !lists_serials(proof), "listed_only: a group of the proof approval lists no serials"),
         (!is_maker && !is_plain, "serial_from, mapping: only for a maker's group"),
         (!is_maker && !rules.prefix.is_empty(), "prefix: only for a maker's group"),
         (rules.mapping == NameMapping::Requested && !rules.prefix.is_empty(), "prefix: the device says its name itself"),

@@ -1,5 +1,5 @@
 //! The fleet's hook: its owner's own server is asked before a certificate is issued, and may refuse the device or set its
-//! attributes. docs/webhook.md is the contract.
+//! attributes. docs/enrollment/webhook.md is the contract.
 //!
 //! Whatever goes wrong refuses (`hook_unavailable`), and burns nothing: the same request may succeed later.
 //!

@@ -130,6 +130,25 @@ fn the_groups_rules_hold_after_the_answer() {
 }
 
 #[test]
+fn where_names_are_listed_no_other_comes_in() {
+    let server = shared();
+    run(async {
+        let fleet = server.fleet(json!({})).await;
+        group(&server, &fleet, json!({"listed_only": true})).await;
+        let serials = format!("/v1/fleets/{fleet}/groups/line-4/serials");
+        let list = async |names: &str| {
+            let head = [("content-type", "text/csv")];
+            server.owner().send("PUT", &serials, &head, Some(names.into())).await.is(200);
+        };
+        list("ok-1\n").await;
+        enroll(&server, &fleet, "no-1", &device_key("no-1"), &Key::new()).await.refused(403, "serial_not_listed");
+        enroll(&server, &fleet, "ok-1", &device_key("ok-1"), &Key::new()).await.is(200);
+        list("ok-2\n").await;
+        enroll(&server, &fleet, "ok-1", &device_key("ok-1"), &Key::new()).await.refused(403, "serial_not_listed");
+    });
+}
+
+#[test]
 fn the_factory_derives_keys_without_a_server() {
     let directory = tempfile::tempdir().unwrap();
     let file = |name: &str, octets: &[u8]| {

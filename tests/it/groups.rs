@@ -137,7 +137,6 @@ fn a_group_that_contradicts_itself_is_not_made() {
             (of("claim", json!({"attributes": {"": "x"}})), "invalid_value"),
             (of("approval", json!({"approval": true})), "invalid_value"),
             (of("approval", json!({"listed_only": true})), "invalid_value"),
-            (of("derived-key", json!({"listed_only": true})), "invalid_value"),
         ] {
             let status = if code == "malformed_request" { 400 } else { 422 };
             server.owner().post(&groups, &body).await.refused(status, code);

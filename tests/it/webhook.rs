@@ -246,13 +246,13 @@ fn a_hook_is_set_shown_tried_and_removed_and_its_secret_is_shown_once() {
     });
 }
 
-/// The example of docs/webhook.md, as written.
+/// The example of docs/enrollment/webhook.md, as written.
 #[test]
 fn the_example_of_the_manual_works() {
     let server = shared();
     run(async {
         let (fleet, hook, secret) = hooked(&server).await;
-        let manual = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/webhook.md")).unwrap();
+        let manual = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/enrollment/webhook.md")).unwrap();
         let example = manual.split("```python\n").nth(1).unwrap().split("```").next().unwrap();
         assert!(example.lines().count() <= 40, "it is a short example");
         let place = server.scratch(&format!("{fleet}-hook"));

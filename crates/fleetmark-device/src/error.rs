@@ -66,7 +66,8 @@ pub struct Refused {
     pub status: u16,
     /// The stable name of the reason, or `http_<status>` when the answer had none.
     pub code: String,
-    /// What the server said about it: at most 400 characters, no control characters.
+    /// What the code means, where this version knows it, and what the server said about it: of that at most 400 characters, no control
+    /// characters.
     pub detail: String,
     /// How long the server wants to be left alone.
     pub retry_after: Option<Duration>,
@@ -87,9 +88,12 @@ impl Refused {
             !text.is_empty() && text.len() <= MAX_CODE && text.bytes().all(fits)
         };
         let code = code.filter(is_code).map_or_else(|| format!("http_{status}"), str::to_owned);
+        let said: String = detail.unwrap_or_default().chars().filter(|c| !c.is_control()).take(MAX_DETAIL).collect();
         let detail = match Self::known(&code) {
+            // Such as why a person, or the fleet's owner, refused.
+            Some(refusal) if !said.is_empty() && said != refusal.text() => format!("{} {said}", refusal.text()),
             Some(refusal) => refusal.text().to_owned(),
-            None => detail.unwrap_or_default().chars().filter(|c| !c.is_control()).take(MAX_DETAIL).collect(),
+            None => said,
         };
         Self { status, code, detail, retry_after }
     }
@@ -262,6 +266,13 @@ mod tests {
         assert_eq!(refused.code, "http_418");
         assert!(refused.detail.starts_with("[2Jboox"));
         assert_eq!(refused.detail.chars().count(), MAX_DETAIL);
+    }
+
+    #[test]
+    fn a_reason_is_shown_beside_what_the_code_means() {
+        let refused = |detail| Refused::new(403, Some("hook_refused"), detail, None).detail;
+        assert_eq!(refused(Some("not one\nof ours")), format!("{} not oneof ours", Refusal::HookRefused.text()));
+        assert_eq!(refused(None), Refusal::HookRefused.text());
     }
 
     #[test]

@@ -86,14 +86,17 @@ impl std::fmt::Debug for DerivedKey {
 }
 
 impl DerivedKey {
-    /// From base64 of 32 octets, white space around it allowed.
+    /// From 32 octets in hexadecimal, as `fleetmark group derive` writes them, or in base64; white space around it allowed.
     ///
     /// # Errors
     /// [`Error::Usage`].
     pub fn new(group: Name, text: &str) -> Result<Self, Error> {
-        let octets = Zeroizing::new(STANDARD.decode(text.trim()).unwrap_or_default());
+        let text = text.trim();
+        // 64 digits are base64 too, of 48 octets.
+        let octets =
+            hex::decode(text).ok().or_else(|| STANDARD.decode(text).ok()).map_or_else(Zeroizing::default, Zeroizing::new);
         if octets.len() != 32 {
-            return Err(Error::Usage("a derived key is 32 octets in base64".to_owned()));
+            return Err(Error::Usage("a derived key is 32 octets in hexadecimal or base64".to_owned()));
         }
         Ok(Self { group, key: hmac::Key::new(hmac::HMAC_SHA256, &octets) })
     }
@@ -137,8 +140,11 @@ mod tests {
         message.extend_from_slice(&[9; 32]);
         let by_hand = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]), &message);
         assert_eq!(derived.answer("nonce", &KeyHash([9; 32])), STANDARD.encode(by_hand));
+        let hexadecimal = format!("{}\n", hex::encode([7; 32]));
+        let same = DerivedKey::new("line-4".parse().expect("name"), &hexadecimal).expect("key");
+        assert_eq!(same.answer("nonce", &KeyHash([9; 32])), STANDARD.encode(by_hand));
         assert!(!format!("{derived:?}").contains("Key("), "{derived:?}");
-        for text in ["", "AAAA", "not base64", &STANDARD.encode([7; 33])] {
+        for text in ["", "AAAA", "not base64", &STANDARD.encode([7; 33]), &hex::encode([7; 33]), &hex::encode([7; 24])] {
             assert!(DerivedKey::new("g".parse().expect("name"), text).is_err(), "{text}");
         }
     }
