@@ -1,5 +1,5 @@
-//! What the server does by itself: heartbeat of the ledgers, the lapse of what was never confirmed, revocation lists, and
-//! the renewal of its own certificates. Each job goes on whatever befalls it; a failure is logged, counted, and tried again.
+//! What the server does by itself: heartbeat of the ledgers, the lapse of what was never confirmed, makers' authorities, revocation
+//! lists, and the renewal of its own certificates. Each job goes on whatever befalls it; a failure is logged, counted, and tried again.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -30,6 +30,8 @@ const LAPSE: Duration = Duration::from_secs(1);
 const LISTS: Duration = Duration::from_secs(30);
 /// Changes that come within so long are taken together.
 const GATHER: Duration = Duration::from_millis(100);
+/// The makers' authorities are read so often: another process of this installation may have changed a group.
+const MAKERS: Duration = Duration::from_secs(30);
 /// How often the server's own certificates are looked at.
 const RENEWAL: Duration = Duration::from_secs(600);
 /// How often the store is asked whether it takes writes.
@@ -63,6 +65,7 @@ impl Jobs {
         jobs.spawn(self.clone().probe());
         jobs.spawn(self.clone().lapse());
         jobs.spawn(self.clone().grace());
+        jobs.spawn(self.clone().makers());
         jobs.spawn(self.clone().alarms());
         jobs.spawn(self.clone().lists());
         jobs.spawn(self.clone().snapshots());
@@ -121,6 +124,16 @@ impl Jobs {
                 Ok(grace) if grace == self.trust.load().grace() => {}
                 Ok(grace) => drop(self.trust.rcu(|now| now.with_grace(grace))),
                 Err(error) => failed("grace", &error),
+            }
+        }
+    }
+
+    async fn makers(self) {
+        let mut ticks = every(MAKERS);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = self.registrar.refresh_makers().await {
+                failed("makers", &error);
             }
         }
     }

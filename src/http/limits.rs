@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -18,7 +18,7 @@ use actix_web::dev::{Payload, ServiceRequest};
 use actix_web::error::{JsonPayloadError, PayloadError};
 use actix_web::web::{self, Bytes, JsonConfig, PathConfig, QueryConfig, ServiceConfig};
 use actix_web::{HttpRequest, http::header};
-use fleetmark_domain::Refusal;
+use fleetmark_domain::{Network, Refusal};
 use futures_util::{Stream, StreamExt};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use serde::de::DeserializeOwned;
@@ -223,9 +223,9 @@ impl Stream for Timed {
     }
 }
 
-/// How often one address may do something. IPv6 addresses count by their /64, which is what one customer gets.
+/// How often one address may do something; those of one customer count together ([`Network::of_customer`]).
 pub struct AddressLimit {
-    limiter: DefaultKeyedRateLimiter<IpAddr>,
+    limiter: DefaultKeyedRateLimiter<Network>,
     asked: AtomicU32,
 }
 
@@ -250,17 +250,7 @@ impl AddressLimit {
         if asked.is_multiple_of(Self::SWEEP_EVERY) && self.limiter.len() > Self::MANY {
             self.limiter.retain_recent();
         }
-        self.limiter.check_key(&network(address)).map_err(|_| Refusal::RateLimited)
-    }
-}
-
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        v4 @ IpAddr::V4(_) => v4,
+        self.limiter.check_key(&Network::of_customer(address)).map_err(|_| Refusal::RateLimited)
     }
 }
 
@@ -277,14 +267,6 @@ mod tests {
         assert_eq!(limit.admit(one), Err(Refusal::RateLimited));
         assert_eq!(limit.admit(other), Ok(()));
         assert!(AddressLimit::new(0, 3).is_none() && AddressLimit::new(3, 0).is_none());
-    }
-
-    #[test]
-    fn addresses_count_by_what_one_customer_gets() {
-        let of = |text: &str| network(text.parse().unwrap());
-        assert_eq!(of("2001:db8:1:2:3::4"), of("2001:db8:1:2:ffff::1"));
-        assert_ne!(of("2001:db8:1:2::"), of("2001:db8:1:3::"));
-        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
     }
 
     #[test]

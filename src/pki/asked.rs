@@ -12,6 +12,7 @@ use x509_parser::asn1_rs::Oid;
 use x509_parser::certification_request::X509CertificationRequestInfo;
 use x509_parser::cri_attributes::ExtensionRequest;
 use x509_parser::extensions::{GeneralName, KeyUsage, ParsedExtension, X509Extension};
+use x509_parser::oid_registry::OID_X509_EXT_SUBJECT_ALT_NAME;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Name;
 use zeroize::Zeroizing;
@@ -24,6 +25,9 @@ const EXTENSION_REQUEST: &str = "1.2.840.113549.1.9.14";
 const MICROSOFT_EXTENSIONS: &str = "1.3.6.1.4.1.311.2.1.14";
 /// RFC 2985 5.4.1.
 const CHALLENGE_PASSWORD: &str = "1.2.840.113549.1.9.7";
+/// id-aa-decryptKeyID (RFC 4108 2.2.5) and id-aa-asymmDecryptKeyID (RFC 7030 4.4.1.2): how a key made by the server is to be
+/// encrypted.
+const DECRYPT_KEY: [&str; 2] = ["1.2.840.113549.1.9.16.2.37", "1.2.840.113549.1.9.16.2.54"];
 /// RFC 5280 4.2.1.12.
 const EXTENDED_KEY_USAGE: &str = "2.5.29.37";
 /// The same.
@@ -70,6 +74,10 @@ pub struct Asked {
     pub challenge_password: Option<ChallengePassword>,
     /// The subject's serialNumber, if it has one of at most 64 characters without control characters.
     pub serial_number: Option<String>,
+    /// The subject in DER.
+    pub(super) subject: Vec<u8>,
+    /// The values of requested subjectAltNames, in DER.
+    pub(super) alternative_names: Vec<Vec<u8>>,
 }
 
 /// A secret of the request. Its `Debug` does not show it.
@@ -152,7 +160,8 @@ impl Asked {
     /// # Errors
     /// `CsrMalformed` where the attributes are not DER, or requested extensions are no extensions.
     pub(super) fn read(signed: &[u8], info: &X509CertificationRequestInfo<'_>) -> Result<Self, Refusal> {
-        let mut asked = Self { serial_number: serial_number(&info.subject), ..Self::default() };
+        let (serial_number, subject) = (serial_number(&info.subject), info.subject.as_raw().to_vec());
+        let mut asked = Self { serial_number, subject, ..Self::default() };
         for (identifier, value) in attributes(signed).map_err(|_| Refusal::CsrMalformed)? {
             let identifier = identifier.to_string();
             match (identifier.as_str(), value) {
@@ -189,8 +198,16 @@ impl Asked {
         Ok(())
     }
 
+    /// Whether a key made by the server is to be encrypted for the client, beyond TLS (RFC 7030 4.4.1).
+    pub fn wants_encrypted_key(&self) -> bool {
+        self.attributes.iter().any(|asked| DECRYPT_KEY.contains(&asked.as_str()))
+    }
+
     fn add(&mut self, extension: &X509Extension<'_>) {
         self.extensions.push(extension.oid.to_id_string());
+        if extension.oid == OID_X509_EXT_SUBJECT_ALT_NAME {
+            self.alternative_names.push(extension.value.to_vec());
+        }
         match extension.parsed_extension() {
             ParsedExtension::BasicConstraints(constraints) => self.certificate_authority |= constraints.ca,
             ParsedExtension::KeyUsage(usage) => self.key_usage.extend(usages(*usage)),
@@ -351,6 +368,8 @@ mod tests {
             extended_key_usage: vec!["1.3.6.1.5.5.7.3.2".to_owned(), "1.2.3.4".to_owned()],
             challenge_password: Some(ChallengePassword(Zeroizing::new("open sesame".to_owned()))),
             serial_number: Some("SN-7".to_owned()),
+            subject: asked.subject.clone(),
+            alternative_names: asked.alternative_names.clone(),
         };
         // A SET OF has no order of its own.
         let sorted = |mut asked: Asked| {
@@ -414,6 +433,14 @@ mod tests {
     fn attribute(identifier: &str, values: &[&[u8]]) -> Vec<u8> {
         let identifier = ObjectIdentifier::new(identifier).unwrap();
         tlv(SEQUENCE, &[&tlv(6, &[identifier.as_bytes()]), &tlv(0x31, values)])
+    }
+
+    #[test]
+    fn a_key_to_be_encrypted_is_noticed() {
+        assert!(!asked("challengePassword=secret", "").wants_encrypted_key());
+        for identifier in DECRYPT_KEY {
+            assert!(asked(&format!("{identifier}=ASN1:OCTETSTRING:key"), "").wants_encrypted_key(), "{identifier}");
+        }
     }
 
     #[test]

@@ -140,7 +140,9 @@ pub const fn refusal(error: &Error) -> Refusal {
 /// What a maker's certificate says of its device. Where a value is there more than once, it counts as not there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IDevId {
-    /// SHA-256 over its `SubjectPublicKeyInfo`.
+    /// Its `SubjectPublicKeyInfo` in DER.
+    pub spki: Vec<u8>,
+    /// SHA-256 over it.
     pub key_hash: KeyHash,
     /// SHA-256 over `maker` and its `SubjectPublicKeyInfo`: which piece of hardware it is.
     pub hardware: [u8; 32],
@@ -168,6 +170,7 @@ impl IDevId {
             only(values)
         };
         Ok(Self {
+            spki: spki.to_vec(),
             key_hash: KeyHash(encoding::sha256(spki)),
             hardware: encoding::sha256(&[b"maker".as_slice(), spki].concat()),
             serial_number: attribute(&OID_X509_SERIALNUMBER),

@@ -10,7 +10,7 @@
 //! - [`lint`]: the rules that every certificate must pass before the real key signs it.
 //! - [`csrattrs`]: what EST clients are asked to put into their requests.
 //! - [`keygen`]: keys made for devices that cannot make their own.
-//! - [`requested`]: what a request asks for beside its key.
+//! - [`renewed`]: whether a request to renew names whom the current certificate names.
 //! - [`crl`]: revocation lists.
 //! - [`ocsp`]: OCSP requests and answers.
 //! - [`idevid`]: makers' certificates: verified, and what they say.
@@ -32,7 +32,7 @@ pub mod keys;
 pub mod lint;
 pub mod ocsp;
 pub mod profile;
-pub mod requested;
+pub mod renewed;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod tpm;

@@ -221,7 +221,7 @@ impl Registrar {
             return Err(Refusal::KeyTypeNotAllowed.into());
         }
         csr.asked().check(&profile.request)?;
-        self.weak_lists.check(csr)?;
+        self.weak_lists.check_request(csr)?;
         let order = Order {
             authority: &authority,
             profile,

@@ -284,7 +284,7 @@ impl Registrar {
                 subject.role = Some(Role::Owner);
                 let details =
                     self.details(ITSELF.to_owned(), Some(name.to_string()), None, Some("first operator".to_owned()))?;
-                commit(&*self.store, Register { subject, invitation: None, repeatable: None, details, at: now }).await?
+                commit(&*self.store, Register { subject, invitation: None, repeatable: None, details, at: now }).await?.0
             }
             _ => return Ok(None),
         };

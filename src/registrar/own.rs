@@ -73,7 +73,7 @@ impl Registrar {
         subject.dns_names = dns_names.to_vec();
         subject.addresses = addresses.to_vec();
         let details = self.details(ITSELF.to_owned(), Some(DOORS.to_owned()), None, None)?;
-        Ok(commit(&*self.store, Register { subject, invitation: None, repeatable: None, details, at: now }).await?)
+        Ok(commit(&*self.store, Register { subject, invitation: None, repeatable: None, details, at: now }).await?.0)
     }
 
     /// Makes sure that every authority but the root has an OCSP responder whose certificate is not due.

@@ -161,7 +161,7 @@ impl Registrar {
         let details = self.details(caller.actor(self), Some(subject.name.to_string()), None, None)?;
         let repeatable = idempotency.map(|key| key.repeatable(caller, subject.name.to_string(), now));
         let act = Register { subject, invitation: None, repeatable, details, at: now };
-        self.view(commit(&*self.store, act).await?).await
+        self.view(commit(&*self.store, act).await?.0).await
     }
 
     /// Admits a gateway, service or operator, and mints its invitation.
@@ -183,10 +183,10 @@ impl Registrar {
         let invitation = invitation(&draft, &subject, caller, checked_lifetime(new.lifetime)?, now);
         let details = self.details(caller.actor(self), Some(subject.name.to_string()), None, role_note(&subject))?;
         let repeatable = idempotency.map(|key| key.repeatable(caller, subject.name.to_string(), now));
-        let act = Register { subject, invitation: Some(invitation.clone()), repeatable, details, at: now };
-        let subject = commit(&*self.store, act).await?;
-        let name = Some(subject.name.clone());
-        Ok((self.view(subject).await?, MintedToken { text: draft.text, token: invitation, name }))
+        let act = Register { subject, invitation: Some(invitation), repeatable, details, at: now };
+        let (subject, invitation) = commit(&*self.store, act).await?;
+        let (token, name) = (invitation.ok_or(Refusal::NotFound)?, Some(subject.name.clone()));
+        Ok((self.view(subject).await?, MintedToken { text: draft.text, token, name }))
     }
 
     /// Mints a fresh invitation for a gateway, service or operator, for one who lost key or certificate.

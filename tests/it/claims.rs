@@ -162,6 +162,8 @@ fn the_kill_switch_ends_the_claim_and_leaves_the_devices() {
         assert_eq!(strangers.ocsp(&serial, false), "good");
 
         let open = batch.client(&server);
+        let of_another = json!({"csr": Key::new().csr(), "device": "cam-2", "group": "another"});
+        open.post(&format!("/v1/fleets/{fleet}/enroll"), &of_another).await.refused(401, "group_unknown");
         batch.act(&server, "disable", json!({})).await;
         enroll(&open, &fleet, Some("cam-2"), &Key::new()).await.refused(403, "group_disabled");
         batch.act(&server, "enable", json!({})).await;

@@ -239,6 +239,54 @@ fn the_makers_own_key_gets_no_certificate() {
 }
 
 #[test]
+fn a_request_that_names_its_group_comes_in_by_no_other() {
+    let server = shared();
+    run(async {
+        let fleet = server.fleet(json!({})).await;
+        let maker = Maker::new("Named");
+        group(&server, &fleet, &maker.root_pem(), json!({"mapping": "requested"})).await;
+        let other = json!({"name": "other", "proof": "maker", "ca": maker.root_pem(), "rules": {"prefix": "o-"}});
+        server.owner().post(&format!("/v1/fleets/{fleet}/groups"), &other).await.is(201);
+        let idevid = maker.device("N1");
+        let by = |group: &str, name: &str| json!({"csr": Key::new().csr(), "group": group, "device": name});
+        let ask = async |body: &Value| {
+            open(&server, &idevid).await.unwrap().post(&format!("/v1/fleets/{fleet}/enroll"), body).await.unwrap()
+        };
+        ask(&by("nobodys", "o-N1")).await.refused(401, "maker_unknown");
+        ask(&by("OTHER", "any")).await.refused(403, "name_not_allowed");
+        switch(&server, &fleet, "disable").await;
+        ask(&by("line", "o-N1")).await.refused(403, "group_disabled");
+        ask(&by("other", "o-N1")).await.is(200);
+    });
+}
+
+#[test]
+fn a_device_whose_own_key_is_known_to_all_proves_nothing() {
+    let mut server = Server::start(&[]);
+    server.stop();
+    let (made, told) = openssl(&["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"], b"");
+    assert!(made, "{told}");
+    let (begin, end) = ("-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----\n");
+    let pem = &told[told.find(begin).unwrap()..told.find(end).unwrap() + end.len()];
+    let (_, modulus) = openssl(&["rsa", "-noout", "-modulus"], pem.as_bytes());
+    let (_, hash) = openssl(&["dgst", "-sha1", "-r"], modulus.as_bytes());
+    let data = server.data();
+    fs::create_dir(data.join("lists")).unwrap();
+    fs::write(data.join("lists/blacklist.RSA-2048"), format!("{}\n", &hash[20..40])).unwrap();
+    fs::write(data.join("fleetmark.toml"), "[keys]\nweak_lists = \"lists\"\n").unwrap();
+    server.start_again();
+    run(async {
+        let fleet = server.fleet(json!({})).await;
+        let maker = Maker::new("Weak");
+        group(&server, &fleet, &maker.root_pem(), json!({"mapping": "requested"})).await;
+        let listed = maker.idevid(&Key(rcgen::KeyPair::from_pem(pem).unwrap()), |_| {});
+        let answer = enroll(&server, &fleet, &listed, &Key::new(), Some("a")).await.refused(422, "key_debian_weak");
+        assert!(text(&answer.json(), "detail").contains("maker's certificate"), "{:?}", answer.json());
+        enroll(&server, &fleet, &maker.device("sound"), &Key::new(), Some("a")).await.is(200);
+    });
+}
+
+#[test]
 fn a_factory_reset_goes_by_the_profiles_rule() {
     let profiles = tempfile::tempdir().unwrap();
     let plain = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/certs/profiles/device.toml")).unwrap();

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use fleetmark_domain::{Fingerprint, KeyHash, Name};
+use fleetmark_domain::{Fingerprint, KeyHash, Name, Serial};
 use serde::de::DeserializeOwned;
 
 use crate::clock::DeviceTime;
@@ -163,9 +163,14 @@ impl Client {
     }
 
     /// `POST …/confirm` with the token that the certificate was enrolled with. Idempotent.
-    pub async fn confirm_with_token(&self, token: &Token, fingerprint: Fingerprint) -> Result<Confirmed, Error> {
+    pub async fn confirm_with_token(
+        &self,
+        token: &Token,
+        fingerprint: Fingerprint,
+        serial: Serial,
+    ) -> Result<Confirmed, Error> {
         let url = self.server.at(&self.door.path("confirm"));
-        let answer = self.connection.post(url, Some(token.expose()), Some(&ConfirmRequest { fingerprint })).await?;
+        let answer = self.connection.post(url, Some(token.expose()), Some(&ConfirmRequest { fingerprint, serial })).await?;
         self.read(&answer, |confirmed: &Confirmed| confirmed.server_time)
     }
 

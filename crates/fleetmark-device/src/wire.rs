@@ -68,7 +68,11 @@ pub struct RenewalTime {
 /// What `confirm` sends when the proof is a token.
 #[derive(Debug, Serialize)]
 pub(crate) struct ConfirmRequest {
+    /// SHA-256 over the certificate.
     pub(crate) fingerprint: Fingerprint,
+    /// By it the server finds the certificate of a token for several devices.
+    #[serde(with = "serial_text")]
+    pub(crate) serial: Serial,
 }
 
 /// What `enroll` and `renew` answer. Fields that a later server adds are passed over.

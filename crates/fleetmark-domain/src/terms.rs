@@ -79,7 +79,7 @@ impl From<NamePattern> for String {
 }
 
 /// A network in CIDR notation (RFC 4632, RFC 4291 2.3): `10.0.0.0/8`, `2001:db8::/32`; an address alone is a network of one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Network {
     address: IpAddr,
@@ -92,6 +92,14 @@ pub struct Network {
 pub struct InvalidNetwork;
 
 impl Network {
+    /// What one customer gets, by which limits count: an IPv4 address, or the /64 of an IPv6 address.
+    pub fn of_customer(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            address @ IpAddr::V4(_) => Self { address, bits: 32 },
+            IpAddr::V6(address) => Self { address: IpAddr::V6((address.to_bits() >> 64 << 64).into()), bits: 64 },
+        }
+    }
+
     /// Whether the address lies in it. An IPv4 address mapped into IPv6 counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         masked(address.to_canonical(), self.bits) == Some(self.address)
@@ -274,6 +282,19 @@ mod tests {
             assert!(text.parse::<Network>().is_err(), "{text}");
         }
         assert_eq!("192.0.2.1".parse::<Network>().unwrap().to_string(), "192.0.2.1/32");
+    }
+
+    #[test]
+    fn addresses_count_by_what_one_customer_gets() {
+        for (address, network) in [
+            ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+            ("2001:db8:1:3::", "2001:db8:1:3::/64"),
+            ("192.0.2.1", "192.0.2.1/32"),
+            ("::ffff:192.0.2.1", "192.0.2.1/32"),
+        ] {
+            let found = Network::of_customer(address.parse().unwrap());
+            assert_eq!((found.to_string(), network.parse()), (network.to_owned(), Ok(found)));
+        }
     }
 
     #[test]

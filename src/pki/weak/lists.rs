@@ -72,16 +72,24 @@ impl WeakLists {
         self.tails.is_empty()
     }
 
-    /// Whether the request's key is none of them: one hash and a binary search.
+    /// Whether the request's key is none of them.
     ///
     /// # Errors
     /// `KeyDebianWeak`.
-    pub fn check(&self, csr: &VerifiedCsr) -> Result<(), Refusal> {
-        if self.is_empty() || csr.algorithm() != KeyAlgorithm::Rsa {
+    pub fn check_request(&self, csr: &VerifiedCsr) -> Result<(), Refusal> {
+        let key = SubjectPublicKeyInfoRef::from_der(csr.spki()).map_err(|_| Refusal::CsrMalformed)?;
+        self.check(csr.algorithm(), key.subject_public_key.raw_bytes())
+    }
+
+    /// Whether a key is none of them: one hash and a binary search. `raw` is the content of the BIT STRING.
+    ///
+    /// # Errors
+    /// `KeyDebianWeak`.
+    pub(super) fn check(&self, algorithm: KeyAlgorithm, raw: &[u8]) -> Result<(), Refusal> {
+        if self.is_empty() || algorithm != KeyAlgorithm::Rsa {
             return Ok(());
         }
-        let key = SubjectPublicKeyInfoRef::from_der(csr.spki()).map_err(|_| Refusal::CsrMalformed)?;
-        let key = RsaNumbers::read(key.subject_public_key.raw_bytes()).ok_or(Refusal::CsrMalformed)?;
+        let key = RsaNumbers::read(raw).ok_or(Refusal::CsrMalformed)?;
         if self.holds(key.modulus) { Err(Refusal::KeyDebianWeak) } else { Ok(()) }
     }
 

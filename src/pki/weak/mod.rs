@@ -15,10 +15,29 @@ mod rsa;
 #[cfg(test)]
 mod tests;
 
+use der::Decode;
 use fleetmark_domain::Refusal;
+use spki::SubjectPublicKeyInfoRef;
 
+use super::encoding;
 use super::keys::KeyAlgorithm;
+use lists::WeakLists;
 use rsa::RsaNumbers;
+
+/// All of it, of a key that comes without a request: a maker's device's. `spki` is its `SubjectPublicKeyInfo` in DER.
+///
+/// # Errors
+/// `KeyTypeNotAllowed`, also for what is no key; those of [`check_form`], [`check_value`], [`check_factors`] and
+/// [`WeakLists::check`].
+pub fn check_all(spki: &[u8], lists: &WeakLists) -> Result<(), Refusal> {
+    let key = SubjectPublicKeyInfoRef::from_der(spki).map_err(|_| Refusal::KeyTypeNotAllowed)?;
+    let algorithm = encoding::key_algorithm(&key.algorithm).ok_or(Refusal::KeyTypeNotAllowed)?;
+    let raw = key.subject_public_key.as_bytes().ok_or(Refusal::KeyTypeNotAllowed)?;
+    check_form(algorithm, raw)?;
+    check_value(algorithm, raw)?;
+    lists.check(algorithm, raw)?;
+    check_factors(algorithm, raw)
+}
 
 /// What the key's encoding shows: type, length, exponent. `raw` is the content of the BIT STRING.
 pub(super) fn check_form(algorithm: KeyAlgorithm, raw: &[u8]) -> Result<(), Refusal> {

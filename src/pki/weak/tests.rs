@@ -188,10 +188,10 @@ fn keys_on_a_list_are_refused() {
         let all = [&["req", "-new", "-subj", "/", "-outform", "DER"], arguments].concat();
         VerifiedCsr::from_der(&openssl(&all, key).unwrap()).unwrap()
     };
-    assert_eq!(lists.check(&csr(&["-key", "/dev/stdin"], &key)), Err(Refusal::KeyDebianWeak));
-    assert_eq!(lists.check(&csr(&["-nodes", "-newkey", "rsa:2048", "-keyout", "/dev/null"], b"")), Ok(()));
-    assert_eq!(lists.check(&csr(&["-nodes", "-newkey", "ed25519", "-keyout", "/dev/null"], b"")), Ok(()));
-    assert!(WeakLists::load(None).unwrap().check(&csr(&["-key", "/dev/stdin"], &key)).is_ok());
+    assert_eq!(lists.check_request(&csr(&["-key", "/dev/stdin"], &key)), Err(Refusal::KeyDebianWeak));
+    assert_eq!(lists.check_request(&csr(&["-nodes", "-newkey", "rsa:2048", "-keyout", "/dev/null"], b"")), Ok(()));
+    assert_eq!(lists.check_request(&csr(&["-nodes", "-newkey", "ed25519", "-keyout", "/dev/null"], b"")), Ok(()));
+    assert!(WeakLists::load(None).unwrap().check_request(&csr(&["-key", "/dev/stdin"], &key)).is_ok());
     assert!(lists.holds(&octets(DEBIAN)) && !lists.holds(&octets(ROCA_2048)));
 
     for text in ["00005890bc78bcbee3c\n", "00005890bc78bcbee3ca0\n", "zz005890bc78bcbee3ca\n"] {
@@ -279,5 +279,23 @@ proptest! {
         let modulus = (number(k, a) * number(l, b)).to_bytes_be();
         let key = rsa_key(&modulus, &[1, 0, 1]);
         prop_assert!(roca::is_marked(&RsaNumbers::read(&key).unwrap()));
+    }
+}
+
+#[test]
+fn a_key_without_a_request_is_judged_as_others_are() {
+    let spki = |modulus: &[u8], exponent: &[u8]| tlv(SEQUENCE, &[RSA, &tlv(BIT_STRING, &[&[0], &rsa_key(modulus, exponent)])]);
+    let none = WeakLists::load(None).unwrap();
+    let prime = BigUint::from_bytes_be(&octets(PRIME));
+    let close = (&prime * (&prime + DISTANCE)).to_bytes_be();
+    for (spki, expected) in [
+        (spki(&octets(DEBIAN), &[1, 0, 1]), Ok(())),
+        (spki(&octets(DEBIAN), &[3]), Err(Refusal::RsaExponentNotAllowed)),
+        (spki(&octets(ROCA_2048), &[1, 0, 1]), Err(Refusal::KeyRoca)),
+        (spki(&octets(FAKE_ROCA), &[1, 0, 1]), Err(Refusal::RsaTooShort)),
+        (spki(&close, &[1, 0, 1]), Err(Refusal::RsaFactorable)),
+        (b"no key".to_vec(), Err(Refusal::KeyTypeNotAllowed)),
+    ] {
+        assert_eq!(check_all(&spki, &none), expected, "{}", hex::encode(spki));
     }
 }

@@ -2,26 +2,17 @@
 
 use fleetmark_domain::{FleetName, Kind, Name, Refusal, Timestamp};
 
-use super::{Proven, Shown, known_by_name};
+use super::{InGroup, Proven, Shown, known_by_name};
 use crate::registrar::enroll::EnrollRequest;
 use crate::registrar::subjects::new_subject;
 use crate::registrar::{Error, Registrar, Result};
 use crate::store::acts::record::{Admission, Holder, Proof, Reenrollment};
-use crate::store::model::{Certificate, Fleet, Group, GroupProof, GroupState, Subject, SubjectState};
+use crate::store::model::{Group, GroupProof, GroupState, Subject, SubjectState};
 use crate::store::rows::Rows;
 use crate::store::{StoreError, look_up};
 
 /// How many groups are read at a time.
 const PAGE: u32 = 100;
-
-/// What the store knows of the request.
-struct Standpoint {
-    fleet: Fleet,
-    group: Group,
-    known: Option<Subject>,
-    existing: Option<Certificate>,
-    is_listed: bool,
-}
 
 impl Registrar {
     /// What a device shows that shows nothing; asked before its request is read.
@@ -39,7 +30,7 @@ impl Registrar {
             .name
             .clone()
             .ok_or_else(|| Error::with_detail(Refusal::InvalidName, "Say in `device` under which name to enroll."))?;
-        let Standpoint { fleet, group, known, existing, is_listed } = self.approval_standpoint(request, &name).await?;
+        let InGroup { fleet, group, known, existing, is_listed } = self.approval_standpoint(request, &name).await?;
         if existing.is_none() {
             group.rules.terms.admit(&name, request.source, now)?;
             if !is_listed {
@@ -64,7 +55,7 @@ impl Registrar {
         })
     }
 
-    async fn approval_standpoint(&self, request: &EnrollRequest, name: &Name) -> Result<Standpoint> {
+    async fn approval_standpoint(&self, request: &EnrollRequest, name: &Name) -> Result<InGroup> {
         let (fleet, asked) = (request.fleet.clone().ok_or(Refusal::FleetUnknown)?, request.group.clone());
         let (name, key) = (name.clone(), request.csr.key_hash());
         let found = look_up(&*self.store, move |rows| {
@@ -73,7 +64,7 @@ impl Registrar {
             let known = known_by_name(rows, Kind::Device, Some(&fleet.name), &name)?;
             let existing = rows.certificate_by_key(&key)?;
             let is_listed = !group.rules.listed_only || rows.listed_serial(group.id, name.as_str())?.is_some();
-            Ok(Standpoint { fleet, group, known, existing, is_listed })
+            Ok(InGroup { fleet, group, known, existing, is_listed })
         });
         Ok(found.await?)
     }

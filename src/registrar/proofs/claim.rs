@@ -40,6 +40,9 @@ impl Registrar {
         let Standpoint { claim, group, fleet, name, subject, existing } = self.claimed(request, shown).await?;
         self.check_claim(&claim, &fleet, now)?;
         let group = group.filter(|group| group.fleet == fleet.name).ok_or(Refusal::ClaimEnded)?;
+        if request.group.as_ref().is_some_and(|asked| asked.folded() != group.name.folded()) {
+            return Err(Error::with_detail(Refusal::GroupUnknown, "The claim certificate is of another group."));
+        }
         match group.state {
             GroupState::Enabled => {}
             GroupState::Disabled => return Err(Refusal::GroupDisabled.into()),

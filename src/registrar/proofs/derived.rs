@@ -5,7 +5,7 @@ use fleetmark_domain::{Kind, Name, Refusal, Timestamp};
 use ring::hmac;
 use zeroize::Zeroizing;
 
-use super::Proven;
+use super::{InGroup, Proven};
 use crate::registrar::caller::alarm;
 use crate::registrar::challenge::{Answer, By, answer_message};
 use crate::registrar::enroll::EnrollRequest;
@@ -25,15 +25,6 @@ const LABEL: &str = "fleetmark derived key v1";
 fn device_key(group_key: &[u8], device: &Name) -> Zeroizing<Vec<u8>> {
     let key = hmac::Key::new(hmac::HMAC_SHA256, group_key);
     Zeroizing::new(hmac::sign(&key, device.as_str().as_bytes()).as_ref().to_vec())
-}
-
-/// What the store knows of the group and of the device.
-struct Standpoint {
-    fleet: Fleet,
-    group: Group,
-    known: Option<Subject>,
-    existing: Option<Certificate>,
-    is_listed: bool,
 }
 
 impl Registrar {
@@ -57,7 +48,7 @@ impl Registrar {
             alarm("answer_wrong", &format!("derived key, fleet {fleet}, group {group}, name {name}"));
             return Err(Refusal::AnswerWrong.into());
         };
-        let Standpoint { fleet, group, known, existing, is_listed } = found;
+        let InGroup { fleet, group, known, existing, is_listed } = found;
         if group.state != GroupState::Enabled {
             return Err(Refusal::GroupDisabled.into());
         }
@@ -90,7 +81,7 @@ impl Registrar {
     }
 
     /// None where the fleet has no such group, or none of derived keys.
-    async fn derived_standpoint(&self, request: &EnrollRequest, group: &Name) -> Result<Option<Standpoint>> {
+    async fn derived_standpoint(&self, request: &EnrollRequest, group: &Name) -> Result<Option<InGroup>> {
         let (fleet, name) = (request.fleet.clone().ok_or(Refusal::FleetUnknown)?, request.name.clone());
         let (group, key) = (group.folded(), request.csr.key_hash());
         let found = look_up(&*self.store, move |rows| {
@@ -100,7 +91,7 @@ impl Registrar {
             let known = rows.subject_by_name(Kind::Device, Some(&fleet.name), &name.folded())?;
             let existing = rows.certificate_by_key(&key)?;
             let is_listed = !group.rules.listed_only || is_listed(rows, group.id, &name)?;
-            Ok(Some(Standpoint { fleet, group, known, existing, is_listed }))
+            Ok(Some(InGroup { fleet, group, known, existing, is_listed }))
         });
         Ok(found.await?)
     }

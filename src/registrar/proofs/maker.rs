@@ -9,6 +9,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::{Proven, known_by_name};
 use crate::pki::idevid::{IDevId, Makers};
+use crate::pki::weak;
 use crate::registrar::enroll::EnrollRequest;
 use crate::registrar::subjects::new_subject;
 use crate::registrar::{Error, Registrar, Result};
@@ -80,8 +81,8 @@ impl Registrar {
         &self.makers
     }
 
-    /// Reads the makers of all enabled groups again: at the start, and after every change of a maker's group. The next handshake
-    /// goes by them.
+    /// Reads the makers of all enabled groups again: at the start, after every change of a maker's group, and now and then, since
+    /// another process may have changed one. The next handshake goes by them.
     pub async fn refresh_makers(&self) -> Result<()> {
         let _reading = self.makers.reading.lock().await;
         let groups = read(&*self.store, |rows| maker_groups(rows, None)).await?;
@@ -106,6 +107,9 @@ impl Registrar {
             let detail = "The key of the maker's certificate is on the block list: this hardware gets no certificate here.";
             return Err(Error::with_detail(Refusal::KeyBlocked, detail));
         }
+        // Who can compute the key can be any number of devices.
+        weak::check_all(&device.spki, &self.weak_lists)
+            .map_err(|refusal| Error::with_detail(refusal, "This is said of the key of the maker's certificate."))?;
         if device.key_hash == request.csr.key_hash() {
             return Err(Refusal::KeyOfMaker.into());
         }
@@ -124,10 +128,12 @@ impl Registrar {
 
     async fn maker_standpoint(&self, request: &EnrollRequest, device: &IDevId) -> Result<Standpoint> {
         let name = request.fleet.clone().ok_or(Refusal::FleetUnknown)?;
-        let key = device.key_hash;
+        let (asked, key) = (request.group.clone(), device.key_hash);
         let found = look_up(&*self.store, move |rows| {
             let fleet = rows.fleet(&name)?.ok_or(Refusal::FleetUnknown)?;
-            let groups = maker_groups(rows, Some(&name))?;
+            let mut groups = maker_groups(rows, Some(&name))?;
+            // One that is not there, or is no maker's, trusts this maker no more than another does.
+            groups.retain(|group| asked.as_ref().is_none_or(|asked| asked.folded() == group.name.folded()));
             Ok(Standpoint { fleet, groups, is_blocked: rows.blocked_key(&key)?.is_some() })
         });
         Ok(found.await?)

@@ -59,6 +59,18 @@ pub(super) struct Proven {
     pub note: String,
 }
 
+/// What the store knows of a request by a group's proof that says which device it is of.
+struct InGroup {
+    fleet: Fleet,
+    group: Group,
+    /// The record of that name.
+    known: Option<Subject>,
+    /// The certificate that the key has already.
+    existing: Option<Certificate>,
+    /// Whether it is on the group's list, where the group goes by one.
+    is_listed: bool,
+}
+
 impl Proven {
     /// Whether an earlier answer may be given again for `key`; a fresh token is not spent on it, a foreign one is refused as ever.
     ///

@@ -3,10 +3,9 @@
 //! Each act locks the fleet's ledger, as the act that records a certificate does: two decisions, or a decision and the use of an
 //! earlier one, never meet half-way, however many servers share the database.
 
-use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use fleetmark_domain::{FleetName, LedgerName, Refusal, Timestamp};
+use fleetmark_domain::{FleetName, LedgerName, Network, Refusal, Timestamp};
 
 use crate::store::model::{ApprovalRequest, RequestState, SubjectId};
 use crate::store::rows::Rows;
@@ -52,27 +51,16 @@ pub fn known_request(
 
 /// How many requests wait that came from this one's network.
 fn from_network(rows: &mut dyn Rows, asked: &ApprovalRequest, at: Timestamp) -> Result<usize, StoreError> {
-    let network = asked.source.map(network);
+    let network = asked.source.map(Network::of_customer);
     let (mut count, mut after) = (0, 0);
     loop {
         let page = rows.requests(&asked.fleet, Some(RequestState::Waiting), after, PAGE)?;
-        let is_same = |known: &&ApprovalRequest| known.source.map(self::network) == network && at < known.expires_at;
+        let is_same = |known: &&ApprovalRequest| known.source.map(Network::of_customer) == network && at < known.expires_at;
         count += page.iter().filter(is_same).count();
         match page.last() {
             Some(last) if count < MOST_FROM_NETWORK => after = last.id,
             _ => return Ok(count),
         }
-    }
-}
-
-/// What one customer gets: an IPv4 address, or a /64 of IPv6.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

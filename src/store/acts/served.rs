@@ -1,6 +1,10 @@
 //! Keys that the server made (RFC 7030 4.4). It does not keep them, so that the same request, sent again, cannot get the same
 //! certificate: it gets another key, whose certificate takes the place of the unconfirmed one. By what is kept here the same
 //! request is known.
+//!
+//! What is kept, some hundred octets, stays when the certificate was confirmed or lapsed, as the certificate's own record does,
+//! which is several times as large. A proof that many devices share admits any new key: without it, a request that was answered
+//! and comes once more would be taken for a new one, and its certificate would end the one that the device uses.
 
 use fleetmark_domain::{KeyHash, Refusal, Standing, Timestamp};
 

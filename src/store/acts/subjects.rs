@@ -40,17 +40,24 @@ pub fn ledger_of(subject: &Subject) -> LedgerName {
 }
 
 impl Act for Register {
-    type Outcome = Subject;
+    /// The record, and its invitation as it was minted, where it was.
+    type Outcome = (Subject, Option<Token>);
 
     fn ledgers(&self) -> Vec<LedgerName> {
         vec![ledger_of(&self.subject)]
     }
 
-    fn perform(&self, transaction: &mut Transaction<'_>) -> Result<Subject, StoreError> {
+    fn perform(&self, transaction: &mut Transaction<'_>) -> Result<Self::Outcome, StoreError> {
         let Subject { kind, fleet, name, .. } = &self.subject;
         let known = transaction.rows.subject_by_name(*kind, fleet.as_ref(), &name.folded())?;
         match (made_before(transaction.rows, self.repeatable.as_ref())?, known) {
-            (Some(_), Some(known)) => return Ok(known),
+            (Some(_), Some(known)) => {
+                let minted = match &self.invitation {
+                    Some(again) => transaction.rows.token(&again.id)?,
+                    None => None,
+                };
+                return Ok((known, minted));
+            }
             (Some(_), None) => return Err(Refusal::NotFound.into()),
             (None, Some(_)) => return Err(Refusal::NameTaken.into()),
             (None, None) => {}
@@ -67,11 +74,12 @@ impl Act for Register {
             Event::Registered { subject: id, kind: *kind },
             Some(&with_attributes(&self.details, &self.subject)),
         )?;
-        if let Some(invitation) = &self.invitation {
-            transaction.rows.insert_token(&Token { subject: Some(id), ..invitation.clone() })?;
+        let invitation = self.invitation.clone().map(|invitation| Token { subject: Some(id), ..invitation });
+        if let Some(invitation) = &invitation {
+            transaction.rows.insert_token(invitation)?;
         }
         remember(transaction.rows, self.repeatable.as_ref())?;
-        Ok(Subject { id, ..self.subject.clone() })
+        Ok((Subject { id, ..self.subject.clone() }, invitation))
     }
 }
 

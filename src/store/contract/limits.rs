@@ -27,7 +27,7 @@ fn details() -> Details {
 
 async fn register(store: &dyn Store, subject: Subject) -> Subject {
     let act = Register { subject, invitation: None, repeatable: None, details: details(), at: NOW };
-    commit(store, act).await.unwrap()
+    commit(store, act).await.unwrap().0
 }
 
 async fn operator(store: &dyn Store, name: &str) -> SubjectId {

@@ -329,7 +329,7 @@ async fn a_token_confirms_without_a_second_connection() {
     agent.enroll(&good().into(), false).await.expect("enrolled");
     let record = agent.current().expect("read").expect("identity").record;
     let client = agent.anonymous().expect("client");
-    let confirmed = client.confirm_with_token(&good(), record.fingerprint).await.expect("confirmed");
+    let confirmed = client.confirm_with_token(&good(), record.fingerprint, record.serial).await.expect("confirmed");
     assert_eq!(confirmed.serial, record.serial);
     client.ask_time().await.expect("time");
     assert_eq!(client.renew("").await.expect_err("no certificate").code(), "certificate_required");

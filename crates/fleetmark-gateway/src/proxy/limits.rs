@@ -1,9 +1,10 @@
 //! How many handshakes may begin, by all together and by one address.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use fleetmark_domain::Network;
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 
 use super::{Refused, Settings};
@@ -18,7 +19,7 @@ const ADDRESS_BURST_SECONDS: u32 = 10;
 /// The rates of one listener.
 pub(super) struct Limits {
     all: DefaultDirectRateLimiter,
-    address: Option<DefaultKeyedRateLimiter<IpAddr>>,
+    address: Option<DefaultKeyedRateLimiter<Network>>,
     asked: AtomicU32,
 }
 
@@ -39,20 +40,9 @@ impl Limits {
             if asked.is_multiple_of(SWEEP_EVERY) && limiter.len() > MANY_ADDRESSES {
                 limiter.retain_recent();
             }
-            limiter.check_key(&network(address)).map_err(|_| Refused::AddressRateLimited)?;
+            limiter.check_key(&Network::of_customer(address)).map_err(|_| Refused::AddressRateLimited)?;
         }
         self.all.check().map_err(|_| Refused::RateLimited)
-    }
-}
-
-/// IPv6 addresses count by their /64, which is what one customer gets.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -87,14 +77,6 @@ mod tests {
         let admitted = (0..500).filter(|number| limits.admit(v4(*number)).is_ok()).count();
         assert!((50..=52).contains(&admitted), "{admitted}");
         assert_eq!(limits.admit(v4(9_999)), Err(Refused::RateLimited));
-    }
-
-    #[test]
-    fn addresses_count_by_what_one_customer_gets() {
-        let of = |text: &str| network(text.parse().unwrap());
-        assert_eq!(of("2001:db8:1:2:3::4"), of("2001:db8:1:2:ffff::1"));
-        assert_ne!(of("2001:db8:1:2::"), of("2001:db8:1:3::"));
-        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
     }
 
     #[test]

@@ -7,9 +7,9 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use fleetmark_domain::Refusal;
 
+use crate::pki::asked::ChallengePassword;
 use crate::pki::csr::VerifiedCsr;
 use crate::pki::profile::{BindingRule, Profile};
-use crate::pki::requested::Requested;
 use crate::tls::connection::ChannelBinding;
 
 /// The sizes of channel bindings in octets: `tls-unique` of TLS 1.2 (RFC 5929 3, RFC 5246 7.4.9), `tls-exporter`.
@@ -22,14 +22,10 @@ const BASE64: GeneralPurpose =
 /// Checks the binding of a certificate request by the profile's rule.
 ///
 /// # Errors
-/// Those of [`check`]; `CsrMalformed` where the request's attributes cannot be read.
+/// Those of [`check`].
 pub(super) fn require(request: &HttpRequest, profile: &Profile, csr: &VerifiedCsr) -> Result<(), Refusal> {
-    let rule = profile.est.channel_binding;
-    if rule == BindingRule::Ignored {
-        return Ok(());
-    }
-    let requested = Requested::of(csr.der())?;
-    check(rule, requested.challenge_password(), request.conn_data::<ChannelBinding>())
+    let challenge = csr.asked().challenge_password.as_ref().map(ChallengePassword::expose);
+    check(profile.est.channel_binding, challenge, request.conn_data::<ChannelBinding>())
 }
 
 /// Whether a request may go on by its challengePassword. `own` is the connection's binding; None over TLS 1.2, where no binding

@@ -16,7 +16,6 @@ use crate::http::device::proof::{admit, has_credentials};
 use crate::http::device::rest::{require_fleet, source};
 use crate::pki::csr::VerifiedCsr;
 use crate::pki::profile::Profile;
-use crate::pki::requested::Requested;
 use crate::registrar::caller::Peer;
 use crate::registrar::enroll::EnrollRequest;
 
@@ -58,7 +57,7 @@ async fn wanted(request: &HttpRequest, payload: web::Payload, profile: &Profile)
     let csr = read_csr(request, payload).await?;
     binding::require(request, profile, &csr)?;
     // RFC 7030 4.4.1: a server that cannot encrypt the key as it is asked to must refuse.
-    if Requested::of(csr.der())?.wants_encrypted_key() {
+    if csr.asked().wants_encrypted_key() {
         return Err(Refusal::ServerKeygenEncryption.into());
     }
     Ok(csr)

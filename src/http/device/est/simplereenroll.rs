@@ -9,7 +9,6 @@ use crate::http::State;
 use crate::http::device::renewal::Renewing;
 use crate::http::device::rest::require_fleet;
 use crate::pki::csr::VerifiedCsr;
-use crate::pki::requested::Requested;
 use crate::registrar::{self, caller::Caller};
 
 /// Renews the caller's certificate.
@@ -32,10 +31,9 @@ pub(super) async fn answer(
 /// subject, or without a subjectAltName, changes nothing, since nothing of it goes into the certificate.
 ///
 /// # Errors
-/// `SubjectChanged`; `CsrMalformed`.
+/// `SubjectChanged`.
 pub(super) fn same_names(csr: &VerifiedCsr, caller: &Caller) -> Result<(), registrar::Error> {
-    let within = Requested::of(csr.der())?.is_within(&caller.certificate.der);
-    match within {
+    match csr.asked().is_within(&caller.certificate.der) {
         Ok(true) => Ok(()),
         Ok(false) => Err(Refusal::SubjectChanged.into()),
         Err(error) => Err(registrar::Error::caused(Refusal::InternalError, error)),
