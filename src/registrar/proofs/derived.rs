@@ -14,7 +14,7 @@ use crate::registrar::tokens::sha256;
 use crate::registrar::{Error, Registrar, Result};
 use crate::store::acts::record::{Admission, Holder, Proof};
 use crate::store::look_up;
-use crate::store::model::{Certificate, Fleet, Group, GroupId, GroupProof, GroupState, HardwareId, Subject};
+use crate::store::model::{GroupId, GroupProof, GroupState, HardwareId};
 use crate::store::rows::Rows;
 
 /// The label of an answer.
