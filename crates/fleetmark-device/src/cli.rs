@@ -117,7 +117,7 @@ struct ProofArguments {
     /// Its private key, PEM.
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
-    /// A file that holds this device's derived key, base64.
+    /// A file that holds this device's derived key, hexadecimal (as `fleetmark group derive` writes it) or base64.
     #[arg(long, value_name = "FILE", requires = "group", conflicts_with_all = ["token", "token_file", "cert"])]
     derived_key: Option<PathBuf>,
     /// Show nothing: an operator is to approve this device.

@@ -86,14 +86,16 @@ impl std::fmt::Debug for DerivedKey {
 }
 
 impl DerivedKey {
-    /// From base64 of 32 octets, white space around it allowed.
+    /// From 32 octets, in hexadecimal as `fleetmark group derive` writes them, or in base64; white space around them is allowed.
     ///
     /// # Errors
     /// [`Error::Usage`].
     pub fn new(group: Name, text: &str) -> Result<Self, Error> {
-        let octets = Zeroizing::new(STANDARD.decode(text.trim()).unwrap_or_default());
+        let text = text.trim();
+        // 64 hexadecimal digits are 48 octets in base64: neither can be taken for the other.
+        let octets = Zeroizing::new(hex::decode(text).or_else(|_| STANDARD.decode(text)).unwrap_or_default());
         if octets.len() != 32 {
-            return Err(Error::Usage("a derived key is 32 octets in base64".to_owned()));
+            return Err(Error::Usage("a derived key is 32 octets in hexadecimal or base64".to_owned()));
         }
         Ok(Self { group, key: hmac::Key::new(hmac::HMAC_SHA256, &octets) })
     }
@@ -138,7 +140,9 @@ mod tests {
         let by_hand = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]), &message);
         assert_eq!(derived.answer("nonce", &KeyHash([9; 32])), STANDARD.encode(by_hand));
         assert!(!format!("{derived:?}").contains("Key("), "{derived:?}");
-        for text in ["", "AAAA", "not base64", &STANDARD.encode([7; 33])] {
+        let hexadecimal = DerivedKey::new("line-4".parse().expect("name"), &format!("{}\n", hex::encode([7; 32]))).expect("key");
+        assert_eq!(hexadecimal.answer("nonce", &KeyHash([9; 32])), derived.answer("nonce", &KeyHash([9; 32])));
+        for text in ["", "AAAA", "not base64", &STANDARD.encode([7; 33]), &hex::encode([7; 31])] {
             assert!(DerivedKey::new("g".parse().expect("name"), text).is_err(), "{text}");
         }
     }
