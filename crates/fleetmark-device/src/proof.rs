@@ -140,7 +140,8 @@ mod tests {
         let by_hand = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]), &message);
         assert_eq!(derived.answer("nonce", &KeyHash([9; 32])), STANDARD.encode(by_hand));
         assert!(!format!("{derived:?}").contains("Key("), "{derived:?}");
-        let hexadecimal = DerivedKey::new("line-4".parse().expect("name"), &format!("{}\n", hex::encode([7; 32]))).expect("key");
+        let hexadecimal =
+            DerivedKey::new("line-4".parse().expect("name"), &format!("{}\n", hex::encode([7; 32]))).expect("key");
         assert_eq!(hexadecimal.answer("nonce", &KeyHash([9; 32])), derived.answer("nonce", &KeyHash([9; 32])));
         for text in ["", "AAAA", "not base64", &STANDARD.encode([7; 33]), &hex::encode([7; 31])] {
             assert!(DerivedKey::new("g".parse().expect("name"), text).is_err(), "{text}");
