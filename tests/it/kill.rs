@@ -202,7 +202,8 @@ async fn check_all(server: &Server, fleet: &str, known: &BTreeMap<String, Device
     }
 }
 
-async fn certificates(server: &Server, fleet: &str) -> Vec<Value> {
+/// All certificates of a fleet's devices.
+pub async fn certificates(server: &Server, fleet: &str) -> Vec<Value> {
     let mut all = Vec::new();
     let mut cursor = String::new();
     loop {
@@ -217,7 +218,7 @@ async fn certificates(server: &Server, fleet: &str) -> Vec<Value> {
 }
 
 /// The operators' own tool, with what it saw before.
-fn verify(server: &Server, ledger: &str, state: &Path) {
+pub fn verify(server: &Server, ledger: &str, state: &Path) {
     let operator = server.data().join("operator");
     let output = Command::new(env!("CARGO_BIN_EXE_fleetmark"))
         .arg("--operator")

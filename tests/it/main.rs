@@ -49,6 +49,7 @@ mod operators;
 mod policies;
 mod power;
 mod production;
+mod races;
 mod renewal;
 mod rest;
 mod restart;

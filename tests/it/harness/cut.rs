@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 /// In which direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +32,8 @@ struct Traffic {
     to_device: AtomicU64,
 }
 
-/// The line. At its point it stands still, both ways, for good: nothing is delivered any more.
+/// The line. At its point that connection stands still, both ways: nothing is delivered any more. Dropped, it takes all its
+/// connections with it.
 pub struct Line {
     pub port: u16,
     broken: Arc<Notify>,
@@ -55,13 +57,15 @@ impl Line {
             let (broken, connections) = (broken.clone(), connections.clone());
             async move {
                 let count = AtomicUsize::new(0);
+                // What the line carries ends with it.
+                let mut carrying = JoinSet::new();
                 while let Ok((device, _)) = listener.accept().await {
                     let Ok(server) = TcpStream::connect(("127.0.0.1", to)).await else { continue };
                     let number = count.fetch_add(1, Ordering::Relaxed);
                     let traffic = Arc::new(Traffic::default());
                     connections.lock().unwrap().push(traffic.clone());
                     let point = point.filter(|point| point.connection == number);
-                    tokio::spawn(carry(device, server, point, traffic, broken.clone()));
+                    carrying.spawn(carry(device, server, point, traffic, broken.clone()));
                 }
             }
         });
@@ -83,24 +87,23 @@ impl Line {
 
 async fn carry(device: TcpStream, server: TcpStream, point: Option<Point>, traffic: Arc<Traffic>, broken: Arc<Notify>) {
     let limit = |direction| point.filter(|point| point.direction == direction).map(|point| point.octets);
-    let (from_device, to_device) = device.into_split();
-    let (from_server, to_server) = server.into_split();
-    let (stop, stopped) =
-        (Arc::new(Notify::new()), limit(Direction::ToServer).is_some() || limit(Direction::ToDevice).is_some());
-    let one = copy(from_device, to_server, limit(Direction::ToServer), &traffic.to_server, &stop);
-    let other = copy(from_server, to_device, limit(Direction::ToDevice), &traffic.to_device, &stop);
+    // The halves outlive the copying: both ends stay connected to a line on which nothing moves, as after a power cut.
+    let (mut from_device, mut to_device) = device.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let stop = Notify::new();
+    let one = copy(&mut from_device, &mut to_server, limit(Direction::ToServer), &traffic.to_server, &stop);
+    let other = copy(&mut from_server, &mut to_device, limit(Direction::ToDevice), &traffic.to_device, &stop);
     let is_cut = tokio::select! {
-        () = stop.notified(), if stopped => true,
+        () = stop.notified() => true,
         _ = async { tokio::join!(one, other) } => false,
     };
     if is_cut {
         broken.notify_one();
-        // Both ends stay connected to a line on which nothing moves, as after a power cut.
         std::future::pending::<()>().await;
     }
 }
 
-async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, limit: Option<u64>, count: &AtomicU64, stop: &Notify) {
+async fn copy(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, limit: Option<u64>, count: &AtomicU64, stop: &Notify) {
     let mut buffer = [0; 4096];
     loop {
         let carried = count.load(Ordering::Relaxed);
