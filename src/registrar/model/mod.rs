@@ -103,10 +103,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let name = || proptest::option::of(0..NAMES.len());
     let event = || {
         prop_oneof![
-            Just(CertificateEvent::Held),
-            Just(CertificateEvent::Quarantined),
+            1 => Just(CertificateEvent::Held),
+            1 => Just(CertificateEvent::Quarantined),
             3 => Just(CertificateEvent::Released),
-            Just(CertificateEvent::Revoked(RevocationReason::KeyCompromise)),
+            1 => Just(CertificateEvent::Revoked(RevocationReason::KeyCompromise)),
         ]
     };
     let time = prop_oneof![Just(30), Just(90), Just(7_200), Just(90_000), Just(61 * 86_400), Just(35 * 86_400)];
