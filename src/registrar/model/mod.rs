@@ -40,10 +40,10 @@ use crate::pki::csr::VerifiedCsr;
 use crate::pki::issue::facts;
 use crate::pki::keys::KeyFiles;
 use crate::pki::profile::Profiles;
-use crate::store::location::open;
+use crate::store::location::{StoreLocation, open};
 use crate::store::model::GroupRules;
-use crate::store::read;
 use crate::store::rows::certificate_id;
+use crate::store::{Store, StoreError, read};
 use crate::telemetry::clock::{SharedClock, SystemClock};
 
 const PROFILE: &str = include_str!("../../../certs/profiles/device.toml");
@@ -185,11 +185,22 @@ fn refusal(error: Error) -> Refusal {
     error.refusal
 }
 
+/// The threads of the store before it end a moment after it was dropped.
+async fn opened_store(place: StoreLocation, publisher: Arc<Publisher>) -> Arc<dyn Store> {
+    for _ in 0..500 {
+        match open(place.clone(), publisher.clone()).await {
+            Err(StoreError::Locked(_)) => tokio::time::sleep(Duration::from_millis(20)).await,
+            opened => return opened.unwrap(),
+        }
+    }
+    panic!("the store stays locked");
+}
+
 async fn opened(path: &Path, now: Timestamp) -> Registrar {
     let publisher = Arc::new(Publisher::new(Arc::new(SystemClock)));
     let place = format!("sqlite:{}", path.join("store").display()).parse().unwrap();
     let parts = Parts {
-        store: open(place, publisher.clone()).await.unwrap(),
+        store: opened_store(place, publisher.clone()).await,
         keys: Arc::new(KeyFiles::open(&path.join("keys"), "passphrase".to_owned().into()).unwrap()),
         profiles: Profiles::load(Some(&path.join("profiles"))).unwrap(),
         publisher,
