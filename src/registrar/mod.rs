@@ -55,6 +55,8 @@ mod issue;
 pub mod lifecycle;
 pub mod limits;
 pub mod made_keys;
+#[cfg(test)]
+mod model;
 pub mod overview;
 pub mod own;
 pub mod policies;

@@ -170,7 +170,8 @@ pub(super) fn succeed(
     at: Timestamp,
 ) -> Result<(), StoreError> {
     let state = subject.state.next(DeviceEvent::Confirmed)?;
-    if subject.confirmed_generation > 0 {
+    // Not only confirmed ones: one that was quarantined before it was confirmed must not be released beside this one.
+    if good.generation > 1 {
         let is_succeeded = |old: &Certificate| {
             let next = old.standing.next(CertificateEvent::Succeeded);
             old.generation < good.generation && next.is_ok_and(|next| next != old.standing)

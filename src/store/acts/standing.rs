@@ -136,11 +136,13 @@ impl ChangeStanding {
     /// Releases; one that was suspended before it was confirmed is confirmed by it.
     fn release(&self, transaction: &mut Transaction<'_>, affected: Vec<Certificate>) -> Result<StandingChanged, StoreError> {
         let mut holders = Vec::new();
+        // All of one holder's; where several were never confirmed, the newest is the one that is.
+        let newest = affected.iter().map(|certificate| certificate.generation).max().unwrap_or_default();
         for certificate in &affected {
             let holder = certificate.subject.ok_or(Refusal::TransitionNotAllowed)?;
             let holder = transaction.rows.subject(holder)?.ok_or(Refusal::DeviceUnknown)?;
             holder.state.next(DeviceEvent::Confirmed)?;
-            let is_newest = certificate.generation > holder.confirmed_generation;
+            let is_newest = certificate.generation == newest && newest > holder.confirmed_generation;
             let origin = if is_newest { origin_of(transaction, &holder, self.departure.as_ref())? } else { None };
             holders.push((holder, origin));
         }
@@ -149,7 +151,7 @@ impl ChangeStanding {
         let mut certificates = Vec::new();
         for (certificate, (holder, origin)) in affected.into_iter().zip(holders) {
             let good = Certificate { standing: Standing::Good, changed_at: self.at, ..certificate };
-            if good.generation > holder.confirmed_generation {
+            if good.generation == newest && newest > holder.confirmed_generation {
                 settle(transaction, holder, origin, &good, self.at)?;
             }
             certificates.push(good);
