@@ -4,12 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use fleetmark_domain::standing::Choices;
-use fleetmark_domain::{Action, DeviceEvent, FleetName, Identity, Kind, Refusal, Sight, Standing, Timestamp, View};
+use fleetmark_domain::{Action, DeviceEvent, FleetName, Identity, Kind, LedgerName, Refusal, Sight, Standing, Timestamp, View};
 
 use super::policies::Table;
 use super::{Registrar, Result};
 use crate::pki::issue::CertificateFacts;
 use crate::store::acts::confirm::Confirm;
+use crate::store::acts::subjects::ledger_of;
 use crate::store::look_up;
 use crate::store::model::{AuthorityId, Certificate, Subject, SubjectState};
 use crate::store::rows::certificate_id;
@@ -73,8 +74,8 @@ impl Registrar {
     }
 
     async fn identify_within(&self, peer: &Peer, lateness: Lateness, now: Timestamp) -> Result<Caller> {
-        let (certificate, subject) = self.holder(peer).await?;
-        let identity = self.check_authority(peer, &subject)?;
+        let (certificate, subject) = self.holder(peer, now).await?;
+        let identity = self.check_authority(peer, &subject, now)?;
         if now > certificate.not_after
             && !(lateness == Lateness::Granted && self.may_be_late(&certificate, &subject, now).await?)
         {
@@ -87,8 +88,11 @@ impl Registrar {
             let refusal = if subject.permits.moving.is_some() { Refusal::DeviceMoved } else { Refusal::IdentityOut };
             return Err(refusal.into());
         }
-        if let Err(error) = check_standing(&certificate, &identity, now) {
+        if let Err(error) = check_standing(&certificate, now) {
             if error.refusal == Refusal::Superseded {
+                let Certificate { serial, generation, .. } = &certificate;
+                let what = format!("{identity:?}, serial {serial}, generation {generation}");
+                self.raise("superseded_certificate_used", ledger_of(&subject), subject.id, &what, now);
                 self.react(&subject, &certificate, now).await;
             }
             return Err(error);
@@ -104,7 +108,7 @@ impl Registrar {
     }
 
     /// The certificate's record and its holder's. Any other certificate under a serial of ours is a forgery.
-    async fn holder(&self, peer: &Peer) -> Result<(Certificate, Subject)> {
+    async fn holder(&self, peer: &Peer, now: Timestamp) -> Result<(Certificate, Subject)> {
         let serial = peer.facts.serial.ok_or(Refusal::NotOnLedger)?;
         let fingerprint = peer.facts.fingerprint;
         let authority = peer.authority;
@@ -121,7 +125,8 @@ impl Registrar {
                 Ok((certificate, subject))
             }
             _ => {
-                alarm("forged_certificate", &format!("serial {serial}, fingerprint {fingerprint}"));
+                let what = format!("serial {serial}, fingerprint {fingerprint}");
+                self.raise("forged_certificate", LedgerName::System, 0, &what, now);
                 Err(Refusal::NotOnLedger.into())
             }
         }
@@ -129,10 +134,11 @@ impl Registrar {
 
     /// A chain is not enough: the authority must be bound to this kind and fleet, and the certificate must say what the
     /// record says.
-    fn check_authority(&self, peer: &Peer, subject: &Subject) -> Result<Identity> {
+    fn check_authority(&self, peer: &Peer, subject: &Subject, now: Timestamp) -> Result<Identity> {
         let authority = self.authorities.by_id(peer.authority).ok_or(Refusal::WrongAuthority)?;
         if !authority.is_bound_to(subject.kind, subject.fleet.as_ref()) {
-            alarm("wrong_authority", &format!("authority {}, subject {}", peer.authority, subject.id));
+            let what = format!("authority {}, subject {}", peer.authority, subject.id);
+            self.raise("wrong_authority", LedgerName::System, 0, &what, now);
             return Err(Refusal::WrongAuthority.into());
         }
         let identity = super::subjects::identity_of(subject)?;
@@ -144,16 +150,12 @@ impl Registrar {
 }
 
 /// The table decides; here its answer gets its name.
-fn check_standing(certificate: &Certificate, identity: &Identity, now: Timestamp) -> Result<()> {
+fn check_standing(certificate: &Certificate, now: Timestamp) -> Result<()> {
     let refusal = match certificate.standing.seen_by(View::Verdict, certificate.has_lapsed(now), Choices::default()) {
         Sight::Good => return Ok(()),
         Sight::Restricted => Refusal::Quarantined,
         Sight::Held => Refusal::Held,
-        Sight::Refused => {
-            let Certificate { serial, generation, .. } = certificate;
-            alarm("superseded_certificate_used", &format!("{identity:?}, serial {serial}, generation {generation}"));
-            Refusal::Superseded
-        }
+        Sight::Refused => Refusal::Superseded,
         Sight::Revoked(_) if certificate.standing == Standing::Unconfirmed => Refusal::Lapsed,
         Sight::Revoked(_) => Refusal::Revoked,
     };

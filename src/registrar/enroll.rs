@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use fleetmark_domain::{Fingerprint, FleetName, Identity, Kind, Name, Refusal, RevocationReason, Serial, Standing, Timestamp};
+use fleetmark_domain::{
+    Fingerprint, FleetName, Identity, Kind, LedgerName, Name, Refusal, RevocationReason, Serial, Standing, Timestamp,
+};
 
 use super::authorities::Authority;
 use super::caller::{Caller, alarm};
@@ -73,7 +75,8 @@ impl Registrar {
                 Err(error) if error.is_race() => {}
                 Err(error) => {
                     if matches!(error.refusal, Refusal::HardwareOfAnother | Refusal::HardwareMismatch) {
-                        alarm("hardware_conflict", &format!("{}, fleet {:?}", error.refusal, request.fleet));
+                        let ledger = LedgerName::from(request.fleet.as_ref());
+                        self.raise("hardware_conflict", ledger, 0, error.refusal.code(), now);
                     }
                     return Err(error);
                 }

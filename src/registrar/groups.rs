@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
-use fleetmark_domain::{Action, FleetName, Name, Refusal, RevocationReason, Terms, Timestamp};
+use fleetmark_domain::{Action, FleetName, LedgerName, Name, Refusal, RevocationReason, Terms, Timestamp};
 use fleetmark_ledger::details::attributes_fit;
 use zeroize::Zeroizing;
 
-use super::caller::{Caller, alarm};
+use super::caller::Caller;
 use super::standing::checked_note;
 use super::{Error, Idempotency, Page, PageRequest, Registrar, Result};
 use crate::pki::anchors;
@@ -331,7 +331,8 @@ impl Registrar {
         let number = arrivals.count(now);
         if number > most && arrivals.alarms(now) {
             let name = if group.proof == GroupProof::Claim { "claim_rate" } else { "group_rate" };
-            alarm(name, &format!("{number} devices came in within an hour by group {} of fleet {}", group.name, group.fleet));
+            let what = format!("{number} devices came in within an hour by group {}", group.name);
+            self.raise(name, LedgerName::Fleet(group.fleet.clone()), 0, &what, now);
         }
     }
 

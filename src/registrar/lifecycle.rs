@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use fleetmark_domain::lifecycle::Reaction;
-use fleetmark_domain::{Action, FleetName, Kind, Refusal, RevocationReason, Terms, Timestamp};
+use fleetmark_domain::{Action, FleetName, Kind, LedgerName, Refusal, RevocationReason, Terms, Timestamp};
 
-use super::caller::{Caller, alarm};
+use super::caller::Caller;
 use super::standing::checked_note;
 use super::subjects::{SubjectView, Who, identity_of, new_subject};
 use super::tokens::{MintedToken, checked_lifetime};
@@ -215,10 +215,13 @@ impl Registrar {
         match commit(&*self.store, act).await? {
             Reacted::Nothing => {}
             Reacted::Done => {
-                alarm(done, &whom);
+                self.raise(done, LedgerName::Fleet(fleet.clone()), id, &whom, now);
                 self.published.standing_changed();
             }
-            Reacted::Stopped => alarm(stopped, &format!("{whom}: too many devices of fleet {fleet} in the last hour")),
+            Reacted::Stopped => {
+                let what = format!("{whom}: too many devices in the last hour");
+                self.raise(stopped, LedgerName::Fleet(fleet.clone()), 0, &what, now);
+            }
         }
         Ok(())
     }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use fleetmark_domain::{Action, FleetName, Kind, Name, Refusal, Timestamp};
+use fleetmark_domain::{Action, FleetName, Kind, LedgerName, Name, Refusal, Timestamp};
 
-use super::caller::{Caller, alarm};
+use super::caller::Caller;
 use super::subjects::{Who, identity_of};
 use super::{Error, Idempotency, Page, PageRequest, Registrar, Result};
 use crate::store::acts::limits::{Allow, usage};
@@ -104,7 +104,8 @@ impl Registrar {
     pub(super) async fn told(&self, error: StoreError, caller: &Caller, fleet: Option<&FleetName>, now: Timestamp) -> Error {
         let error = Error::from(error);
         let (Refusal::BlastRadiusExceeded, Some(fleet)) = (error.refusal, fleet) else { return error };
-        alarm("blast_radius", &format!("{} reached the limit of fleet {fleet}", caller.actor(self)));
+        let what = format!("{} reached the limit", caller.actor(self));
+        self.raise("blast_radius", LedgerName::Fleet(fleet.clone()), 0, &what, now);
         let (operator, name) = (caller.subject.id, fleet.clone());
         match read(&*self.store, move |rows| usage(rows, operator, &name, now)).await {
             Ok(usage) => {

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use fleetmark_domain::{Action, FleetName, Name, Refusal, Timestamp};
+use fleetmark_domain::{Action, FleetName, LedgerName, Name, Refusal, Timestamp};
 
-use super::caller::{Caller, alarm};
+use super::caller::Caller;
 use super::enroll::EnrollRequest;
 use super::proofs::Proven;
 use super::standing::checked_note;
@@ -114,8 +114,8 @@ impl Registrar {
             Err(error) => {
                 let error = Error::from(error);
                 if error.refusal == Refusal::TooManyRequests {
-                    let what = format!("fleet {}, {} asked from {:?}", asked.fleet, asked.name, asked.source);
-                    alarm("too_many_waiting", &what);
+                    let what = format!("{} asked from {:?}", asked.name, asked.source);
+                    self.raise("too_many_waiting", LedgerName::Fleet(asked.fleet.clone()), 0, &what, now);
                 }
                 Err(error)
             }

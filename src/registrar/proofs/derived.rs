@@ -1,12 +1,11 @@
 //! By a key that a factory derived from an enrollment group's key and the device's name: no secret of a device is known to the
 //! server, and none is listed.
 
-use fleetmark_domain::{Kind, Name, Refusal, Timestamp};
+use fleetmark_domain::{Kind, LedgerName, Name, Refusal, Timestamp};
 use ring::hmac;
 use zeroize::Zeroizing;
 
 use super::{InGroup, Proven};
-use crate::registrar::caller::alarm;
 use crate::registrar::challenge::{Answer, By, answer_message};
 use crate::registrar::enroll::EnrollRequest;
 use crate::registrar::subjects::new_subject;
@@ -45,7 +44,8 @@ impl Registrar {
         };
         // One answer to a wrong key and to a wrong group: who has no key of the fleet's learns of no group.
         let Some(found) = found.filter(|_| group_key.is_some_and(|key| is_right(&key, name, answer, request))) else {
-            alarm("answer_wrong", &format!("derived key, fleet {fleet}, group {group}, name {name}"));
+            let what = format!("derived key, group {group}, name {name}");
+            self.raise("answer_wrong", LedgerName::Fleet(fleet.clone()), 0, &what, now);
             return Err(Refusal::AnswerWrong.into());
         };
         let InGroup { fleet, group, known, existing, is_listed } = found;

@@ -1,11 +1,10 @@
 //! By a TPM 2.0 whose endorsement key an operator registered with the device: the TPM read a secret that it alone could read, and only
 //! because the key to certify is in it.
 
-use fleetmark_domain::{Refusal, Timestamp};
+use fleetmark_domain::{LedgerName, Refusal, Timestamp};
 use ring::hmac;
 
 use super::Proven;
-use crate::registrar::caller::alarm;
 use crate::registrar::challenge::{Answer, By, answer_message};
 use crate::registrar::enroll::EnrollRequest;
 use crate::registrar::{Registrar, Result};
@@ -23,7 +22,8 @@ impl Registrar {
         let key = request.csr.key_hash();
         let secret = hmac::Key::new(hmac::HMAC_SHA256, &*self.tpm_secret(&answer.nonce));
         if hmac::verify(&secret, &answer_message(LABEL, &answer.nonce, key), &answer.mac).is_err() {
-            alarm("answer_wrong", &format!("endorsement key {}, fleet {fleet}, name {name}", hex::encode(id)));
+            let what = format!("endorsement key {}, name {name}", hex::encode(id));
+            self.raise("answer_wrong", LedgerName::Fleet(fleet.clone()), 0, &what, now);
             return Err(Refusal::AnswerWrong.into());
         }
         let (asked, fleet) = (name.clone(), fleet.clone());
