@@ -87,23 +87,23 @@ impl Line {
 
 async fn carry(device: TcpStream, server: TcpStream, point: Option<Point>, traffic: Arc<Traffic>, broken: Arc<Notify>) {
     let limit = |direction| point.filter(|point| point.direction == direction).map(|point| point.octets);
-    let (from_device, to_device) = device.into_split();
-    let (from_server, to_server) = server.into_split();
+    // The halves outlive the copying: both ends stay connected to a line on which nothing moves, as after a power cut.
+    let (mut from_device, mut to_device) = device.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
     let stop = Notify::new();
-    let one = copy(from_device, to_server, limit(Direction::ToServer), &traffic.to_server, &stop);
-    let other = copy(from_server, to_device, limit(Direction::ToDevice), &traffic.to_device, &stop);
+    let one = copy(&mut from_device, &mut to_server, limit(Direction::ToServer), &traffic.to_server, &stop);
+    let other = copy(&mut from_server, &mut to_device, limit(Direction::ToDevice), &traffic.to_device, &stop);
     let is_cut = tokio::select! {
         () = stop.notified() => true,
         _ = async { tokio::join!(one, other) } => false,
     };
     if is_cut {
         broken.notify_one();
-        // Both ends stay connected to a line on which nothing moves, as after a power cut.
         std::future::pending::<()>().await;
     }
 }
 
-async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, limit: Option<u64>, count: &AtomicU64, stop: &Notify) {
+async fn copy(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, limit: Option<u64>, count: &AtomicU64, stop: &Notify) {
     let mut buffer = [0; 4096];
     loop {
         let carried = count.load(Ordering::Relaxed);
