@@ -2,7 +2,7 @@
 //! line between them that breaks at a given octet. Then all goes on: one live identity, no burnt proof, no orphan.
 //!
 //! `POWER_POINTS` says at how many places within what each connection carries in each direction (1 unless set, and then the server dies
-//! at one point of each flow, another one each time; `scripts/power` takes 40).
+//! at one point of each flow alone; `scripts/power` takes 40).
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
