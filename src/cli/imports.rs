@@ -354,7 +354,7 @@ mod tests {
 
     #[test]
     fn every_part_of_csv_has_the_head_and_knows_its_lines() {
-        let lines: String = (0..PART_LINES + 1).map(|number| format!("d{number}\n")).collect();
+        let lines = (0..=PART_LINES).map(|number| format!("d{number}\n")).collect::<Vec<_>>().concat();
         let text = format!("\u{feff}\n\nname\n{lines}");
         let found = parts(text.as_bytes(), ListFormat::Csv, false);
         assert_eq!(found.len(), 2);
@@ -362,7 +362,7 @@ mod tests {
         assert_eq!(found[1].0, format!("\u{feff}\n\nname\nd{PART_LINES}\n").as_bytes());
         assert_eq!(found[0].2, [1, 2, 3, 4]);
         assert_eq!(found[1].2, [1, 2, 3, PART_LINES + 4]);
-        assert_eq!(found.iter().map(|part| part.1).sum::<u64>(), text.len() as u64);
+        assert_eq!(found.iter().map(|part| part.1).sum::<u64>(), u64::try_from(text.len()).unwrap());
         let found = parts(text.as_bytes(), ListFormat::Csv, true);
         assert_eq!((found.len(), &found[0].0[..]), (1, text.as_bytes()));
     }
@@ -391,7 +391,7 @@ mod tests {
         let text = format!("name\n{}\nb", "x".repeat(1 << 20));
         let found = parts(text.as_bytes(), ListFormat::Csv, false);
         assert_eq!(found.len(), 1);
-        assert_eq!(found[0].0.len() as u64, 5 + MAX_LINE + 1 + 1);
+        assert_eq!(u64::try_from(found[0].0.len()).unwrap(), 5 + MAX_LINE + 1 + 1);
         assert!(found[0].0.ends_with(b"x\nb"));
     }
 

@@ -67,7 +67,7 @@ mod tests {
         let file = directory.path().join("cnf");
         // With -subj openssl leaves the attributes out; an empty subject is to be had by it alone.
         let parts = subject.split('/').filter(|part| !part.is_empty()).enumerate();
-        let name: String = parts.map(|(at, part)| format!("{at}.{part}\n")).collect();
+        let name = parts.map(|(at, part)| format!("{at}.{part}\n")).collect::<Vec<_>>().concat();
         let text = format!("[req]\ndistinguished_name=dn\nprompt=no\n{configuration}\n[dn]\n{name}");
         std::fs::write(&file, text).unwrap();
         let curve = "ec_paramgen_curve:P-256";

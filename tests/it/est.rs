@@ -119,6 +119,9 @@ fn key_file(directory: &Path, name: &str) -> std::path::PathBuf {
     path
 }
 
+const MISMATCH: &str = "channel_binding_mismatch";
+const REQUIRED: &str = "channel_binding_required";
+
 #[test]
 fn cacerts_holds_the_fleets_authority_and_the_root() {
     let server = shared();
@@ -234,6 +237,7 @@ fn what_est_refuses_is_a_line_of_text_and_counted() {
         let token = server.token(&fleet, "a").await;
         let own = basic("a", &token);
         let two = [csr.clone(), csr.clone()].concat();
+        let large = vec![0x30; 30 * 1024];
         let cases: [(&str, &str, &[u8], u16, &str); 9] = [
             ("simpleenroll", "", &csr, 401, "proof_required"),
             ("simpleenroll", "Bearer x", &csr, 401, "proof_required"),
@@ -241,8 +245,8 @@ fn what_est_refuses_is_a_line_of_text_and_counted() {
             ("simpleenroll", &basic("a", "no token"), &csr, 401, "token_unknown"),
             ("simpleenroll", &own, b"", 400, "csr_malformed"),
             ("simpleenroll", &own, &two, 400, "csr_trailing_octets"),
-            ("simpleenroll", &own, &[0x30; 17 * 1024], 413, "csr_too_large"),
-            ("simpleenroll", &own, &[0x30; 30 * 1024], 413, "body_too_large"),
+            ("simpleenroll", &own, &large[..17 * 1024], 413, "csr_too_large"),
+            ("simpleenroll", &own, &large, 413, "body_too_large"),
             ("serverkeygen", &own, &csr, 403, "server_keygen_off"),
         ];
         for (operation, authorization, csr, status, code) in cases {
@@ -315,8 +319,6 @@ fn a_channel_binding_counts_as_the_profile_says() {
     // 12 octets, as tls-unique of TLS 1.2; 32 octets; a password.
     let (unique, foreign, password) =
         (Text("MDEyMzQ1Njc4OWFi"), Text("MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="), Text("hello"));
-    const MISMATCH: &str = "channel_binding_mismatch";
-    const REQUIRED: &str = "channel_binding_required";
     run(async {
         let fleets = [
             server.fleet(json!({"profile": "device"})).await,

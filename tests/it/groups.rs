@@ -159,7 +159,7 @@ fn a_list_of_serials_is_replaced_added_to_and_shortened() {
         let fleet = server.fleet(json!({})).await;
         server.owner().post(&format!("/v1/fleets/{fleet}/groups"), &json!({"name": "g", "proof": "claim"})).await.is(201);
         let path = format!("/v1/fleets/{fleet}/groups/g/serials");
-        let many: String = (0..2_500).map(|number| format!("S-{number:05},cam-{number}\n")).collect();
+        let many = (0..2_500).map(|number| format!("S-{number:05},cam-{number}\n")).collect::<Vec<_>>().concat();
         let answer = put(&server, &path, "text/csv", &format!("serial,device\n{many}")).await.is(200).json();
         assert_eq!(answer, json!({"listed": 2_500, "removed": 0}));
         let all = listed(&server, &path).await;

@@ -107,7 +107,7 @@ fn a_list_may_ask_for_tokens_and_names_hardware() {
             json!({"name": "b", "token": true}),
             json!({"name": "c"}),
         ];
-        let body: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let body = lines.iter().map(|line| format!("{line}\n")).collect::<Vec<_>>().concat();
         let report = import(&server, &fleet, "", "application/jsonl", &body).await.is(200).json();
         assert_eq!(counts(&report), [3, 0, 0, 0], "{report}");
         let tokens = report["tokens"].as_array().unwrap();

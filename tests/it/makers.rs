@@ -203,7 +203,7 @@ fn what_no_idevid_is_does_not_come_through_the_handshake() {
         let rsa = rcgen::KeyPair::from_pem(&format!("{}{end}", told.split(end).next().unwrap())).unwrap();
         handshake(&server, &maker.idevid(&Key(rsa), |_| {})).await.unwrap();
         not_taken(&server, &maker, "a server's", |params| {
-            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         })
         .await;
         not_taken(&server, &maker, "an authority's", |params| params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained))

@@ -122,7 +122,7 @@ impl Subjects {
     }
 
     /// A request that waits for a person.
-    async fn waiting(&self, server: &Server) -> String {
+    fn waiting(&self, server: &Server) -> String {
         let id = format!("{:016x}", self.fresh.get() + 1);
         let values = format!("'{}', '{}'", self.fleet, self.next());
         let columns = "'', randomblob(32), 0, '', '', 'P-256', '', 0, NULL, NULL, 9999999999";
@@ -175,7 +175,7 @@ impl Subjects {
                 (format!("/v1/fleets/{fleet}/allowances"), Some(allowance), true)
             }
             (_, ["v1", "fleets", "{fleet}", "requests", "{id}", ..]) => {
-                let id = if is_fresh { self.waiting(server).await } else { "0".repeat(16) };
+                let id = if is_fresh { self.waiting(server) } else { "0".repeat(16) };
                 (pattern.replace("{fleet}", fleet).replace("{id}", &id), (method != "GET").then_some(none), true)
             }
             (_, ["v1", "fleets", "{fleet}", "hook", ..]) => {

@@ -4,7 +4,7 @@ use ring::digest::{SHA256, digest};
 
 use super::*;
 
-/// Each with SHA-256 over its SubjectPublicKeyInfo, as openssl wrote it.
+/// Each with SHA-256 over its `SubjectPublicKeyInfo`, as openssl wrote it.
 const ENDORSEMENT_KEYS: [(&str, &str); 2] = [
     (
         "007a0023000b000300b20020837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa000600800043001000030010002024d969b78a0d7f6846ded4f86e6ee2faf6ec3b65249b0aa808a7604987dc20160020784853f18fc7adf686353ecad5a43f965abfb42513cab381da9130c5eb4e4ef7",

@@ -2,6 +2,15 @@
 //! say the same: done, or refused by the same name; every certificate worth the same; every device in the same state. At the end the
 //! ledgers must verify and tell the same story. `PROPTEST_CASES` asks for more than 64 sequences.
 
+#![allow(
+    clippy::as_conversions,
+    clippy::match_bool,
+    clippy::match_same_arms,
+    clippy::needless_pass_by_value,
+    clippy::too_many_lines,
+    reason = "a model is read like a table: a rule a line"
+)]
+
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};

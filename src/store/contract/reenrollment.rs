@@ -78,13 +78,13 @@ pub fn table(rows: &mut dyn Rows) {
                 rows.update_subject(&device).unwrap();
                 let verdicts = RULES.map(|rule| verdict(rows, &device, rule, hardware));
                 // A permit that has ended changes nothing.
-                if until != Some(NOW) {
+                if until == Some(NOW) {
+                    let text = verdicts.join(" ");
+                    assert!(line.contains(verdicts[0].as_str()), "{line}: {text}");
+                } else {
                     let same = verdicts.iter().all(|verdict| *verdict == verdicts[0]);
                     let text = if same { verdicts[0].clone() } else { verdicts.join(" ") };
                     write!(line, " {text} |").unwrap();
-                } else {
-                    let text = verdicts.join(" ");
-                    assert!(line.contains(verdicts[0].as_str()), "{line}: {text}");
                 }
             }
             writeln!(found, "{}", line.trim_end_matches(" |")).unwrap();

@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+const OK: &str = "HTTP/1.1 200 OK";
+
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use ring::hmac;
 use rustls_pki_types::PrivateKeyDer;
@@ -151,7 +153,6 @@ async fn answer(mut stream: TlsStream<TcpStream>, told: &Mutex<Told>) -> std::io
         let length = format!("Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
         [head.as_bytes(), b"\r\n", signature.as_bytes(), length.as_bytes(), body].concat()
     };
-    const OK: &str = "HTTP/1.1 200 OK";
     let octets = match mode {
         Mode::Say(mut said) => {
             said["id"] = id.clone().into();

@@ -57,7 +57,8 @@ mod tests {
         let mismatch = Err(Refusal::ChannelBindingMismatch);
         let required = Err(Refusal::ChannelBindingRequired);
         // challengePassword, over TLS 1.3, what becomes of it if-sent, and where it is required.
-        let cases: [(Option<&str>, bool, Result<(), Refusal>, Result<(), Refusal>); 14] = [
+        type Case<'a> = (Option<&'a str>, bool, Result<(), Refusal>, Result<(), Refusal>);
+        let cases: [Case<'_>; 14] = [
             (Some(&right), true, Ok(()), Ok(())),
             (Some(&right), false, mismatch, mismatch),
             (Some(&wrong), true, mismatch, mismatch),

@@ -137,7 +137,7 @@ fn a_bad_object_is_told() {
 #[test]
 fn a_head_that_cannot_be_read_ends_it() {
     let many = format!("name{}", ",attr.a".repeat(1_000_000));
-    let wide: String = (0..MAX_COLUMNS).map(|column| format!(",attr.{column}")).collect();
+    let wide = (0..MAX_COLUMNS).map(|column| format!(",attr.{column}")).collect::<Vec<_>>().concat();
     for (text, refusal) in [
         (&b""[..], Refusal::MalformedRequest),
         (b"\n\n", Refusal::MalformedRequest),
