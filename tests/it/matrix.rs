@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
 use crate::certificates::member;
+use crate::harness::device::sha256;
 use crate::harness::forge::{Stolen, Wanted, authority_id, serial};
 use crate::harness::server::text;
 use crate::harness::{Client, Connection, Device, Identity, Key, Server, handshake_ends, run, shared};
@@ -294,6 +295,17 @@ impl Subjects {
                 };
                 (format!("{}{query}", [&["/v1/ledgers", fleet], rest].concat().join("/")), None, true)
             }
+            ("GET", ["v1", "blocked-keys"]) => (pattern.to_owned(), None, false),
+            ("POST", ["v1", "blocked-keys"]) => {
+                (pattern.to_owned(), Some(json!({"keys": [sha256(self.next().as_bytes())]})), false)
+            }
+            ("DELETE", ["v1", "blocked-keys", "{key}"]) => {
+                let key = sha256(self.next().as_bytes());
+                if is_fresh {
+                    server.owner().post("/v1/blocked-keys", &json!({"keys": [key]})).await.is(200);
+                }
+                (format!("/v1/blocked-keys/{key}"), None, false)
+            }
             ("GET", ["v1", "policies", "schema"]) => (pattern.to_owned(), None, false),
             ("POST", ["v1", "policies", "check"]) => (pattern.to_owned(), Some(json!({"text": ""})), false),
             ("GET", ["v1", "policies", "{scope}", ..]) => (of_first_set(pattern, fleet), None, true),
@@ -497,13 +509,15 @@ fn every_route_of_the_device_door_answers_every_credential_by_name() {
             ("GET", "/v1/time".into(), None, same("200")),
             ("GET", est(&fleet, "cacerts"), None, same("200")),
             ("GET", "/.well-known/est/cacerts".into(), None, same("200")),
-            ("GET", est(&fleet, "csrattrs"), None, same("204")),
+            ("GET", est(&fleet, "csrattrs"), None, same("200")),
             ("GET", est("no-such-fleet", "cacerts"), None, same("fleet_unknown")),
-            ("POST", est(&fleet, "serverkeygen"), None, same("not_found")),
+            ("POST", est(&fleet, "serverkeygen"), None, same("server_keygen_off")),
             ("POST", format!("/v1/fleets/{fleet}/enroll"), None, same("proof_required")),
             ("POST", format!("/v1/fleets/{fleet}/enroll"), Some(&unknown), same("csr_malformed")),
             ("POST", "/v1/enroll".into(), None, same("proof_required")),
             ("POST", est(&fleet, "simpleenroll"), None, same("proof_required")),
+            ("POST", format!("/v1/fleets/{fleet}/challenge"), None, same("malformed_request")),
+            ("GET", format!("/v1/fleets/{fleet}/renewal"), None, by_fleet("200")),
             ("POST", format!("/v1/fleets/{fleet}/renew"), None, by_fleet("csr_malformed")),
             ("POST", "/v1/renew".into(), None, by_anybody("csr_malformed")),
             ("POST", est(&fleet, "simplereenroll"), None, by_fleet("csr_malformed")),

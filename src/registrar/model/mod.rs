@@ -1,6 +1,6 @@
 //! Random sequences of acts, done by the real registrar over a real store, and by the model in [`rules`]. After each act both must
 //! say the same: done, or refused by the same name; every certificate worth the same; every device in the same state. At the end the
-//! ledgers must verify and tell the same story. `PROPTEST_CASES` asks for more than 64 sequences.
+//! ledgers must verify and tell the same story. `PROPTEST_CASES` asks for more than 8 sequences.
 
 #![allow(
     clippy::as_conversions,
@@ -567,7 +567,7 @@ fn play(reenroll: Reenrollment, reaction: Reaction, steps: &[Step]) {
 
 #[test]
 fn random_sequences_do_what_the_model_says() {
-    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { ProptestConfig::default().cases } else { 64 };
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { ProptestConfig::default().cases } else { 8 };
     let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
     let played = TestRunner::new(config).run(&(rules(), steps()), |((reenroll, reaction), steps)| {
         play(reenroll, reaction, &steps);
