@@ -26,6 +26,7 @@ use super::{Doors, Trust, admin_door, certified_key, device_door};
 use crate::pki::idevid::Makers;
 use crate::pki::issue::facts;
 use crate::pki::profile::CLAIM_EKU;
+use crate::telemetry::clock::{Clock, SystemClock};
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&version::TLS12, &version::TLS13];
 
@@ -515,7 +516,7 @@ fn ours_are_taken_for_the_grace_after_their_end_at_the_device_door_alone() {
     let stage = Stage::new();
     let ended = |ago: i64| {
         let mut params = client();
-        params.not_after = time::OffsetDateTime::from(std::time::SystemTime::now()) - time::Duration::seconds(ago);
+        params.not_after = SystemClock.now().datetime() - time::Duration::seconds(ago);
         params
     };
     let hour = std::time::Duration::from_secs(3600);

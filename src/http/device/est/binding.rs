@@ -50,14 +50,15 @@ fn check(rule: BindingRule, challenge: Option<&str>, own: Option<&ChannelBinding
 mod tests {
     use super::*;
 
+    /// challengePassword, over TLS 1.3, what becomes of it if-sent, and where it is required.
+    type Case<'a> = (Option<&'a str>, bool, Result<(), Refusal>, Result<(), Refusal>);
+
     #[test]
     fn each_rule_takes_each_value_for_what_it_is() {
         let own = ChannelBinding([7; 32]);
         let (right, wrong, unique) = (BASE64.encode([7; 32]), BASE64.encode([8; 32]), BASE64.encode([7; 12]));
         let mismatch = Err(Refusal::ChannelBindingMismatch);
         let required = Err(Refusal::ChannelBindingRequired);
-        // challengePassword, over TLS 1.3, what becomes of it if-sent, and where it is required.
-        type Case<'a> = (Option<&'a str>, bool, Result<(), Refusal>, Result<(), Refusal>);
         let cases: [Case<'_>; 14] = [
             (Some(&right), true, Ok(()), Ok(())),
             (Some(&right), false, mismatch, mismatch),
