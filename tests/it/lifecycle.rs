@@ -284,20 +284,20 @@ fn a_wave_reaches_the_devices_that_ask() {
         let body = json!({"issued_before": in_days(1), "from": from, "until": until, "note": "new authority"});
         let started = owner.post_as("PUT", &wave, &body).await.is(200).json();
         assert_eq!(owner.get(&wave).await.is(200).json(), started);
-        let pulled = connection.get(&path).await.unwrap().is(200).json();
+        let pulled = advice(&mut connection, &path).await;
         let time = |value: &Value| OffsetDateTime::parse(value.as_str().unwrap(), &Rfc3339).unwrap();
         let moment = time(&pulled["renew_after"]);
         assert_eq!(pulled["reason"], "wave");
         assert!(time(&started["from"]) <= moment && moment < time(&started["until"]), "{pulled}");
         assert!(pulled["poll_after_seconds"].as_u64().unwrap() < 2 * 3_600, "{pulled}");
-        assert_eq!(connection.get(&path).await.unwrap().is(200).json(), pulled, "asked twice");
+        assert_eq!(advice(&mut connection, &path).await, pulled, "asked twice");
 
         // Only what was issued before is in the wave.
         owner.post_as("PUT", &wave, &json!({"issued_before": in_days(-1), "until": until})).await.is(200);
-        assert_eq!(connection.get(&path).await.unwrap().is(200).json(), own);
+        assert_eq!(advice(&mut connection, &path).await, own);
         owner.post_as("PUT", &wave, &body).await.is(200);
         assert_eq!(owner.delete(&wave).await.is(200).json(), started);
-        assert_eq!(connection.get(&path).await.unwrap().is(200).json(), own);
+        assert_eq!(advice(&mut connection, &path).await, own);
         owner.get(&wave).await.refused(404, "not_found");
     });
 }
