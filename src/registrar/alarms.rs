@@ -70,7 +70,8 @@ impl Alarms {
 impl Registrar {
     /// Raises an alarm about `subject` (0: none), and has it written into `ledger`.
     pub(super) fn raise(&self, name: &'static str, ledger: LedgerName, subject: SubjectId, what: &str, now: Timestamp) {
-        alarm(name, what);
+        // The entry says by its place which fleet it is about; the log must say it too.
+        alarm(name, &format!("ledger {ledger}: {what}"));
         let what = what.chars().filter(|c| !c.is_control()).take(MAX_NOTE).collect();
         self.alarms.put(Raised { name, ledger, subject, what, at: now });
     }

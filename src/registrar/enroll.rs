@@ -76,7 +76,8 @@ impl Registrar {
                 Err(error) => {
                     if matches!(error.refusal, Refusal::HardwareOfAnother | Refusal::HardwareMismatch) {
                         let ledger = LedgerName::from(request.fleet.as_ref());
-                        self.raise("hardware_conflict", ledger, 0, error.refusal.code(), now);
+                        let name = request.name.as_ref().map_or("the proof's own", Name::as_str);
+                        self.raise("hardware_conflict", ledger, 0, &format!("{}, name {name}", error.refusal), now);
                     }
                     return Err(error);
                 }
