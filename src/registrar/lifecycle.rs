@@ -83,8 +83,12 @@ impl Registrar {
         let repeatable = idempotency.map(|key| key.repeatable(caller, hex::encode(draft.id), now));
         let (ledger, name) = (ledger_of(&subject), subject.name.clone());
         let by = caller.subject.id;
-        let act = Release { subject: subject.id, ledger, heir, token, by, repeatable, details, at: now };
-        match commit(&*self.store, act).await {
+        let act = |earlier| {
+            let (ledger, heir, token) = (ledger.clone(), heir.clone(), token.clone());
+            let (repeatable, details) = (repeatable.clone(), details.clone());
+            Release { subject: subject.id, ledger, heir, token, by, repeatable, earlier, details, at: now }
+        };
+        match self.commit_reaching(act).await {
             Ok(token) => Ok(MintedToken { text: draft.text, token, name: Some(name) }),
             Err(error) => Err(self.told(error, caller, subject.fleet.as_ref(), now).await),
         }
@@ -148,6 +152,21 @@ impl Registrar {
                 let details = self.details("fleetmark".to_owned(), None, reason, note);
                 let details = details.map_err(|error| StoreError::Unavailable(Box::new(error)))?;
                 let done = commit(&*self.store, make(Some(Departure { ledger, details }))).await?;
+                self.published.standing_changed();
+                Ok(done)
+            }
+            done => done,
+        }
+    }
+
+    /// Performs an act that may reach into the ledger of a fleet that a device was released to.
+    pub(super) async fn commit_reaching<A: Act>(
+        &self,
+        make: impl Fn(Option<LedgerName>) -> A + Send,
+    ) -> std::result::Result<A::Outcome, StoreError> {
+        match commit(&*self.store, make(None)).await {
+            Err(StoreError::NeedsLedger(ledger)) => {
+                let done = commit(&*self.store, make(Some(ledger))).await?;
                 self.published.standing_changed();
                 Ok(done)
             }

@@ -284,8 +284,12 @@ impl Registrar {
         let note = super::standing::checked_note(note)?;
         let details = self.details(caller.actor(self), Some(subject.name.to_string()), Some(reason), note)?;
         let (by, ledger) = (Some(caller.subject.id), ledger_of(&subject));
-        let act = PutOut { subject: subject.id, ledger, reason, by, details, at: now };
-        let subject = match commit(&*self.store, act).await {
+        let id = subject.id;
+        let act = |released_to| {
+            let (ledger, details) = (ledger.clone(), details.clone());
+            PutOut { subject: id, ledger, reason, by, released_to, details, at: now }
+        };
+        let subject = match self.commit_reaching(act).await {
             Ok(subject) => subject,
             Err(error) => return Err(self.told(error, caller, who.fleet.as_ref(), now).await),
         };

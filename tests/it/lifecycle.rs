@@ -154,20 +154,33 @@ fn a_release_that_is_taken_back_leaves_one_identity() {
         let first = text(&act(&server, &stays, "move", json!({"to": b})).await.is(201).json(), "token");
         let begun = arrive(&server, &b, "stays", &first).await;
         let second = text(&act(&server, &stays, "move", json!({"to": c})).await.is(201).json(), "token");
-        assert_eq!(begun.verdict(&server).await, "not_released", "it was released to another fleet meanwhile");
+        assert_eq!(begun.verdict(&server).await, "revoked", "it was released to another fleet meanwhile");
         enroll(&client, &b, &first, &Key::new(), None).await.refused(401, "token_withdrawn");
         let moved = arrive(&server, &c, "stays", &second).await;
         assert_eq!(moved.verdict(&server).await, "ok");
-        assert_eq!(begun.verdict(&server).await, "device_moved");
+        assert_eq!(begun.verdict(&server).await, "revoked");
         assert_eq!(stays.verdict(&server).await, "device_moved");
 
-        // One that is put out meanwhile is out.
+        // One that is put out meanwhile is out, and its name in the other fleet is free for whoever is let in there.
         let lost = Device::good(&server, &a, "lost").await;
         let token = text(&act(&server, &lost, "move", json!({"to": b})).await.is(201).json(), "token");
         let begun = arrive(&server, &b, "lost", &token).await;
         lost.act(&server, "retire", json!({})).await;
-        assert_eq!(begun.verdict(&server).await, "identity_out");
-        enroll(&client, &b, &token, &Key::new(), None).await.refused(409, "token_bound_to_other_key");
+        assert_eq!(begun.verdict(&server).await, "revoked");
+        enroll(&client, &b, &token, &Key::new(), None).await.refused(401, "token_withdrawn");
+        assert_eq!(lost.verdict(&server).await, "identity_out");
+        let another = Device::good(&server, &b, "lost").await;
+        assert_eq!(another.verdict(&server).await, "ok");
+        lost.act(&server, "readmit", json!({})).await;
+
+        // What the name's holder there got by a right of its own stays.
+        let own = server.token(&b, "early").await;
+        let early = arrive(&server, &b, "early", &own).await;
+        let leaving = Device::good(&server, &a, "early").await;
+        act(&server, &leaving, "move", json!({"to": b})).await.is(201);
+        act(&server, &leaving, "cancel-move", json!({})).await.is(200);
+        assert_eq!(early.verdict(&server).await, "ok");
+        assert_eq!(leaving.verdict(&server).await, "ok");
 
         // A name that another device has there is its own.
         Device::good(&server, &b, "taken").await;

@@ -32,7 +32,7 @@ use secrecy::ExposeSecret;
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 
-use self::rules::{Device, Given, Model, Token, TokenState};
+use self::rules::{By, Device, Given, Model, Token, TokenState};
 use super::caller::{Caller, Peer};
 use super::challenge::{Answer, Asked, answer_message};
 use super::enroll::{EnrollRequest, Enrollment};
@@ -61,6 +61,8 @@ const FLEETS: [&str; 2] = ["default", "other"];
 const NAMES: [&str; 3] = ["n0", "n1", "n2"];
 const GROUP_KEY: [u8; 32] = [7; 32];
 const KEYS: usize = 12;
+/// How many devices a claim group admits.
+const QUOTA: u64 = 2;
 
 /// Keys are the same in all sequences; every sequence has an installation of its own.
 static CSRS: LazyLock<Vec<String>> = LazyLock::new(|| (0..KEYS).map(|_| csr_pem()).collect());
@@ -84,6 +86,12 @@ enum Step {
         device: Device,
         key: usize,
     },
+    Claim {
+        device: Device,
+        key: usize,
+    },
+    /// A fleet's claim group is enabled or disabled.
+    OpenClaim(usize, bool),
     /// The same request to enroll as before, to the letter.
     Repeat(usize),
     Use(usize),
@@ -126,6 +134,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         8 => (any(), proptest::bool::weighted(0.05), name(), key())
             .prop_map(|(token, astray, name, key)| Step::Enroll { token, astray, name, key }),
         5 => (device(), key()).prop_map(|(device, key)| Step::Derived { device, key }),
+        4 => (device(), key()).prop_map(|(device, key)| Step::Claim { device, key }),
+        1 => (0..FLEETS.len(), proptest::bool::weighted(0.7)).prop_map(|(fleet, open)| Step::OpenClaim(fleet, open)),
         3 => any().prop_map(Step::Repeat),
         12 => any().prop_map(Step::Use),
         3 => any().prop_map(Step::ConfirmByToken),
@@ -161,6 +171,8 @@ struct World {
     /// By the model's numbers.
     certificates: Vec<Enrollment>,
     tokens: Vec<String>,
+    /// By fleet, in DER.
+    claims: Vec<Vec<u8>>,
     /// Requests to enroll that were made.
     asked: Vec<Step>,
 }
@@ -254,14 +266,23 @@ impl World {
             blast_radius: None,
         };
         registrar.create_fleet(&owner, new, None, now).await.unwrap();
-        for number in 0..FLEETS.len() {
+        let (mut claims, mut promised) = (Vec::new(), Vec::new());
+        for at in (0..FLEETS.len()).map(fleet) {
             let way = Way::DerivedKey(Some(Zeroizing::new(GROUP_KEY.to_vec())));
-            let new = NewGroup { fleet: fleet(number), name: "g".parse().unwrap(), way, rules: GroupRules::default() };
+            let new = NewGroup { fleet: at.clone(), name: "g".parse().unwrap(), way, rules: GroupRules::default() };
             registrar.create_group(&owner, new, None, now).await.unwrap();
+            let terms = fleetmark_domain::Terms { quota: Some(QUOTA), ..fleetmark_domain::Terms::default() };
+            let rules = GroupRules { terms, ..GroupRules::default() };
+            let new = NewGroup { fleet: at.clone(), name: "c".parse().unwrap(), way: Way::Claim, rules };
+            registrar.create_group(&owner, new, None, now).await.unwrap();
+            let place = (&at, &"c".parse().unwrap());
+            let claim = registrar.issue_claim(&owner, place, &csr(&csr_pem()), false, now).await.unwrap().certificate;
+            promised.push(rules::Claim { ends: claim.not_after, open: true, quota: QUOTA, admitted: 0 });
+            claims.push(claim.der);
         }
-        let model = Model::new(reenroll, reaction);
+        let model = Model::new(reenroll, reaction, promised);
         let (certificates, tokens, asked) = (Vec::new(), Vec::new(), Vec::new());
-        Self { directory, registrar: Some(registrar), owner, now, model, certificates, tokens, asked }
+        Self { directory, registrar: Some(registrar), owner, now, model, certificates, tokens, claims, asked }
     }
 
     fn real(&self) -> &Registrar {
@@ -286,7 +307,7 @@ impl World {
                 let (lifetime, note) = (DAY * 7, String::new());
                 let request = MintRequest { fleet: fleet(at), device: bound.map(name), lifetime, note, terms };
                 let minted = self.real().mint_token(&owner, request, None, now).await;
-                let token = Token { uses, ..token(at, bound, now + lifetime) };
+                let token = Token { uses, ..token(at, bound, now, lifetime) };
                 let got = minted.map(|minted| self.tokens.push(minted.text.expose_secret().to_owned()));
                 (self.model.mint(token), got.map_err(refusal))
             }
@@ -304,13 +325,25 @@ impl World {
                 let request = request(at, asked, None, shown, key);
                 let got = self.real().enroll(request, now).await.map_err(refusal);
                 let expected = self.model.enroll_by_token(at, token, asked, key, now);
-                self.given(expected, got, (Some(token), key, false))
+                self.given(expected, got, key, By::Token(token))
             }
             Step::Derived { device, key } => {
                 self.asked.push(step.clone());
                 let got = self.derived(device, key).await;
                 let expected = self.model.enroll_by_derived_key(device, key, now);
-                self.given(expected, got, (None, key, true))
+                self.given(expected, got, key, By::DerivedKey)
+            }
+            Step::Claim { device, key } => {
+                self.asked.push(step.clone());
+                let shown = Shown::Certificate(vec![self.claims[device.0].clone()]);
+                let request = request(device.0, Some(device.1), None, shown, key);
+                let got = self.real().enroll(request, now).await.map_err(refusal);
+                let expected = self.model.enroll_by_claim(device, key, now);
+                self.given(expected, got, key, By::Claim)
+            }
+            Step::OpenClaim(at, open) => {
+                let got = self.real().open_group(&owner, &fleet(at), &"c".parse().unwrap(), open).await;
+                (self.model.open_claim(at, open), got.map(drop).map_err(refusal))
             }
             Step::Repeat(number) => {
                 let Some(number) = chosen(number, self.asked.len()) else { return idle };
@@ -338,7 +371,7 @@ impl World {
                 assert_eq!(known, Ok(()), "{step:?}");
                 let got = self.real().renew(&caller, &csr(&CSRS[key]), now).await.map_err(refusal);
                 let expected = self.model.renew(id, key, now);
-                self.given(expected, got, (None, key, false))
+                self.given(expected, got, key, By::Current)
             }
             Step::Change(device, event) => {
                 let target = Target::Subject(who(device));
@@ -372,7 +405,7 @@ impl World {
                 let request = MoveRequest { to: fleet(to), lifetime, note: String::new() };
                 let moved = self.real().move_device(&owner, &who(device), request, None, now).await;
                 let got = moved.map(|minted| self.tokens.push(minted.text.expose_secret().to_owned()));
-                let token = Token { origin: Some(device), ..token(to, Some(device.1), now + lifetime) };
+                let token = Token { origin: Some(device), ..token(to, Some(device.1), now, lifetime) };
                 (self.model.release(device, token), got.map_err(refusal))
             }
             Step::Cancel(device) => {
@@ -421,7 +454,8 @@ impl World {
         &mut self,
         expected: Result<Given, Refusal>,
         got: Result<Enrollment, Refusal>,
-        (token, key, is_derived): (Option<usize>, usize, bool),
+        key: usize,
+        by: By,
     ) -> (Result<(), Refusal>, Result<(), Refusal>) {
         match (&expected, &got) {
             (Ok(Given::Again(id)), Ok(enrollment)) => {
@@ -437,14 +471,15 @@ impl World {
                     device: *device,
                     generation: 0,
                     key,
-                    token,
+                    token: if let By::Token(token) = by { Some(token) } else { None },
                     standing: Standing::Unconfirmed,
+                    issued_at: self.now,
                     changed_at: self.now,
                     confirm_before: self.now + DAY,
                     not_after: record.not_after,
                     renew_after: record.renew_after,
                 };
-                self.model.issued(new, is_derived, self.now);
+                self.model.issued(new, by, self.now);
                 self.certificates.push(got.clone().unwrap());
             }
             _ => {}
@@ -491,6 +526,10 @@ impl World {
                 assert!(own.clone().all(|record| matches!(record.standing, Standing::Revoked(_))), "out, and has one");
             }
         }
+        for (at, claim) in model.claims.iter().enumerate() {
+            let own = model.devices.iter().filter(|(device, holder)| device.0 == at && holder.by_claim).count() as u64;
+            assert!(own <= claim.quota && own <= claim.admitted, "more devices than the claim is for: {claim:?}");
+        }
         for (number, token) in model.tokens.iter().enumerate() {
             let id = self.token(number).id;
             let own = records.iter().filter(|record| record.token == Some(id));
@@ -536,8 +575,9 @@ impl World {
     }
 }
 
-fn token(fleet: usize, name: Option<usize>, ends: Timestamp) -> Token {
-    Token { fleet, name, uses: 1, spent: 0, state: TokenState::Fresh, ends, origin: None }
+fn token(fleet: usize, name: Option<usize>, now: Timestamp, lifetime: Duration) -> Token {
+    let (minted_at, ends) = (now, now + lifetime);
+    Token { fleet, name, uses: 1, spent: 0, state: TokenState::Fresh, minted_at, ends, origin: None }
 }
 
 fn request(at: usize, asked: Option<usize>, group: Option<&str>, shown: Shown, key: usize) -> EnrollRequest {

@@ -24,6 +24,8 @@ pub const GRACE: Duration = Duration::from_secs(30 * 86_400);
 #[derive(Debug, Clone)]
 pub struct Holder {
     pub state: DeviceState,
+    /// Whether it came in last by its fleet's claim group.
+    pub by_claim: bool,
     /// Its certificates in order: the generation is the place, from 1.
     pub certificates: Vec<usize>,
     /// The generation confirmed last.
@@ -44,6 +46,7 @@ pub struct Certificate {
     pub key: Key,
     pub token: Option<usize>,
     pub standing: Standing,
+    pub issued_at: Timestamp,
     pub changed_at: Timestamp,
     pub confirm_before: Timestamp,
     /// As the server chose them.
@@ -73,9 +76,28 @@ pub struct Token {
     pub uses: u64,
     pub spent: u64,
     pub state: TokenState,
+    pub minted_at: Timestamp,
     pub ends: Timestamp,
     /// A transfer token: who leaves with it.
     pub origin: Option<Device>,
+}
+
+/// A fleet's claim group, with its one claim certificate.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    pub ends: Timestamp,
+    pub open: bool,
+    pub quota: u64,
+    pub admitted: u64,
+}
+
+/// By what right a certificate is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    Token(usize),
+    DerivedKey,
+    Claim,
+    Current,
 }
 
 /// What enrolling gives.
@@ -94,6 +116,8 @@ pub struct Model {
     /// A key has one certificate, for ever.
     pub keys: BTreeMap<Key, usize>,
     pub tokens: Vec<Token>,
+    /// By fleet.
+    pub claims: Vec<Claim>,
     /// Whose hardware is the one with this derived key.
     pub hardware: BTreeMap<Device, Device>,
     pub reenroll: Reenrollment,
@@ -101,12 +125,13 @@ pub struct Model {
 }
 
 impl Model {
-    pub fn new(reenroll: Reenrollment, reaction: Reaction) -> Self {
+    pub fn new(reenroll: Reenrollment, reaction: Reaction, claims: Vec<Claim>) -> Self {
         Self {
             devices: BTreeMap::new(),
             certificates: Vec::new(),
             keys: BTreeMap::new(),
             tokens: Vec::new(),
+            claims,
             hardware: BTreeMap::new(),
             reenroll,
             reaction,
@@ -116,6 +141,7 @@ impl Model {
     fn register(&mut self, device: Device) -> &mut Holder {
         self.devices.entry(device).or_insert(Holder {
             state: DeviceState::Registered,
+            by_claim: false,
             certificates: Vec::new(),
             confirmed: 0,
             moving: None,
@@ -306,9 +332,55 @@ impl Model {
         self.may_have_one(device)
     }
 
+    /// By a claim certificate, which says nothing of the hardware: the first key under a name keeps it, and each name counts once.
+    pub fn enroll_by_claim(&self, device: Device, key: Key, now: Timestamp) -> Answer<Given> {
+        let claim = &self.claims[device.0];
+        if claim.ends < now {
+            return Err(Refusal::ClaimEnded);
+        }
+        if !claim.open {
+            return Err(Refusal::GroupDisabled);
+        }
+        if let Some(existing) = self.keys.get(&key) {
+            return self.again(*existing, device, false, now);
+        }
+        let known = self.devices.get(&device);
+        if let Some(known) = known {
+            let is_permitted = known.may_enroll_until.is_some_and(|until| now < until);
+            let waits = |id: &usize| {
+                let certificate = &self.certificates[*id];
+                let is_waiting = matches!(certificate.standing, Standing::Unconfirmed | Standing::Held | Standing::Quarantined);
+                is_waiting && !certificate.has_lapsed(now)
+            };
+            match known.confirmed > 0 {
+                _ if is_permitted => {}
+                _ if self.hardware.values().any(|owner| *owner == device) => return Err(Refusal::HardwareMismatch),
+                true => return Err(Refusal::ReenrollmentDenied),
+                false if self.live(device).iter().any(waits) => return Err(Refusal::ClaimBoundToOtherKey),
+                false => {}
+            }
+            if known.state == DeviceState::Out {
+                return Err(Refusal::IdentityOut);
+            }
+        }
+        if !known.is_some_and(|known| known.by_claim) && claim.admitted >= claim.quota {
+            return Err(Refusal::QuotaUsed);
+        }
+        self.may_have_one(device)
+    }
+
+    pub fn open_claim(&mut self, fleet: Fleet, open: bool) -> Answer<()> {
+        self.claims[fleet].open = open;
+        Ok(())
+    }
+
     /// A new certificate is there: an unconfirmed one before it ends, the token is spent, the hardware is bound.
-    pub fn issued(&mut self, new: Certificate, is_derived: bool, now: Timestamp) {
+    pub fn issued(&mut self, new: Certificate, by: By, now: Timestamp) {
         let Certificate { device, key, token, .. } = new;
+        if by == By::Claim {
+            let is_counted = self.devices.get(&device).is_some_and(|known| known.by_claim);
+            self.claims[device.0].admitted += u64::from(!is_counted);
+        }
         if let Some(id) = token {
             let is_counted = self.tokens[id].uses > 1 && self.room(id, device, now).unwrap();
             let record = &mut self.tokens[id];
@@ -322,13 +394,18 @@ impl Model {
                 self.set(id, Standing::Revoked(RevocationReason::Superseded), now);
             }
         }
-        if is_derived {
+        if by == By::DerivedKey {
             self.hardware.retain(|_, owner| *owner != device);
             self.hardware.insert(device, device);
         }
         let origin = token.and_then(|token| self.tokens[token].origin);
         let id = self.certificates.len();
         let holder = self.register(device);
+        match by {
+            By::Claim => holder.by_claim = true,
+            By::DerivedKey => holder.by_claim = false,
+            By::Token(_) | By::Current => {}
+        }
         holder.moved_from = origin.or(holder.moved_from);
         holder.certificates.push(id);
         let generation = holder.certificates.len();
@@ -415,7 +492,8 @@ impl Model {
                 self.set(earlier, Standing::Superseded, now);
             }
         }
-        if let Some(token) = token.filter(|token| self.tokens[*token].uses == 1) {
+        let is_used_up = |token: &Token| token.uses == 1 && token.state != TokenState::Withdrawn;
+        if let Some(token) = token.filter(|token| is_used_up(&self.tokens[*token])) {
             self.tokens[token].state = TokenState::Used(key);
         }
         let holder = self.holder(device);
@@ -486,6 +564,7 @@ impl Model {
         if self.known(device)?.state == DeviceState::Out {
             return Ok(());
         }
+        self.abandon(device, now);
         for id in self.live(device) {
             self.set(id, Standing::Revoked(RevocationReason::CessationOfOperation), now);
         }
@@ -557,25 +636,36 @@ impl Model {
         Ok(())
     }
 
-    /// What it began in the other fleet ends.
     pub fn cancel(&mut self, device: Device, now: Timestamp) -> Answer<()> {
         let holder = self.known(device)?.clone();
-        let (to, token) = holder.moving.ok_or(Refusal::NotReleased)?;
+        holder.moving.ok_or(Refusal::NotReleased)?;
         if holder.state == DeviceState::Out {
             return Err(Refusal::DeviceMoved);
         }
         let state = holder.state.next(DeviceEvent::ReleaseCancelled)?;
-        self.tokens[token].state = TokenState::Withdrawn;
-        let heir = (to, device.1);
-        if self.devices[&heir].moved_from == Some(device) {
-            for id in self.live(heir) {
-                self.set(id, Standing::Revoked(RevocationReason::CessationOfOperation), now);
-            }
-            self.holder(heir).moved_from = None;
-        }
+        self.abandon(device, now);
         let holder = self.holder(device);
         (holder.state, holder.moving) = (state, None);
         Ok(())
+    }
+
+    /// What it began in the other fleet since it was released ends; what the name has there by another right stays.
+    fn abandon(&mut self, device: Device, now: Timestamp) {
+        let Some((to, token)) = self.devices[&device].moving else { return };
+        let released_at = self.tokens[token].minted_at;
+        self.tokens[token].state = TokenState::Withdrawn;
+        let heir = (to, device.1);
+        if self.devices[&heir].moved_from != Some(device) {
+            return;
+        }
+        for id in self.live(heir) {
+            let certificate = &self.certificates[id];
+            let is_moved = certificate.token.is_some_and(|token| self.tokens[token].origin == Some(device));
+            if is_moved || certificate.issued_at > released_at {
+                self.set(id, Standing::Revoked(RevocationReason::CessationOfOperation), now);
+            }
+        }
+        self.holder(heir).moved_from = None;
     }
 
     /// What was not confirmed in time ends.

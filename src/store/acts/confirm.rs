@@ -156,7 +156,8 @@ pub(super) fn settle(
         Some(id) => transaction.rows.token(&id)?,
         None => None,
     };
-    if let Some(token) = token.filter(|token| token.uses() == 1) {
+    // One that was withdrawn after it was used stays so.
+    if let Some(token) = token.filter(|token| token.uses() == 1 && token.state != TokenState::Withdrawn) {
         transaction.rows.set_token_state(&Token { state: TokenState::Used(good.key_hash), ..token })?;
     }
     Ok(())

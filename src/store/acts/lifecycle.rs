@@ -96,6 +96,61 @@ impl Origin {
     }
 }
 
+/// What a device began in the fleet that it was released to, and is not to go on with.
+#[derive(Debug)]
+pub(super) struct Begun {
+    token: Option<Token>,
+    heir: Option<Subject>,
+    live: Vec<Certificate>,
+}
+
+/// What `subject` began where it was released to; None where it is not released. Writes nothing.
+///
+/// # Errors
+/// [`StoreError::NeedsLedger`] where that fleet's ledger was not locked.
+pub(super) fn begun_by(transaction: &mut Transaction<'_>, subject: &Subject) -> Result<Option<Begun>, StoreError> {
+    let Some(moving) = &subject.permits.moving else { return Ok(None) };
+    let ledger = LedgerName::Fleet(moving.to.clone());
+    if !transaction.holds(&ledger) {
+        return Err(StoreError::NeedsLedger(ledger));
+    }
+    let token = transaction.rows.token(&moving.token)?;
+    let heir = match token.as_ref().and_then(|token| token.subject) {
+        Some(heir) => transaction.rows.subject(heir)?.filter(|heir| heir.moved_from == Some(subject.id)),
+        None => None,
+    };
+    let mut live = Vec::new();
+    if let (Some(token), Some(heir)) = (&token, &heir) {
+        for certificate in transaction.rows.live_certificates_of(heir.id)? {
+            // What the name's holder there got before, by a right of its own, is not of this move.
+            if certificate.issued_at > token.created_at || comes_from(transaction, &certificate, subject.id)? {
+                live.push(certificate);
+            }
+        }
+    }
+    Ok(Some(Begun { token, heir, live }))
+}
+
+/// Whether the certificate was enrolled with a token that moves this device.
+fn comes_from(transaction: &mut Transaction<'_>, certificate: &Certificate, origin: SubjectId) -> Result<bool, StoreError> {
+    let Some(id) = certificate.token else { return Ok(false) };
+    Ok(transaction.rows.token(&id)?.is_some_and(|token| token.origin == Some(origin)))
+}
+
+impl Begun {
+    /// Ends it: the token is withdrawn, and an unconfirmed certificate does not become a second identity. The name in the other
+    /// fleet is free for whoever is let in there.
+    pub(super) fn end(self, transaction: &mut Transaction<'_>, details: &Details, at: Timestamp) -> Result<(), StoreError> {
+        withdraw(transaction, self.token)?;
+        if let Some(heir) = self.heir {
+            transaction.rows.update_subject(&Subject { moved_from: None, ..heir })?;
+        }
+        let revoked = Standing::Revoked(RevocationReason::CessationOfOperation);
+        set_standing(transaction, &self.live, revoked, at, Some(details))?;
+        Ok(())
+    }
+}
+
 /// Releases a device for a move into another fleet, and mints the token with which it enrolls there.
 #[derive(Debug)]
 pub struct Release {
@@ -111,6 +166,8 @@ pub struct Release {
     pub by: SubjectId,
     /// For a repeat.
     pub repeatable: Option<Repeatable>,
+    /// Of the fleet that it was released to before, once [`StoreError::NeedsLedger`] named it.
+    pub earlier: Option<LedgerName>,
     /// Who did it, for the one ledger and the other.
     pub details: [Details; 2],
     /// Now.
@@ -121,7 +178,7 @@ impl Act for Release {
     type Outcome = Token;
 
     fn ledgers(&self) -> Vec<LedgerName> {
-        vec![self.ledger.clone(), ledger_of(&self.heir)]
+        [self.ledger.clone(), ledger_of(&self.heir)].into_iter().chain(self.earlier.clone()).collect()
     }
 
     fn perform(&self, transaction: &mut Transaction<'_>) -> Result<Token, StoreError> {
@@ -136,19 +193,22 @@ impl Act for Release {
         }
         let known = transaction.rows.subject_by_name(Kind::Device, Some(&to), &self.heir.name.folded())?;
         let known = known.map(|known| heir(known, &subject, &self.heir)).transpose()?;
-        let earlier = match &subject.permits.moving {
-            Some(moving) => transaction.rows.token(&moving.token)?,
-            None => None,
-        };
+        let earlier = begun_by(transaction, &subject)?;
+        let goes_elsewhere = subject.permits.moving.as_ref().is_some_and(|moving| moving.to != to);
         spend(transaction.rows, Some(self.by), subject.fleet.as_ref(), subject.id, self.at)?;
 
-        withdraw(transaction, earlier)?;
+        let [own, _] = &self.details;
+        match earlier {
+            Some(begun) if goes_elsewhere => begun.end(transaction, own, self.at)?,
+            // What it began in the same fleet it may go on with.
+            Some(begun) => withdraw(transaction, begun.token)?,
+            None => {}
+        }
         let heir = self.write_heir(transaction, known)?;
         let token = Token { subject: Some(heir.id), origin: Some(subject.id), ..self.token.clone() };
         transaction.rows.insert_token(&token)?;
         let moving = Some(Moving { to, token: token.id });
         let permits = Permits { moving, ..subject.permits.clone() };
-        let [own, _] = &self.details;
         change(transaction, Subject { state, permits, ..subject }, own, self.at)?;
         remember(transaction.rows, self.repeatable.as_ref())?;
         Ok(token)
@@ -216,31 +276,21 @@ impl Act for CancelRelease {
         vec![self.ledger.clone(), LedgerName::Fleet(self.to.clone())]
     }
 
-    /// What the device began in the other fleet ends: an unconfirmed certificate there must not become a second identity.
     fn perform(&self, transaction: &mut Transaction<'_>) -> Result<Subject, StoreError> {
         let subject = transaction.rows.subject(self.subject)?.ok_or(Refusal::DeviceUnknown)?;
         if subject.state == SubjectState::Out && subject.permits.moving.is_some() {
             return Err(Refusal::DeviceMoved.into());
         }
         let state = subject.state.next(DeviceEvent::ReleaseCancelled)?;
-        let moving = subject.permits.moving.as_ref().filter(|moving| moving.to == self.to).ok_or(Refusal::NotReleased)?;
-        let token = transaction.rows.token(&moving.token)?;
-        let heir = match token.as_ref().and_then(|token| token.subject) {
-            Some(heir) => transaction.rows.subject(heir)?.filter(|heir| heir.moved_from == Some(subject.id)),
-            None => None,
-        };
-        let begun = match &heir {
-            Some(heir) => transaction.rows.live_certificates_of(heir.id)?,
-            None => Vec::new(),
-        };
+        if subject.permits.moving.as_ref().is_none_or(|moving| moving.to != self.to) {
+            return Err(Refusal::NotReleased.into());
+        }
+        let begun = begun_by(transaction, &subject)?;
         spend(transaction.rows, Some(self.by), subject.fleet.as_ref(), subject.id, self.at)?;
 
-        withdraw(transaction, token)?;
-        if let Some(heir) = heir {
-            transaction.rows.update_subject(&Subject { moved_from: None, ..heir })?;
+        if let Some(begun) = begun {
+            begun.end(transaction, &self.details, self.at)?;
         }
-        let revoked = Standing::Revoked(RevocationReason::CessationOfOperation);
-        set_standing(transaction, &begun, revoked, self.at, Some(&self.details))?;
         let permits = Permits { moving: None, ..subject.permits.clone() };
         change(transaction, Subject { state, permits, ..subject }, &self.details, self.at)
     }

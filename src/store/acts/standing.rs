@@ -7,7 +7,7 @@ use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::{Event, IndexSet};
 
 use super::confirm::settle;
-use super::lifecycle::{Departure, origin_of};
+use super::lifecycle::{Departure, begun_by, origin_of};
 use super::limits::spend;
 use super::subjects::with_attributes;
 use crate::store::model::{Certificate, Permits, Subject, SubjectId, SubjectState};
@@ -171,6 +171,8 @@ pub struct PutOut {
     pub reason: RevocationReason,
     /// The operator against whose limit it counts.
     pub by: Option<SubjectId>,
+    /// Of the fleet that it was released to, once [`StoreError::NeedsLedger`] named it.
+    pub released_to: Option<LedgerName>,
     /// Who did it, and why.
     pub details: Details,
     /// Now.
@@ -185,7 +187,7 @@ impl Act for PutOut {
     }
 
     fn ledgers(&self) -> Vec<LedgerName> {
-        vec![self.ledger.clone()]
+        std::iter::once(self.ledger.clone()).chain(self.released_to.clone()).collect()
     }
 
     fn perform(&self, transaction: &mut Transaction<'_>) -> Result<Subject, StoreError> {
@@ -197,10 +199,13 @@ impl Act for PutOut {
         if is_working_owner(&subject) && transaction.rows.owners()? <= 1 {
             return Err(Refusal::LastOwner.into());
         }
+        let begun = begun_by(transaction, &subject)?;
         spend(transaction.rows, self.by, subject.fleet.as_ref(), subject.id, self.at)?;
         let revoked = Standing::Revoked(self.reason);
         let live = transaction.rows.live_certificates_of(subject.id)?;
-        // A move that was under way ends here: its confirmation will be refused.
+        if let Some(begun) = begun {
+            begun.end(transaction, &self.details, self.at)?;
+        }
         let permits = Permits { moving: None, ..subject.permits };
         let out = Subject { state, permits, version: subject.version + 1, ..subject };
         transaction.rows.update_subject(&out)?;

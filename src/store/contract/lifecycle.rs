@@ -107,6 +107,7 @@ async fn release(store: &dyn Store, sensor: &Subject, id: u8) {
         token: Token { fleet: Some(fleet_name("beta")), ..token(id) },
         by: 9_999,
         repeatable: None,
+        earlier: None,
         details: [details(), details()],
         at: NOW,
     };
