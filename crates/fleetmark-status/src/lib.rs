@@ -1,0 +1,43 @@
+//! The status list: a signed, compact list of the certificates of an epoch that are not good, small enough for firmware.
+//! docs/status-list.md says the same for a second implementation.
+//!
+//! Read without an allocator and without a panic; made with feature `std`. No I/O, no clock, no randomness.
+//!
+//! - [`header`]: what a list is about, and where its parts are.
+//! - [`reason`]: answers and refusals, with their stable codes.
+//! - [`reader`]: opens a list and answers for an index; the only module that firmware needs.
+//! - [`blocks`]: the Golomb-Rice blocks of a list; knows nothing of signatures and times.
+//! - [`key`]: P-256 and SHA-256 in Rust, for firmware that has none (feature `p256`).
+//! - [`encoder`]: makes a list; the signature is the caller's (feature `std`).
+//! - `ffi`: the C functions (feature `ffi`); the only module with `unsafe`.
+
+#![no_std]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::as_conversions,
+        reason = "a test fails by panicking"
+    )
+)]
+
+#[cfg(any(feature = "std", test))]
+extern crate std;
+
+pub mod blocks;
+#[cfg(any(feature = "std", test))]
+pub mod encoder;
+#[cfg(any(feature = "ffi", test))]
+pub mod ffi;
+pub mod header;
+#[cfg(feature = "p256")]
+pub mod key;
+pub mod reader;
+pub mod reason;
+
+pub use header::{Scope, slice_of};
+pub use reader::{List, Terms, Verify};
+pub use reason::{Answer, Refusal};
