@@ -28,6 +28,8 @@ const SNAPSHOTS: Duration = Duration::from_secs(5);
 const LAPSE: Duration = Duration::from_secs(1);
 /// A list is looked at so often, changes or not.
 const LISTS: Duration = Duration::from_secs(30);
+/// Status lists follow the ledgers so often at most. Firmware is to find a revocation in them within a minute.
+const STATUS_LISTS: Duration = Duration::from_secs(10);
 /// Changes that come within so long are taken together.
 const GATHER: Duration = Duration::from_millis(100);
 /// The makers' authorities are read so often: another process of this installation may have changed a group.
@@ -68,6 +70,7 @@ impl Jobs {
         jobs.spawn(self.clone().makers());
         jobs.spawn(self.clone().alarms());
         jobs.spawn(self.clone().lists());
+        jobs.spawn(self.clone().status_lists());
         jobs.spawn(self.clone().snapshots());
         jobs.spawn(self.clone().renewal());
         jobs
@@ -157,6 +160,19 @@ impl Jobs {
                 sleep(LAPSE).await;
             }
             sleep(GATHER).await;
+        }
+    }
+
+    async fn status_lists(self) {
+        let mut commits = self.registrar.publisher().commits();
+        loop {
+            // Whether something was written or nothing: lists also come of age.
+            let _ = timeout(LISTS, commits.changed()).await;
+            sleep(STATUS_LISTS).await;
+            commits.mark_unchanged();
+            if let Err(error) = self.registrar.refresh_status_lists(self.clock.now()).await {
+                failed("status_lists", &error);
+            }
         }
     }
 

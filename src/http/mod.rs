@@ -20,6 +20,7 @@ pub mod problem;
 pub mod public;
 pub mod rescue;
 pub mod server;
+mod standing;
 pub mod watch;
 
 use std::sync::Arc;

@@ -242,6 +242,7 @@ const fn identifier_of(usage: ExtendedKeyUsage) -> &'static str {
         ExtendedKeyUsage::ClientAuth => "1.3.6.1.5.5.7.3.2",
         ExtendedKeyUsage::OcspSigning => "1.3.6.1.5.5.7.3.9",
         ExtendedKeyUsage::Claim => "2.25.190392001021574049915008306275167811568",
+        ExtendedKeyUsage::StatusSigning => "2.25.257790598835804158408139993016795951822",
     }
 }
 

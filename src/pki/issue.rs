@@ -178,9 +178,9 @@ pub(super) fn parameters(template: &Template<'_>) -> Result<CertificateParams, P
     };
     parameters.key_usages = key_usages(template)?;
     parameters.extended_key_usages = profile.extended_key_usage.iter().filter_map(|usage| purpose(*usage)).collect();
-    if profile.extended_key_usage.contains(&ExtendedKeyUsage::Claim) {
-        // The encoder keeps arcs in 64 bits. A profile that names this purpose names no other.
-        let content = encoding::tlv(encoding::SEQUENCE, &[&encoding::tlv(OBJECT_IDENTIFIER, &[CLAIM_EKU])]);
+    if let Some(own) = profile.extended_key_usage.iter().find_map(|usage| usage.own()) {
+        // The encoder keeps arcs in 64 bits. A profile that names a purpose of ours names no other.
+        let content = encoding::tlv(encoding::SEQUENCE, &[&encoding::tlv(OBJECT_IDENTIFIER, &[own])]);
         parameters.custom_extensions.push(CustomExtension::from_oid_content(&EXTENDED_KEY_USAGE, content));
     }
     if profile.ca.is_some_and(|rules| rules.exclude_addresses) {
@@ -281,13 +281,13 @@ fn key_usages(template: &Template<'_>) -> Result<Vec<KeyUsagePurpose>, PkiError>
     })
 }
 
-/// The encoder's word; None for the purpose that is encoded here.
+/// The encoder's word; None for the purposes that are encoded here.
 const fn purpose(usage: ExtendedKeyUsage) -> Option<ExtendedKeyUsagePurpose> {
     match usage {
         ExtendedKeyUsage::ClientAuth => Some(ExtendedKeyUsagePurpose::ClientAuth),
         ExtendedKeyUsage::ServerAuth => Some(ExtendedKeyUsagePurpose::ServerAuth),
         ExtendedKeyUsage::OcspSigning => Some(ExtendedKeyUsagePurpose::OcspSigning),
-        ExtendedKeyUsage::Claim => None,
+        ExtendedKeyUsage::Claim | ExtendedKeyUsage::StatusSigning => None,
     }
 }
 

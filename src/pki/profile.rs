@@ -29,7 +29,12 @@ const YEAR: u64 = 365 * DAY;
 pub const CLAIM_EKU: &[u8] =
     &[0x69, 0x82, 0x9e, 0xbc, 0x95, 0x99, 0x8b, 0xd0, 0xf2, 0xac, 0xbf, 0x9c, 0xab, 0xcb, 0xcd, 0xa9, 0x8e, 0xd2, 0xef, 0x70];
 
-const BUILT_IN: [(&str, &str); 12] = [
+/// The extended key usage of the keys that sign status lists and statements of standing, 2.25.257790598835804158408139993016795951822,
+/// from the UUID c1f0a9d2-7b34-4e86-a5d9-0b6e3f4872ce, as [`CLAIM_EKU`].
+pub const STATUS_SIGNING_EKU: &[u8] =
+    &[0x69, 0x83, 0x83, 0xf0, 0xd4, 0xf4, 0xcf, 0xb3, 0xa2, 0xba, 0x8d, 0xa5, 0xec, 0xc2, 0xed, 0xe3, 0xfa, 0xa1, 0xe5, 0x4e];
+
+const BUILT_IN: [(&str, &str); 13] = [
     ("root", include_str!("../../certs/profiles/root.toml")),
     ("authority-device", include_str!("../../certs/profiles/authority-device.toml")),
     ("authority-gateway", include_str!("../../certs/profiles/authority-gateway.toml")),
@@ -42,6 +47,7 @@ const BUILT_IN: [(&str, &str); 12] = [
     ("operator", include_str!("../../certs/profiles/operator.toml")),
     ("ocsp", include_str!("../../certs/profiles/ocsp.toml")),
     ("claim", include_str!("../../certs/profiles/claim.toml")),
+    ("status", include_str!("../../certs/profiles/status.toml")),
 ];
 
 /// An extended key usage that a profile may name (RFC 5280 4.2.1.12).
@@ -56,6 +62,19 @@ pub enum ExtendedKeyUsage {
     OcspSigning,
     /// To claim a place in a fleet, and nothing else: [`CLAIM_EKU`].
     Claim,
+    /// To sign status lists and statements of standing, and nothing else: [`STATUS_SIGNING_EKU`].
+    StatusSigning,
+}
+
+impl ExtendedKeyUsage {
+    /// The purposes that are ours alone, as the content octets of their OBJECT IDENTIFIERs.
+    pub const fn own(self) -> Option<&'static [u8]> {
+        match self {
+            Self::Claim => Some(CLAIM_EKU),
+            Self::StatusSigning => Some(STATUS_SIGNING_EKU),
+            Self::ClientAuth | Self::ServerAuth | Self::OcspSigning => None,
+        }
+    }
 }
 
 /// What an authority may do.
@@ -145,7 +164,7 @@ pub struct Profiles(BTreeMap<String, Profile>);
 
 impl Profiles {
     /// The built-in profiles: root, authority-device, authority-gateway, authority-service, authority-operator, device,
-    /// device-legacy, gateway, service, operator, ocsp, claim; then the `*.toml` of `directory`, which replace or add.
+    /// device-legacy, gateway, service, operator, ocsp, claim, status; then the `*.toml` of `directory`, which replace or add.
     ///
     /// # Errors
     /// [`PkiError::Profile`] with the name and the reason, for the first file that is wrong.
@@ -257,14 +276,14 @@ impl Profile {
             (self.ca.is_none() && usages.is_empty(), "an end entity has an extended_key_usage"),
             (
                 self.ca.is_none()
-                    && !usages.contains(&ExtendedKeyUsage::Claim)
+                    && usages.iter().all(|usage| usage.own().is_none())
                     && self.identity == usages.contains(&ExtendedKeyUsage::OcspSigning),
                 "ocsp-signing is for authorities and OCSP responders",
             ),
             (
-                usages.contains(&ExtendedKeyUsage::Claim)
-                    && (self.ca.is_some() || self.identity || *usages != [ExtendedKeyUsage::Claim]),
-                "claim stands alone, and names no identity",
+                usages.iter().any(|usage| usage.own().is_some())
+                    && (self.ca.is_some() || self.identity || usages.len() != 1),
+                "claim and status-signing stand alone, and name no identity",
             ),
             (
                 self.ocsp_nocheck && (self.ca.is_some() || *usages != [ExtendedKeyUsage::OcspSigning]),
@@ -414,8 +433,8 @@ mod tests {
             ("[\"client-auth\"]", "[\"client-auth\", \"client-auth\"]", "twice"),
             ("[\"client-auth\"]", "[]", "extended_key_usage"),
             ("[\"client-auth\"]", "[\"any\"]", "any"),
-            ("[\"client-auth\"]", "[\"client-auth\", \"claim\"]", "claim stands alone"),
-            ("[\"client-auth\"]", "[\"claim\"]", "claim stands alone"),
+            ("[\"client-auth\"]", "[\"client-auth\", \"claim\"]", "claim and status-signing stand alone"),
+            ("[\"client-auth\"]", "[\"claim\"]", "claim and status-signing stand alone"),
             ("percent = 66", "percent = 5", "renew_after_percent"),
             ("percent = 5", "percent = 21", "renew_jitter_percent"),
             ("ttl = \"24h\"", "ttl = \"91d\"", "unconfirmed_ttl"),

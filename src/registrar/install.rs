@@ -101,6 +101,7 @@ impl Registrar {
             publisher,
             snapshots,
             published: super::publish::Published::default(),
+            status: super::status::StatusViews::default(),
             trust_domain,
             random,
             secrets,

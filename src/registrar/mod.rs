@@ -12,6 +12,7 @@
 //! - [`hook`]: the fleet's owner is asked before a certificate is issued.
 //! - [`secrets`]: secrets that the server must read again, encrypted.
 //! - [`made_keys`]: enrollment with a key that the server makes.
+//! - [`status`]: status lists and statements of standing, for firmware.
 //! - [`standing`]: revoke, hold, quarantine, release; lapse of what was never confirmed.
 //! - [`lifecycle`]: moves between fleets, permits, late renewal, the reaction to superseded certificates.
 //! - [`waves`]: renewals pulled forward, and when a device is to renew.
@@ -68,6 +69,7 @@ pub mod requests;
 pub mod secrets;
 pub mod snapshots;
 pub mod standing;
+pub mod status;
 pub mod subjects;
 pub mod tokens;
 pub mod waves;
@@ -208,6 +210,7 @@ pub struct Registrar {
     publisher: Arc<Publisher>,
     snapshots: snapshots::Snapshots,
     published: publish::Published,
+    status: status::StatusViews,
     policies: Arc<policies::InForce>,
     weak_lists: WeakLists,
     trust_domain: TrustDomain,

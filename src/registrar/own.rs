@@ -1,4 +1,4 @@
-//! The server's own certificates: its doors' and its OCSP responders'. Each has a key of its own, and is made anew in time.
+//! The server's own certificates: its doors', its OCSP responders' and its status keys'. Each has a key of its own, and is made anew in time.
 
 use std::net::IpAddr;
 
@@ -22,11 +22,11 @@ use crate::store::{commit, read};
 const DOORS: &str = "fleetmark";
 
 /// A certificate that the server orders for itself.
-struct OwnOrder<'a> {
-    authority: &'a Authority,
-    profile: &'a Profile,
-    subject: Option<&'a Subject>,
-    common_name: &'a str,
+pub(super) struct OwnOrder<'a> {
+    pub authority: &'a Authority,
+    pub profile: &'a Profile,
+    pub subject: Option<&'a Subject>,
+    pub common_name: &'a str,
 }
 
 /// A certificate of the server's own, with its key.
@@ -76,8 +76,10 @@ impl Registrar {
         Ok(commit(&*self.store, Register { subject, invitation: None, repeatable: None, details, at: now }).await?.0)
     }
 
-    /// Makes sure that every authority but the root has an OCSP responder whose certificate is not due.
+    /// Makes sure that every authority but the root has what speaks for it: an OCSP responder whose certificate is not due, and a
+    /// status key.
     pub async fn renew_responders(&self, now: Timestamp) -> Result<()> {
+        self.renew_status_signers(now).await?;
         let profile = self.find_profile("ocsp")?;
         for authority in self.authorities.all().iter() {
             if authority.record.kind == AuthorityKind::Root || !authority.issues() {
@@ -104,6 +106,11 @@ impl Registrar {
 
     /// A certificate of the server's own under this name, unless it is due for renewal.
     async fn own_certificate(&self, credential: &str, now: Timestamp) -> Result<Option<OwnCertificate>> {
+        Ok(self.kept_certificate(credential).await?.filter(|own| now < own.certificate.renew_after))
+    }
+
+    /// A certificate of the server's own under this name, due or not; None where it was revoked, or its key is not here.
+    pub(super) async fn kept_certificate(&self, credential: &str) -> Result<Option<OwnCertificate>> {
         let name = credential.to_owned();
         let found = read(&*self.store, move |rows| {
             let Some(value) = rows.value(&name)? else { return Ok(None) };
@@ -111,10 +118,7 @@ impl Registrar {
             Ok(rows.certificate_by_key(&key_hash)?.map(|certificate| (certificate, key_label)))
         });
         let Some((certificate, key_label)) = found.await? else { return Ok(None) };
-        if certificate.standing != Standing::Good
-            || certificate.renew_after <= now
-            || !self.authorities.keys().contains(&key_label)
-        {
+        if certificate.standing != Standing::Good || !self.authorities.keys().contains(&key_label) {
             return Ok(None);
         }
         let authority = self.authorities.by_id(certificate.authority).ok_or(Refusal::AuthorityUnavailable)?;
@@ -122,7 +126,13 @@ impl Registrar {
     }
 
     /// Makes a key and a certificate of the server's own, and remembers them under `credential`.
-    async fn make_own(&self, credential: String, label: &str, own: OwnOrder<'_>, now: Timestamp) -> Result<OwnCertificate> {
+    pub(super) async fn make_own(
+        &self,
+        credential: String,
+        label: &str,
+        own: OwnOrder<'_>,
+        now: Timestamp,
+    ) -> Result<OwnCertificate> {
         let OwnOrder { authority, profile, subject, common_name } = own;
         let name = credential.clone();
         let former =

@@ -54,6 +54,7 @@ mod renewal;
 mod rest;
 mod restart;
 mod standing;
+mod status_lists;
 mod tokens;
 mod tpm;
 mod webhook;

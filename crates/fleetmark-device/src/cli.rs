@@ -11,7 +11,7 @@ use fleetmark_domain::{Fingerprint, FleetName, Name, Refusal};
 use serde_json::{Value, json};
 use tracing_subscriber::EnvFilter;
 
-use crate::agent::{Agent, Confirmation, Enrollment, Renewal, Setup, Status, status};
+use crate::agent::{Agent, Confirmation, Enrollment, OwnStanding, Renewal, Setup, Status, status};
 use crate::backoff;
 use crate::client::Token;
 use crate::clock::{Clock, SystemClock};
@@ -72,6 +72,11 @@ enum Command {
         server: ServerArguments,
         #[command(flatten)]
         proof: ProofArguments,
+    },
+    /// Ask the server what the certificate in use is worth, and what to do. Works with one that opens no door any more.
+    Standing {
+        #[command(flatten)]
+        directory: Directory,
     },
     /// Say what is in the directory. Asks nobody.
     Status {
@@ -301,6 +306,11 @@ async fn act(command: &Command) -> Result<Report, Error> {
             confirm(&mut agent, word).await
         }
         Command::Run { directory, server, proof } => run(directory, server, proof, clock).await,
+        Command::Standing { directory } => {
+            let told = Agent::open(&directory.dir, clock)?.standing().await?;
+            let json = serde_json::to_value(&told).map_err(|error| Error::Crypto(error.to_string()))?;
+            Ok(Report { text: standing_text(&told), json })
+        }
         Command::Status { directory } => {
             let status = status(&directory.dir, &*clock)?;
             let json = serde_json::to_value(&status).map_err(|error| Error::Crypto(error.to_string()))?;
@@ -371,6 +381,18 @@ async fn run(
     let proof = if agent.current()?.is_some() { proof.unwrap_or_default() } else { proof? };
     agent.run(proof.as_ref(), shutdown).await?;
     Ok(stopped())
+}
+
+fn standing_text(told: &OwnStanding) -> String {
+    let reason = told.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+    format!(
+        "standing     {}{reason}\ndo           {}\nserial       {}\nserver time  {}\nask again    {}",
+        told.standing,
+        told.action.replace('_', " "),
+        told.serial,
+        told.server_time,
+        told.ask_again_at
+    )
 }
 
 fn status_text(status: &Status) -> String {

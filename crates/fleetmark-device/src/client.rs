@@ -16,6 +16,7 @@ use crate::trust::{Roots, certificates_of};
 use crate::verifier::{Seen, ServerVerifier};
 use crate::wire::{
     Answered, AskedFor, CertificateRequest, ConfirmRequest, Confirmed, Issued, Question, RenewalTime, ServerTime,
+    StandingAnswer, StandingRequest,
 };
 
 /// The longest token that is taken, in octets.
@@ -145,6 +146,13 @@ impl Client {
     pub async fn renewal(&self) -> Result<RenewalTime, Error> {
         let answer = self.connection.get(self.server.at(&self.door.path("renewal"))).await?;
         self.read(&answer, |told: &RenewalTime| told.server_time)
+    }
+
+    /// `POST /v1/standing`: what a certificate is worth. What is signed in the answer is not verified yet.
+    pub async fn standing(&self, serial: Serial, nonce: &[u8]) -> Result<StandingAnswer, Error> {
+        let asked = StandingRequest { serial, nonce: hex::encode(nonce) };
+        let answer = self.connection.post(self.server.at("/v1/standing"), None, Some(&asked)).await?;
+        self.read(&answer, |told: &StandingAnswer| told.server_time)
     }
 
     /// `POST …/renew`: asks for a certificate for a new key, with the current certificate as the proof.

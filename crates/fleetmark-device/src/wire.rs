@@ -65,6 +65,33 @@ pub struct RenewalTime {
     pub server_time: Timestamp,
 }
 
+/// What `standing` sends.
+#[derive(Debug, Serialize)]
+pub(crate) struct StandingRequest {
+    #[serde(with = "serial_text")]
+    pub(crate) serial: Serial,
+    /// 32 random octets, hexadecimal.
+    pub(crate) nonce: String,
+}
+
+/// What `standing` answers. Only what is signed counts.
+#[derive(Debug, Clone, Deserialize)]
+pub struct StandingAnswer {
+    /// The server's clock.
+    pub server_time: Timestamp,
+    /// The statement with its signature.
+    #[serde(deserialize_with = "octets")]
+    pub statement: Vec<u8>,
+    /// The certificate of the key that signed, PEM.
+    pub signer: String,
+}
+
+fn octets<'de, D: serde::Deserializer<'de>>(text: D) -> Result<Vec<u8>, D::Error> {
+    use base64::Engine as _;
+    let text = String::deserialize(text)?;
+    base64::engine::general_purpose::STANDARD.decode(text).map_err(serde::de::Error::custom)
+}
+
 /// What `confirm` sends when the proof is a token.
 #[derive(Debug, Serialize)]
 pub(crate) struct ConfirmRequest {

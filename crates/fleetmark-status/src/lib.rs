@@ -7,6 +7,7 @@
 //! - [`reason`]: answers and refusals, with their stable codes.
 //! - [`reader`]: opens a list and answers for an index; the only module that firmware needs.
 //! - [`blocks`]: the Golomb-Rice blocks of a list; knows nothing of signatures and times.
+//! - [`statement`]: what one certificate is worth, told to its holder.
 //! - [`key`]: P-256 and SHA-256 in Rust, for firmware that has none (feature `p256`).
 //! - [`encoder`]: makes a list; the signature is the caller's (feature `std`).
 //! - `ffi`: the C functions (feature `ffi`); the only module with `unsafe`.
@@ -37,6 +38,7 @@ pub mod header;
 pub mod key;
 pub mod reader;
 pub mod reason;
+pub mod statement;
 
 pub use header::{Scope, slice_of};
 pub use reader::{List, Terms, Verify};

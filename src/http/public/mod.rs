@@ -2,6 +2,7 @@
 //!
 //! - [`files`]: CA certificates and CRLs.
 //! - [`ocsp`]: RFC 6960 over HTTP.
+//! - [`status`]: status lists and the keys that sign them, for firmware.
 //! - [`health`]: whether the server lives, and whether it is fit to be sent requests.
 //! - [`cache`]: validators and their answers.
 
@@ -9,6 +10,7 @@ pub mod cache;
 pub mod files;
 pub mod health;
 pub mod ocsp;
+pub mod status;
 
 use actix_web::web::ServiceConfig;
 
@@ -16,5 +18,7 @@ use actix_web::web::ServiceConfig;
 pub fn configure(config: &mut ServiceConfig) {
     files::configure(config);
     ocsp::configure(config);
+    status::configure(config);
+    super::standing::configure(config);
     health::configure(config);
 }

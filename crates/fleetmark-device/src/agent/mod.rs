@@ -7,6 +7,7 @@ mod enroll;
 mod renew;
 mod run;
 mod setup;
+mod standing;
 mod status;
 
 use std::path::Path;
@@ -16,6 +17,7 @@ pub use confirm::Confirmation;
 pub use enroll::Enrollment;
 pub use renew::Renewal;
 pub use setup::Setup;
+pub use standing::OwnStanding;
 pub use status::{Status, status};
 
 use crate::answer::{Expected, accept};

@@ -1,0 +1,128 @@
+//! The keys that sign status lists and statements of standing: delegated by each authority, P-256 always, since firmware verifies them.
+//!
+//! Firmware keeps such a key. So its successor is made and published at half of its life, and signs only when its end is near: whoever
+//! looked once in the year between knows it in time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleetmark_domain::{Refusal, Timestamp};
+use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
+use fleetmark_status::encoder::raw_signature;
+use fleetmark_status::header::SIGNATURE_LENGTH;
+
+use super::insert;
+use crate::pki::PkiError;
+use crate::pki::encoding::sha256;
+use crate::pki::keys::{KeyAlgorithm, Signer};
+use crate::registrar::authorities::Authority;
+use crate::registrar::own::{OwnCertificate, OwnOrder};
+use crate::registrar::{Error, Registrar, Result};
+use crate::store::acts::lists::SetValue;
+use crate::store::model::{AuthorityId, Credential};
+use crate::store::commit;
+
+/// The profile of their certificates.
+const PROFILE: &str = "status";
+/// So long before the end of a key its successor takes over.
+const HANDOVER: Duration = Duration::from_secs(60 * 86_400);
+/// What stands before the point in a `SubjectPublicKeyInfo` of P-256 (RFC 5480 2).
+const POINT_LENGTH: usize = 65;
+
+/// A key that signs for an authority.
+#[derive(Debug)]
+pub struct StatusSigner {
+    /// Its certificate in DER.
+    pub certificate: Vec<u8>,
+    /// The certificate of the key that will sign next, where it is there.
+    pub successor: Option<Vec<u8>>,
+    /// The first 8 octets of SHA-256 over its point.
+    pub key_id: [u8; 8],
+    /// Octets 0 to 19 of the list's scope: the authority's subject key identifier.
+    pub authority: [u8; 20],
+    signer: Arc<dyn Signer>,
+}
+
+impl StatusSigner {
+    /// r and s over the message.
+    pub(super) fn sign(&self, message: &[u8]) -> std::result::Result<[u8; SIGNATURE_LENGTH], PkiError> {
+        let der = self.signer.sign(message)?;
+        raw_signature(&der).ok_or_else(|| PkiError::Encoding("an ECDSA signature on P-256 was expected".to_owned()))
+    }
+}
+
+impl Registrar {
+    /// The key that signs for an authority now.
+    pub fn status_signer(&self, authority: AuthorityId) -> Option<Arc<StatusSigner>> {
+        self.status.signers.load().get(&authority).cloned()
+    }
+
+    /// Makes sure that every authority whose certificates still count has a status key, and from half of its life on a successor.
+    pub async fn renew_status_signers(&self, now: Timestamp) -> Result<()> {
+        for authority in self.authorities.all().iter() {
+            let counts = !matches!(authority.record.state, AuthorityState::Prepared | AuthorityState::Revoked);
+            if counts && authority.record.kind != AuthorityKind::Root {
+                self.renew_status_signer(authority, now).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn renew_status_signer(&self, authority: &Authority, now: Timestamp) -> Result<()> {
+        let id = authority.record.id;
+        let (name, next_name) = (format!("credential/status/{id}"), format!("credential/status-next/{id}"));
+        let serves = |own: &OwnCertificate| now + HANDOVER < own.certificate.not_after;
+        let current = self.kept_certificate(&name).await?.filter(serves);
+        let mut next = self.kept_certificate(&next_name).await?.filter(serves);
+        let current = match (current, next.take()) {
+            (Some(current), kept) => {
+                next = kept;
+                current
+            }
+            (None, Some(successor)) => {
+                self.promote(&name, &next_name, &successor).await?;
+                successor
+            }
+            (None, None) => self.make_status_key(authority, name, now).await?,
+        };
+        if next.is_none() && current.certificate.renew_after <= now {
+            next = Some(self.make_status_key(authority, next_name, now).await?);
+        }
+        let successor = next.map(|own| own.certificate.der);
+        let known = self.status_signer(id);
+        if known.is_some_and(|known| known.certificate == current.certificate.der && known.successor == successor) {
+            return Ok(());
+        }
+        let unavailable = |cause| Error::caused(Refusal::AuthorityUnavailable, cause);
+        let signer = self.authorities.keys().load(&current.key_label).map_err(unavailable)?;
+        let point = point(&*signer).ok_or_else(|| unavailable(PkiError::Encoding("a status key is a P-256 key".to_owned())))?;
+        let key_id = *sha256(&point).first_chunk().ok_or(Refusal::AuthorityUnavailable)?;
+        let authority = authority.key_id.as_slice().try_into().map_err(|_| {
+            unavailable(PkiError::Certificate("an authority's subject key identifier has 20 octets".to_owned()))
+        })?;
+        insert(&self.status.signers, id, StatusSigner { certificate: current.certificate.der, successor, key_id, authority, signer });
+        Ok(())
+    }
+
+    async fn make_status_key(&self, authority: &Authority, credential: String, now: Timestamp) -> Result<OwnCertificate> {
+        let name = format!("status signer {}", authority.record.id);
+        let order = OwnOrder { authority, profile: self.find_profile(PROFILE)?, subject: None, common_name: &name };
+        self.make_own(credential, "status", order, now).await
+    }
+
+    /// The successor takes the place. Dying in between leaves it under both names, which is the same.
+    async fn promote(&self, name: &str, next_name: &str, successor: &OwnCertificate) -> Result<()> {
+        let (key_label, key_hash) = (successor.key_label.clone(), successor.certificate.key_hash);
+        let value = Credential { key_label, key_hash }.encode();
+        commit(&*self.store, SetValue { name: name.to_owned(), value }).await?;
+        commit(&*self.store, SetValue { name: next_name.to_owned(), value: Vec::new() }).await?;
+        tracing::info!(serial = %successor.certificate.serial, "a status key hands over to its successor");
+        Ok(())
+    }
+}
+
+/// The key's point (SEC 1, uncompressed).
+fn point(signer: &dyn Signer) -> Option<[u8; POINT_LENGTH]> {
+    let point = signer.public_key().last_chunk::<POINT_LENGTH>()?;
+    (signer.algorithm() == KeyAlgorithm::P256 && point.first() == Some(&4)).then_some(*point)
+}

@@ -1,0 +1,101 @@
+//! A device asks what its certificate is worth. It shows no credential: a certificate that is revoked or expired gets it into no door,
+//! and whoever knows the serial number, of which 64 bits are random, learns no more than OCSP tells.
+
+use std::time::Duration;
+
+use fleetmark_domain::{DeviceState, Refusal, RevocationReason, Serial, Sight, Standing, Timestamp, View};
+use fleetmark_ledger::entry::AuthorityKind;
+use fleetmark_status::statement::{Action, NONCE_LENGTH, Statement, Worth};
+
+use crate::registrar::{Error, Registrar, Result};
+use crate::store::look_up;
+use crate::store::model::{Certificate, Subject};
+use crate::store::rows::certificate_id;
+
+/// When to ask again, where nothing says sooner.
+const ASK_AGAIN: Duration = Duration::from_secs(6 * 3_600);
+/// When to ask again, where somebody is about to decide.
+const WAIT: Duration = Duration::from_secs(900);
+
+/// A statement, with what a device needs to verify it.
+#[derive(Debug, Clone)]
+pub struct SignedStatement {
+    /// What is said.
+    pub statement: Statement,
+    /// The octets with their signature.
+    pub octets: Vec<u8>,
+    /// The certificate of the key that signed, and its authority's, in DER.
+    pub signer: [Vec<u8>; 2],
+}
+
+impl Registrar {
+    /// What a certificate is worth now, and what its holder should do.
+    ///
+    /// # Errors
+    /// `NotFound` for a serial number that was never issued.
+    pub async fn own_standing(&self, serial: Serial, nonce: [u8; NONCE_LENGTH], now: Timestamp) -> Result<SignedStatement> {
+        let found = look_up(&*self.store, move |rows| {
+            let certificate = rows.certificate(certificate_id(serial.epoch(), serial.index()))?;
+            let Some(certificate) = certificate.filter(|certificate| certificate.serial == serial) else { return Ok(None) };
+            let Some(subject) = certificate.subject else { return Ok(None) };
+            Ok(rows.subject(subject)?.map(|subject| (certificate, subject)))
+        });
+        let (certificate, subject) = found.await?.ok_or(Refusal::NotFound)?;
+        let authority = self.authorities.by_id(certificate.authority).ok_or(Refusal::AuthorityUnavailable)?;
+        debug_assert!(authority.record.kind != AuthorityKind::Root, "a root certifies no subject");
+        let signer = self.status_signer(certificate.authority).ok_or(Refusal::AuthorityUnavailable)?;
+        let is_renewable = now <= certificate.not_after || self.may_be_late(&certificate, &subject, now).await?;
+        let (worth, action, reason) = advice(&certificate, &subject, is_renewable, now);
+        let seconds = |at: Timestamp| u64::try_from(at.0).unwrap_or(0);
+        let statement = Statement {
+            key_id: signer.key_id,
+            nonce,
+            serial: *serial.octets(),
+            worth,
+            action,
+            reason: reason.map_or(0, RevocationReason::code),
+            at: seconds(now),
+            ask_again_at: seconds(ask_again(&certificate, action, now)),
+        };
+        let signed = statement.signed_octets();
+        let signature = signer.sign(&signed).map_err(|cause| Error::caused(Refusal::AuthorityUnavailable, cause))?;
+        metrics::counter!("fleetmark_statements_total", "standing" => worth.name()).increment(1);
+        let octets = [&signed[..], &signature].concat();
+        Ok(SignedStatement { statement, octets, signer: [signer.certificate.clone(), authority.record.certificate.clone()] })
+    }
+}
+
+/// The table: what a certificate's holder is told.
+fn advice(
+    certificate: &Certificate,
+    holder: &Subject,
+    is_renewable: bool,
+    now: Timestamp,
+) -> (Worth, Action, Option<RevocationReason>) {
+    let is_out = holder.state == DeviceState::Out;
+    let sight = certificate.standing.seen_by(View::Verdict, certificate.has_lapsed(now), fleetmark_domain::standing::Choices::default());
+    match (certificate.standing, sight) {
+        (_, Sight::Revoked(reason)) if is_out => (Worth::Revoked, Action::Stop, Some(reason)),
+        (_, Sight::Revoked(reason)) => (Worth::Revoked, Action::Enroll, Some(reason)),
+        (Standing::Superseded, _) => (Worth::Superseded, Action::UseNewer, None),
+        (Standing::Held, _) => (Worth::Held, Action::Wait, None),
+        (Standing::Quarantined, _) => (Worth::Quarantined, Action::Update, None),
+        _ if certificate.not_after < now && is_renewable => (Worth::Expired, Action::Renew, None),
+        _ if certificate.not_after < now => (Worth::Expired, Action::Enroll, None),
+        (Standing::Unconfirmed, _) => (Worth::Unconfirmed, Action::Confirm, None),
+        _ if holder.permits.renewals_held => (Worth::Good, Action::GoOn, None),
+        _ if certificate.renew_after <= now => (Worth::Good, Action::Renew, None),
+        _ => (Worth::Good, Action::GoOn, None),
+    }
+}
+
+fn ask_again(certificate: &Certificate, action: Action, now: Timestamp) -> Timestamp {
+    match action {
+        Action::Wait | Action::Update => now + WAIT,
+        Action::GoOn => (now + ASK_AGAIN).min(certificate.renew_after.max(now + WAIT)),
+        _ => now + ASK_AGAIN,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,268 @@
+//! Status lists and statements of standing, as the server gives them out: read by the Python reader, the C functions' Rust side, curl and
+//! openssl.
+
+use std::process::Command;
+use std::time::Duration;
+
+use fleetmark_status::reason::Answer;
+use fleetmark_status::{List, Scope, Terms};
+use fleetmark_status::key::P256Key;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::harness::device::Device;
+use crate::harness::forge::authority_id;
+use crate::harness::openssl::openssl;
+use crate::harness::{Server, run, shared};
+
+/// What firmware was given beside the list: whose it must be, and the key that signs it.
+struct Firmware {
+    scope: Scope,
+    point: [u8; 65],
+    authority: u64,
+}
+
+impl Firmware {
+    async fn of(server: &Server, fleet: &str) -> Self {
+        let authority = authority_id(server, "device", Some(fleet)).await;
+        let index = server.public_client().get(&format!("/status/{authority}/index.json")).await.is(200).json();
+        let key_id = hex::decode(index["key_id"].as_str().unwrap()).unwrap();
+        let pem = server.public_client().get(&format!("/status/{authority}/signers.pem")).await.is(200).text();
+        let (done, key) = openssl(&["x509", "-noout", "-pubkey"], pem.as_bytes());
+        assert!(done, "{key}");
+        let (_, der) = x509_parser::pem::parse_x509_pem(key.as_bytes()).unwrap();
+        let point = *der.contents.last_chunk().unwrap();
+        let name = format!("fleet.test/{fleet}");
+        let fleet = *Sha256::digest(name.as_bytes()).first_chunk().unwrap();
+        let scope = Scope { fleet, authority: key_id.try_into().unwrap(), epoch: 0, slice: 0 };
+        Self { scope, point, authority }
+    }
+
+    /// The list with this device's epoch, as it is now.
+    async fn fetch(&self, server: &Server, device: &Device) -> Option<Vec<u8>> {
+        let path = format!("/status/{}/{}-0.fms", self.authority, epoch(device));
+        let answer = server.public_client().get(&path).await;
+        (answer.status == 200).then_some(answer.body)
+    }
+
+    fn read(&self, octets: &[u8], device: &Device) -> (u64, Answer) {
+        let scope = Scope { epoch: epoch(device), ..self.scope };
+        let terms = Terms { now: now(), lowest_sequence: 0, max_age: 86_400 };
+        let key = P256Key::from_point(&self.point).unwrap();
+        let list = List::open(octets, &scope, &terms, &key).unwrap();
+        (list.header().sequence, list.query_serial(&hex::decode(device.serial()).unwrap()))
+    }
+
+    /// Asks until the list says so of the device; the sequence of the list that does.
+    async fn until(&self, server: &Server, device: &Device, wanted: Answer) -> (u64, Vec<u8>) {
+        for _ in 0..240 {
+            if let Some(octets) = self.fetch(server, device).await {
+                let (sequence, answer) = self.read(&octets, device);
+                if answer == wanted {
+                    return (sequence, octets);
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+        panic!("no list within a minute says {wanted} of {}", device.name);
+    }
+}
+
+fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+}
+
+fn epoch(device: &Device) -> u32 {
+    u32::from_str_radix(&device.serial()[2..10], 16).unwrap()
+}
+
+fn index(device: &Device) -> u32 {
+    u32::from_str_radix(&device.serial()[10..18], 16).unwrap()
+}
+
+#[test]
+fn a_status_list_follows_the_ledger_and_strangers_read_it() {
+    let server = shared();
+    run(async {
+        let fleet = server.fleet(json!({})).await;
+        let (good, revoked, held) = (
+            Device::good(&server, &fleet, "good").await,
+            Device::good(&server, &fleet, "revoked").await,
+            Device::good(&server, &fleet, "held").await,
+        );
+        let firmware = Firmware::of(&server, &fleet).await;
+        let (first, _) = firmware.until(&server, &held, Answer::Good).await;
+        revoked.act(&server, "revoke", json!({"reason": "keyCompromise"})).await;
+        held.act(&server, "hold", json!({})).await;
+        let (second, octets) = firmware.until(&server, &held, Answer::NotGood).await;
+        assert!(first < second, "{first} {second}");
+        assert_eq!(firmware.read(&octets, &good).1, Answer::Good);
+        assert_eq!(firmware.read(&octets, &revoked).1, Answer::NotGood);
+
+        // The same octets by a reader that shares no line with ours.
+        let list = server.write_scratch("list.fms", &octets);
+        let case = json!({"point": hex::encode(firmware.point), "fleet": hex::encode(firmware.scope.fleet), "slice": 0,
+            "authority": hex::encode(firmware.scope.authority), "epoch": epoch(&good), "lowest_sequence": second,
+            "now": now(), "max_age": 86_400});
+        let devices = [&good, &revoked, &held].map(index);
+        let program = "import json, sys; from status_list import *\n\
+            octets = open(sys.argv[1], 'rb').read()\n\
+            header, listed = open_list(octets, json.loads(sys.argv[2]))\n\
+            print([answer(header, listed, index) for index in json.loads(sys.argv[3]) + [header.count]])";
+        let told = Command::new("python3")
+            .args(["-c", program, list.to_str().unwrap(), &case.to_string(), &json!(devices).to_string()])
+            .env("PYTHONPATH", concat!(env!("CARGO_MANIFEST_DIR"), "/crates/fleetmark-status/python"))
+            .output()
+            .unwrap();
+        assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+        assert_eq!(String::from_utf8_lossy(&told.stdout).trim(), "[0, 1, 1, 2]");
+
+        // Caches ask for what changed.
+        let path = format!("/status/{}/{}-0.fms", firmware.authority, epoch(&good));
+        let answer = server.public_client().get(&path).await.is(200);
+        assert_eq!(answer.header("content-type"), "application/vnd.fleetmark.status-list");
+        let tag = answer.header("etag").to_owned();
+        server.public_client().send("GET", &path, &[("if-none-match", &tag)], None).await.is(304);
+        server.public_client().get(&format!("/status/{}/{}-1.fms", firmware.authority, epoch(&good))).await.is(404);
+
+        // Released, it is good again.
+        held.act(&server, "release", json!({})).await;
+        firmware.until(&server, &held, Answer::Good).await;
+    });
+}
+
+#[test]
+fn a_status_key_is_for_nothing_else() {
+    let server = shared();
+    run(async {
+        let fleet = server.fleet(json!({})).await;
+        let authority = authority_id(&server, "device", Some(&fleet)).await;
+        let pem = server.public_client().get(&format!("/status/{authority}/signers.pem")).await.is(200).body;
+        let root = server.public_client().get("/ca/root.pem").await.is(200).body;
+        let (pem, root) = (server.write_scratch("signers.pem", &pem), server.write_scratch("status-root.pem", &root));
+        let (pem, root) = (pem.to_str().unwrap(), root.to_str().unwrap());
+        let (done, told) = openssl(&["verify", "-CAfile", root, "-untrusted", pem, pem], b"");
+        assert!(done, "{told}");
+        for purpose in ["sslclient", "sslserver", "ocsphelper", "smimesign"] {
+            let (done, _) = openssl(&["verify", "-purpose", purpose, "-CAfile", root, "-untrusted", pem, pem], b"");
+            assert!(!done || purpose == "ocsphelper", "{purpose}");
+        }
+        let (_, told) = openssl(&["x509", "-in", pem, "-noout", "-ext", "extendedKeyUsage"], b"");
+        assert!(told.contains("2.25.257790598835804158408139993016795951822"), "{told}");
+    });
+}
+
+async fn ask(server: &Server, serial: &str, nonce: &str) -> crate::harness::client::Answer {
+    server.public_client().post("/v1/standing", &json!({"serial": serial, "nonce": nonce})).await
+}
+
+fn said(answer: &Value) -> (String, String) {
+    let field = |name: &str| answer[name].as_str().unwrap().to_owned();
+    (field("standing"), field("action"))
+}
+
+#[test]
+fn a_device_learns_what_its_certificate_is_worth_over_plain_http() {
+    let server = shared();
+    run(async {
+        let fleet = server.fleet(json!({})).await;
+        let device = Device::unconfirmed(&server, &fleet, "asks").await;
+        let nonce = "5a".repeat(32);
+        let told = async |device: &Device| said(&ask(&server, &device.serial(), &nonce).await.is(200).json());
+        let pair = |standing: &str, action: &str| (standing.to_owned(), action.to_owned());
+        assert_eq!(told(&device).await, pair("unconfirmed", "confirm"));
+        assert_eq!(device.verdict(&server).await, "ok");
+        assert_eq!(told(&device).await, pair("good", "go_on"));
+        let newer = device.renew(&server).await;
+        newer.confirm(&server).await.is(200);
+        assert_eq!(told(&device).await, pair("superseded", "use_newer"));
+        newer.act(&server, "hold", json!({})).await;
+        assert_eq!(told(&newer).await, pair("held", "wait"));
+        newer.act(&server, "quarantine", json!({})).await;
+        assert_eq!(told(&newer).await, pair("quarantined", "update"));
+        newer.act(&server, "revoke", json!({"reason": "keyCompromise"})).await;
+        let answer = ask(&server, &newer.serial(), &nonce).await.is(200).json();
+        assert_eq!(said(&answer), pair("revoked", "enroll"));
+        assert_eq!(answer["reason"], "keyCompromise");
+        newer.act(&server, "retire", json!({})).await;
+        assert_eq!(told(&newer).await, pair("revoked", "stop"));
+
+        // openssl verifies the statement, and it is this request's.
+        use base64::Engine;
+        let statement = base64::engine::general_purpose::STANDARD.decode(answer["statement"].as_str().unwrap()).unwrap();
+        assert_eq!(statement.len(), 144);
+        assert_eq!(hex::encode(&statement[12..44]), nonce);
+        assert_eq!(hex::encode(&statement[44..61]), newer.serial());
+        let (signed, raw) = statement.split_at(80);
+        let integer = |octets: &[u8]| {
+            let mut octets: Vec<u8> = octets.iter().copied().skip_while(|octet| *octet == 0).collect();
+            if octets.first().is_none_or(|first| *first >= 0x80) {
+                octets.insert(0, 0);
+            }
+            [&[2, octets.len() as u8], &octets[..]].concat()
+        };
+        let both = [integer(&raw[..32]), integer(&raw[32..])].concat();
+        let der = [&[0x30, both.len() as u8], &both[..]].concat();
+        let (_, key) = openssl(&["x509", "-noout", "-pubkey"], answer["signer"].as_str().unwrap().as_bytes());
+        let (key, der) = (server.write_scratch("signer.pub", key.as_bytes()), server.write_scratch("statement.sig", &der));
+        let arguments = ["dgst", "-sha256", "-verify", key.to_str().unwrap(), "-signature", der.to_str().unwrap()];
+        let (done, told) = openssl(&arguments, signed);
+        assert!(done, "{told}");
+
+        // Firmware sends octets and gets octets.
+        let request = [hex::decode(&nonce).unwrap(), hex::decode(newer.serial()).unwrap()].concat();
+        let octets = [("content-type", "application/octet-stream")];
+        let answer = server.public_client().send("POST", "/v1/standing", &octets, Some(request.clone())).await.is(200);
+        assert_eq!(answer.body.len(), 144);
+        for wrong in [&request[1..], &[&request[..], &[0]].concat()] {
+            let answer = server.public_client().send("POST", "/v1/standing", &octets, Some(wrong.to_vec())).await;
+            assert!([400, 404, 413].contains(&answer.status), "{} octets: {}", wrong.len(), answer.status);
+        }
+    });
+}
+
+#[test]
+fn what_was_never_issued_is_not_found_and_what_is_malformed_is_named() {
+    let server = shared();
+    run(async {
+        let nonce = "00".repeat(32);
+        for serial in ["01000000010000000100000000000000ff", "02", ""] {
+            ask(&server, serial, &nonce).await.refused(404, "not_found");
+        }
+        let fleet = server.fleet(json!({})).await;
+        let device = Device::good(&server, &fleet, "never").await;
+        let mut other = hex::decode(device.serial()).unwrap();
+        *other.last_mut().unwrap() ^= 1;
+        ask(&server, &hex::encode(other), &nonce).await.refused(404, "not_found");
+        ask(&server, "zz", &nonce).await.refused(422, "invalid_value");
+        ask(&server, &device.serial(), "00").await.refused(422, "invalid_value");
+        server.public_client().get("/v1/standing").await.is(405);
+        server.public_client().post("/v1/standing", &json!({"serial": "01"})).await.is(400);
+    });
+}
+
+#[test]
+fn the_agent_asks_with_a_certificate_that_opens_no_door() {
+    let server = shared();
+    run(async {
+        let fleet = server.fleet(json!({})).await;
+        let token = server.token(&fleet, "agent").await;
+        let directory = tempfile::tempdir().unwrap();
+        let agent = |arguments: &[&str]| {
+            let dir = directory.path().to_str().unwrap();
+            let program = std::path::Path::new(env!("CARGO_BIN_EXE_fleetmark")).with_file_name("fleetmark-device");
+            let output = Command::new(program).args(arguments).args(["--dir", dir, "--json"]).output().unwrap();
+            serde_json::from_slice::<Value>(&output.stdout).unwrap()
+        };
+        let url = format!("https://localhost:{}", server.device_port);
+        let pin = hex::encode(Sha256::digest(server.root()));
+        let enrolled = agent(&["enroll", "--server", &url, "--ca-fingerprint", &pin, "--fleet", &fleet, "--token", &token]);
+        assert_eq!(enrolled["ok"], true, "{enrolled}");
+        assert_eq!(agent(&["standing"])["standing"], "good");
+        let path = format!("/v1/fleets/{fleet}/devices/agent/revoke");
+        server.owner().post(&path, &json!({"reason": "privilegeWithdrawn"})).await.is(200);
+        let told = agent(&["standing"]);
+        assert_eq!((told["standing"].as_str(), told["action"].as_str()), (Some("revoked"), Some("enroll")), "{told}");
+        assert_eq!(told["reason"], "privilegeWithdrawn");
+    });
+}
