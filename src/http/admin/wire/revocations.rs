@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use fleetmark_domain::{Fingerprint, FleetName, Name, RevocationReason, Serial, Timestamp};
+use fleetmark_domain::{Name, RevocationReason, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::SubjectState;
-use crate::http::admin::extract::parsed_list;
 use crate::http::admin::schema;
 
 /// What is to happen to the certificates.
@@ -48,11 +47,11 @@ pub enum OrderState {
 /// An order to give.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct NewRevocation {
+pub struct NewRevocationOrder {
     /// Whose devices. May be left out where a certificate, a public key or an authority tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::FleetName>)]
-    pub fleet: Option<FleetName>,
+    pub fleet: Option<String>,
     /// What is to happen; `revoke` unless given.
     #[serde(default)]
     pub act: OrderAct,
@@ -80,21 +79,21 @@ pub struct NewRevocation {
 #[serde(deny_unknown_fields)]
 pub struct Selection {
     /// These, by serial; at most 10,000, all of one fleet.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "parsed_list")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<schema::Serial>>)]
-    pub certificates: Option<Vec<Serial>>,
+    pub certificates: Option<Vec<String>>,
     /// All of these devices', by name; at most 10,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<schema::Name>>)]
-    pub devices: Option<Vec<Name>>,
+    pub devices: Option<Vec<String>>,
     /// All of the devices' that came in by this enrollment group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Name>)]
-    pub group: Option<Name>,
+    pub group: Option<String>,
     /// All of the devices' that came in by a group that takes certificates of this maker's CA: SHA-256 over the CA's certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Fingerprint>)]
-    pub maker: Option<Fingerprint>,
+    pub maker: Option<String>,
     /// The one of this public key: SHA-256 over its `SubjectPublicKeyInfo`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(pattern = "^[0-9a-f]{64}$")]
@@ -124,7 +123,7 @@ pub struct RevocationQuery {
     /// The device came in by this enrollment group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Name>)]
-    pub group: Option<Name>,
+    pub group: Option<String>,
     /// The certificate is of this standing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Standing>)]
@@ -167,7 +166,7 @@ pub struct RevocationPreview {
 
 /// An order.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct Revocation {
+pub struct RevocationOrder {
     /// Its id: 16 hexadecimal digits.
     #[schema(pattern = "^[0-9a-f]{16}$")]
     pub id: String,
