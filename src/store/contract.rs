@@ -6,6 +6,7 @@ pub mod lifecycle;
 pub mod limits;
 pub mod policies;
 pub mod reenrollment;
+pub mod revocations;
 pub mod served;
 
 use std::collections::BTreeMap;
@@ -26,7 +27,7 @@ use super::rows::{Rows, StandingUpdate, certificate_id};
 /// Runs every check on `backend`, which must be empty.
 pub fn holds(backend: &impl Backend) {
     let mut connection = backend.connect_writer().unwrap();
-    let checks: [fn(&mut dyn Rows); 11] = [
+    let checks: [fn(&mut dyn Rows); 12] = [
         values_and_fleets,
         authorities_and_epochs,
         leases,
@@ -38,6 +39,7 @@ pub fn holds(backend: &impl Backend) {
         policies::rows,
         touched_and_allowed,
         reenrollment::table,
+        revocations::rows,
     ];
     for check in checks {
         connection.begin_write().unwrap();
