@@ -69,6 +69,7 @@ impl Jobs {
         jobs.spawn(self.clone().grace());
         jobs.spawn(self.clone().makers());
         jobs.spawn(self.clone().alarms());
+        jobs.spawn(self.clone().orders());
         jobs.spawn(self.clone().lists());
         jobs.spawn(self.clone().status_lists());
         jobs.spawn(self.clone().snapshots());
@@ -147,6 +148,21 @@ impl Jobs {
             ticks.tick().await;
             if let Err(error) = self.registrar.record_alarms().await {
                 failed("alarms", &error);
+            }
+        }
+    }
+
+    /// Does what operators ordered for many certificates, and goes on with what a server before this one began.
+    async fn orders(self) {
+        loop {
+            match self.registrar.work_on_orders(self.clock.now()).await {
+                Ok(true) => {}
+                // Whether told or timed out, what is due is looked for.
+                Ok(false) => drop(timeout(LAPSE, self.registrar.order_given()).await),
+                Err(error) => {
+                    failed("orders", &error);
+                    sleep(LAPSE).await;
+                }
             }
         }
     }

@@ -13,6 +13,7 @@ mod nginx;
 mod ocsp;
 mod proofs;
 mod report;
+mod revocations;
 mod rounds;
 mod server;
 
@@ -38,6 +39,8 @@ struct Size {
     imports: imports::Size,
     /// Our gateway.
     gateway: gateway::Size,
+    /// Orders for many certificates.
+    revocations: revocations::Size,
 }
 
 impl Size {
@@ -49,6 +52,7 @@ impl Size {
             proofs: proofs::Size { keep_alive: 1_000, connecting: 500 },
             imports: imports::Size { devices: 5_000, beside: 400 },
             gateway: gateway::Size { live: 100, cut: 50, followers: 50, handshakes: 500, revoked: 2_000 },
+            revocations: revocations::Size { certificates: 5_000, singles: 10 },
         }
     }
 
@@ -60,6 +64,7 @@ impl Size {
             proofs: proofs::Size { keep_alive: 10_000, connecting: 5_000 },
             imports: imports::Size { devices: 100_000, beside: 2_000 },
             gateway: gateway::Size { live: 1_000, cut: 300, followers: 500, handshakes: 3_000, revoked: 100_000 },
+            revocations: revocations::Size { certificates: 100_000, singles: 20 },
         }
     }
 }
@@ -74,7 +79,7 @@ fn main() -> Outcome<()> {
     let report = Report::new(has("--json"));
     runtime.block_on(async {
         report.machine()?;
-        let all = !has("--enroll") && !has("--gateway");
+        let all = !has("--enroll") && !has("--gateway") && !has("--standing");
         let server = server::Server::start().await?;
         if all || has("--enroll") {
             let limits = limits::measure()?;
@@ -89,6 +94,10 @@ fn main() -> Outcome<()> {
         }
         if all || has("--gateway") {
             gateway::run(&server, &size.gateway, &report).await?;
+        }
+        if all || has("--standing") {
+            let server = server::Server::start().await?;
+            revocations::run(&server, &size.revocations, &report).await?;
         }
         Ok(())
     })

@@ -91,7 +91,11 @@ pub fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn reason(text: &str) -> Result<String, String> {
+/// A reason of RFC 5280.
+///
+/// # Errors
+/// What is expected.
+pub fn reason(text: &str) -> Result<String, String> {
     if text.parse::<RevocationReason>().is_ok() {
         return Ok(text.to_owned());
     }

@@ -80,7 +80,7 @@ fn of_file(file: &Path) -> Result<String, Failure> {
 }
 
 /// SHA-256 over what stands in the one `PUBLIC KEY` block (RFC 7468 13).
-fn key_hash(text: &str) -> Option<String> {
+pub fn key_hash(text: &str) -> Option<String> {
     let (_, rest) = text.split_once("-----BEGIN PUBLIC KEY-----")?;
     let (content, _) = rest.split_once("-----END PUBLIC KEY-----")?;
     let packed: String = content.split_ascii_whitespace().collect();

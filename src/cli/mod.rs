@@ -29,6 +29,7 @@ mod members;
 mod operators;
 mod policies;
 mod requests;
+mod revocations;
 mod serve;
 mod session;
 mod table;
@@ -82,6 +83,9 @@ enum Command {
     /// Certificates
     #[command(subcommand)]
     Cert(certificates::CertificateCommand),
+    /// Many certificates revoked, held or released at once
+    #[command(subcommand)]
+    Revocation(revocations::RevocationCommand),
     /// Enrollment tokens of a fleet
     #[command(subcommand)]
     Token(tokens::TokenCommand),
@@ -173,6 +177,7 @@ async fn ask(command: Command, profile: Option<PathBuf>, json: bool) -> Result<(
         Command::Fleet(command) => command.run(&session()?).await,
         Command::Device(command) => command.run(&session()?).await,
         Command::Cert(command) => command.run(&session()?).await,
+        Command::Revocation(command) => command.run(&session()?).await,
         Command::Token(command) => command.run(&session()?).await,
         Command::Key(command) => command.run(&session()?).await,
         Command::Request(command) => command.run(&session()?).await,

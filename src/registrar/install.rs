@@ -109,6 +109,7 @@ impl Registrar {
             alarms: Alarms::default(),
             groups: super::groups::Watch::default(),
             hooks: super::hook::Calls::default(),
+            orders: super::revocations::Watch::default(),
             makers: super::proofs::maker::KnownMakers::default(),
             token_key: hmac::Key::new(hmac::HMAC_SHA256, token_key.as_ref()),
             founding: tokio::sync::Mutex::default(),

@@ -14,6 +14,7 @@
 //! - [`made_keys`]: enrollment with a key that the server makes.
 //! - [`status`]: status lists and statements of standing, for firmware.
 //! - [`standing`]: revoke, hold, quarantine, release; lapse of what was never confirmed.
+//! - [`revocations`]: the same for many certificates at once, by whatever they have in common.
 //! - [`lifecycle`]: moves between fleets, permits, late renewal, the reaction to superseded certificates.
 //! - [`waves`]: renewals pulled forward, and when a device is to renew.
 //! - [`fleets`], [`tokens`], [`subjects`]: what operators keep records of.
@@ -66,6 +67,7 @@ pub mod proofs;
 pub mod publish;
 pub mod rates;
 pub mod requests;
+pub mod revocations;
 pub mod secrets;
 pub mod snapshots;
 pub mod standing;
@@ -220,6 +222,7 @@ pub struct Registrar {
     alarms: alarms::Alarms,
     groups: groups::Watch,
     hooks: hook::Calls,
+    orders: revocations::Watch,
     makers: proofs::maker::KnownMakers,
     /// Derives the secrets of tokens minted with an Idempotency-Key.
     token_key: hmac::Key,

@@ -6,6 +6,7 @@ pub mod lifecycle;
 pub mod limits;
 pub mod policies;
 pub mod reenrollment;
+pub mod revocations;
 pub mod served;
 
 use std::collections::BTreeMap;
@@ -26,7 +27,7 @@ use super::rows::{Rows, StandingUpdate, certificate_id};
 /// Runs every check on `backend`, which must be empty.
 pub fn holds(backend: &impl Backend) {
     let mut connection = backend.connect_writer().unwrap();
-    let checks: [fn(&mut dyn Rows); 11] = [
+    let checks: [fn(&mut dyn Rows); 12] = [
         values_and_fleets,
         authorities_and_epochs,
         leases,
@@ -38,6 +39,7 @@ pub fn holds(backend: &impl Backend) {
         policies::rows,
         touched_and_allowed,
         reenrollment::table,
+        revocations::rows,
     ];
     for check in checks {
         connection.begin_write().unwrap();
@@ -457,13 +459,22 @@ fn touched_and_allowed(rows: &mut dyn Rows) {
     {
         rows.touch(operator, fleet, subject, Timestamp(at)).unwrap();
     }
-    assert_eq!(rows.touched(1, &alpha, Timestamp(19)).unwrap(), 2);
-    assert_eq!(rows.touched(1, &alpha, Timestamp(20)).unwrap(), 1);
+    // A minute counts whole.
+    assert_eq!(rows.touched(1, &alpha, Timestamp(-1)).unwrap(), 2);
+    assert_eq!(rows.touched(1, &alpha, Timestamp(0)).unwrap(), 0);
     assert!(rows.has_touched(1, &alpha, 5, Timestamp(29)).unwrap());
     assert!(!rows.has_touched(1, &alpha, 5, Timestamp(30)).unwrap());
     assert!(!rows.has_touched(2, &beta, 5, Timestamp(0)).unwrap());
-    assert_eq!(rows.forget_touched(Timestamp(20)).unwrap(), 1);
+    rows.touch(1, &alpha, 5, Timestamp(65)).unwrap();
+    assert_eq!(rows.touched(1, &alpha, Timestamp(-1)).unwrap(), 2, "a device counts once");
     assert_eq!(rows.touched(1, &alpha, Timestamp(0)).unwrap(), 1);
+    for devices in [100_000, 7] {
+        rows.count_touched(1, &alpha, Timestamp(119), devices).unwrap();
+    }
+    assert_eq!(rows.touched(1, &alpha, Timestamp(59)).unwrap(), 100_008);
+    assert_eq!(rows.forget_touched(Timestamp(59)).unwrap(), 3);
+    assert_eq!(rows.touched(1, &alpha, Timestamp(-1)).unwrap(), 100_008);
+    assert_eq!(rows.touched(2, &alpha, Timestamp(-1)).unwrap(), 0);
 
     let allowance = |id, expires_at| Allowance {
         id,

@@ -10,6 +10,7 @@ use super::model::{
     Group, GroupId, Hardware, HardwareId, LeaseRecord, LedgerRecord, ListedSerial, PolicyActivation, PolicySet, PolicyVersion,
     Remembered, RequestState, StoredCrl, StoredEntry, Subject, SubjectFilter, SubjectId, Token, TokenId,
 };
+use super::model::{Order, OrderId, OrderState, Pick, Picked, Reach};
 
 /// A certificate's place as one number, ascending by epoch and index: `epoch << 32 | index`. Cursors of lists too.
 pub type CertificateId = u64;
@@ -127,10 +128,13 @@ pub trait Rows {
     /// Forgets what was remembered before `before`.
     fn forget(&mut self, before: Timestamp) -> Result<u64, StoreError>;
 
-    /// How many devices of `fleet` this operator changed after `since`.
+    /// How many devices of `fleet` this operator changed after the minute of `since`. What [`Self::count_touched`] counted and one of
+    /// these devices changed singly count twice.
     fn touched(&mut self, operator: SubjectId, fleet: &FleetName, since: Timestamp) -> Result<u64, StoreError>;
     /// Whether it changed this one after `since`.
     fn has_touched(&mut self, operator: SubjectId, fleet: &FleetName, subject: SubjectId, since: Timestamp) -> Result<bool, StoreError>;
+    /// Counts devices that it changed at once.
+    fn count_touched(&mut self, operator: SubjectId, fleet: &FleetName, at: Timestamp, devices: u64) -> Result<(), StoreError>;
     fn touch(&mut self, operator: SubjectId, fleet: &FleetName, subject: SubjectId, at: Timestamp) -> Result<(), StoreError>;
     /// Forgets what was changed at or before `before`.
     fn forget_touched(&mut self, before: Timestamp) -> Result<u64, StoreError>;
@@ -179,4 +183,22 @@ pub trait Rows {
     /// Does nothing where it is blocked already.
     fn block_key(&mut self, key: &BlockedKey) -> Result<(), StoreError>;
     fn unblock_key(&mut self, key: &KeyHash) -> Result<bool, StoreError>;
+
+    /// What is picked, after a place; the octets of certificates are not read. The installation's own certificates are nobody's and
+    /// never picked.
+    fn pick(&mut self, pick: &Pick, after: CertificateId, limit: u32) -> Result<Vec<Picked>, StoreError>;
+    /// How much is picked. Counts it all.
+    fn reach(&mut self, pick: &Pick) -> Result<Reach, StoreError>;
+    /// Sets the standing of every certificate from `first` to `last`; how many there are.
+    fn set_standings(&mut self, first: CertificateId, last: CertificateId, standing: Standing, at: Timestamp) -> Result<u64, StoreError>;
+    fn order(&mut self, id: OrderId) -> Result<Option<Order>, StoreError>;
+    /// Orders before this one, the newest first.
+    fn orders(&mut self, ledgers: Option<&[LedgerName]>, state: Option<OrderState>, before: OrderId, limit: u32) -> Result<Vec<Order>, StoreError>;
+    /// Orders that run, whose time has come, or that nobody approved in time.
+    fn due_orders(&mut self, now: Timestamp, limit: u32) -> Result<Vec<(OrderId, OrderState)>, StoreError>;
+    /// How many orders of this ledger are scheduled, wait for approval, or run.
+    fn open_orders(&mut self, ledger: &LedgerName) -> Result<u64, StoreError>;
+    fn insert_order(&mut self, order: &Order) -> Result<(), StoreError>;
+    /// Writes what changes of an order: not what it is to do.
+    fn update_order(&mut self, order: &Order) -> Result<(), StoreError>;
 }

@@ -278,5 +278,43 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    touched_minutes (operator, fleet, minute) {
+        operator -> BigInt,
+        fleet -> Text,
+        minute -> BigInt,
+        devices -> BigInt,
+    }
+}
+
+diesel::table! {
+    revocations (id) {
+        id -> BigInt,
+        ledger -> Text,
+        state -> SmallInt,
+        act -> SmallInt,
+        reason -> Nullable<SmallInt>,
+        selector -> Text,
+        selection -> Text,
+        note -> Text,
+        ordered_by -> BigInt,
+        ordered_at -> BigInt,
+        approved_by -> Nullable<BigInt>,
+        approved_at -> Nullable<BigInt>,
+        cancelled_by -> Nullable<BigInt>,
+        runs_at -> BigInt,
+        expires_at -> Nullable<BigInt>,
+        devices -> BigInt,
+        certificates -> BigInt,
+        covered -> BigInt,
+        sweep -> Bool,
+        place -> BigInt,
+        changed -> BigInt,
+        started_at -> Nullable<BigInt>,
+        ended_at -> Nullable<BigInt>,
+        failure -> Text,
+    }
+}
+
 // Certificates are looked for by their subject's kind.
 diesel::allow_tables_to_appear_in_same_query!(certificates, subjects);

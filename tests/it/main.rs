@@ -53,6 +53,7 @@ mod races;
 mod renewal;
 mod rest;
 mod restart;
+mod revocations;
 mod standing;
 mod status_lists;
 mod tokens;

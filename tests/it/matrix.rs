@@ -131,6 +131,16 @@ impl Subjects {
         id
     }
 
+    /// An order of the first operator that waits for another one.
+    fn order(&self, server: &Server) -> String {
+        self.next();
+        let by = "(SELECT min(id) FROM subjects WHERE kind = 3)";
+        let values = format!("{}, '{}', 1, 3, NULL, '{{\"subjects\":[]}}', '', '', {by}, 0", self.fresh.get(), self.fleet);
+        let rest = "NULL, NULL, NULL, 0, 9999999999, 0, 0, 0, 0, 0, 0, NULL, NULL, ''";
+        crate::approval::sql(server, &format!("INSERT INTO revocations VALUES ({values}, {rest})"));
+        format!("{:016x}", self.fresh.get())
+    }
+
     async fn member(&self, server: &Server, kind: &str, is_fresh: bool) -> String {
         if !is_fresh {
             return "matrix-victim".to_owned();
@@ -273,6 +283,15 @@ impl Subjects {
             ("POST", ["v1", "certificates", "{serial}", act]) => {
                 let (_, serial) = self.device(server, is_fresh).await;
                 (format!("/v1/certificates/{serial}/{act}"), Some(none), true)
+            }
+            ("GET", ["v1", "revocations"]) => (pattern.to_owned(), None, false),
+            ("POST", ["v1", "revocations"]) => {
+                let (name, _) = self.device(server, is_fresh).await;
+                (pattern.to_owned(), Some(json!({"fleet": fleet, "act": "hold", "select": {"devices": [name]}})), true)
+            }
+            (_, ["v1", "revocations", "{id}", rest @ ..]) => {
+                let path = [&["/v1/revocations", &*self.order(server)], rest].concat().join("/");
+                (path, (method == "POST").then_some(none), true)
             }
             ("POST", ["v1", "operators"]) => (pattern.to_owned(), Some(json!({"name": self.next(), "role": "viewer"})), false),
             ("POST", ["v1", "backups"]) => (pattern.to_owned(), None, false),

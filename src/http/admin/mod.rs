@@ -25,6 +25,7 @@ pub mod members;
 pub mod openapi;
 pub mod policies;
 pub mod requests;
+pub mod revocations;
 pub mod routes;
 pub mod schema;
 pub mod status;
@@ -116,6 +117,11 @@ fn documented(config: &mut ServiceConfig<'_>) {
         .service(certificates::revoke_certificate)
         .service(certificates::hold_certificate)
         .service(certificates::release_certificate)
+        .service(revocations::list_revocations)
+        .service(revocations::order_revocation)
+        .service(revocations::show_revocation)
+        .service(revocations::approve_revocation)
+        .service(revocations::cancel_revocation)
         .configure(members::operators::documented)
         .configure(members::gateways::documented)
         .configure(members::services::documented)

@@ -65,6 +65,12 @@ pub const ROUTES: &[(&str, &str, Action)] = &[
     ("POST", "/v1/certificates/{serial}/revoke", Action::ChangeStanding),
     ("POST", "/v1/certificates/{serial}/hold", Action::ChangeStanding),
     ("POST", "/v1/certificates/{serial}/release", Action::ChangeStanding),
+    ("GET", "/v1/revocations", Action::Read),
+    // Of gateways and services: ManageGateways; of operators: ManageOperators.
+    ("POST", "/v1/revocations", Action::ChangeStanding),
+    ("GET", "/v1/revocations/{id}", Action::Read),
+    ("POST", "/v1/revocations/{id}/approve", Action::ChangeStanding),
+    ("POST", "/v1/revocations/{id}/cancel", Action::ChangeStanding),
     ("GET", "/v1/operators", Action::Read),
     ("POST", "/v1/operators", Action::ManageOperators),
     ("GET", "/v1/operators/{name}", Action::Read),

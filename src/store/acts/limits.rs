@@ -56,6 +56,19 @@ pub(super) fn spend(
     rows.touch(operator, fleet, subject, now)
 }
 
+/// Whether `operator` may change so many devices more at once. Nothing is counted.
+pub(super) fn fits(
+    rows: &mut dyn Rows,
+    operator: SubjectId,
+    fleet: &FleetName,
+    devices: u64,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let Some(others) = devices.checked_sub(1) else { return Ok(true) };
+    let used = rows.touched(operator, fleet, now - WINDOW)?.saturating_add(others);
+    Ok(used < limit(rows, operator, fleet, used, now)?)
+}
+
 /// Whether the server itself, as `operator`, may act on one more device of `fleet`: beyond the larger of 10 and 0.1 % in an hour it
 /// may not, since so many at once are no attack but a mistake of the fleet's own. Nothing is counted.
 pub(super) fn has_room(

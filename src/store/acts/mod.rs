@@ -18,6 +18,7 @@
 //! - [`snapshots`]: a ledger names its snapshot.
 //! - [`policies`]: policy sets are put and activated.
 //! - [`limits`]: how many devices one operator may change in an hour.
+//! - [`revocations`]: orders for many certificates at once, done in parts.
 //! - [`lists`]: revocation lists and remembered requests.
 
 pub mod admit;
@@ -36,6 +37,7 @@ pub mod lists;
 pub mod policies;
 pub mod record;
 pub mod requests;
+pub mod revocations;
 pub mod served;
 pub mod snapshots;
 pub mod standing;

@@ -16,7 +16,7 @@ use crate::store::transaction::Transaction;
 use crate::store::{Act, Lane, StoreError};
 
 /// The most ranges of one entry's index set; keeps entries far below their limit.
-const MAX_RANGES: usize = 2_000;
+pub(super) const MAX_RANGES: usize = 2_000;
 
 /// Sets the standing of certificates of one ledger, with one entry for them all (more, beyond 2,000 ranges).
 /// The caller checked that each may change so. Returns the position of the first entry.

@@ -4,7 +4,7 @@ use fleetmark_domain::{Kind, Role};
 use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
 
 use crate::store::StoreError;
-use crate::store::model::{GroupProof, GroupState, HardwareSource, RequestState, SubjectState};
+use crate::store::model::{GroupProof, GroupState, HardwareSource, OrderState, RequestState, SubjectState};
 
 /// A word with its number in the database.
 pub trait Coded: Sized {
@@ -40,6 +40,15 @@ coded! {
         RequestState::Approved = 1,
         RequestState::Refused = 2,
         RequestState::Done = 3,
+    }
+    OrderState {
+        OrderState::Scheduled = 0,
+        OrderState::AwaitingApproval = 1,
+        OrderState::Running = 2,
+        OrderState::Done = 3,
+        OrderState::Cancelled = 4,
+        OrderState::Expired = 5,
+        OrderState::Failed = 6,
     }
     AuthorityState {
         AuthorityState::Prepared = 0,
@@ -139,6 +148,8 @@ mod tests {
         comes_back(&[GroupState::Enabled, GroupState::Disabled, GroupState::Ended]);
         comes_back(&[HardwareSource::MakerKey, HardwareSource::EndorsementKey, HardwareSource::DerivedKey]);
         comes_back(&[RequestState::Waiting, RequestState::Approved, RequestState::Refused, RequestState::Done]);
+        use OrderState as O;
+        comes_back(&[O::Scheduled, O::AwaitingApproval, O::Running, O::Done, O::Cancelled, O::Expired, O::Failed]);
         comes_back(&[State::Prepared, State::Active, State::Tainted, State::Revoked]);
         comes_back(&[Root, Of(Kind::Device), Of(Kind::Gateway), Of(Kind::Service), Of(Kind::Operator)]);
     }

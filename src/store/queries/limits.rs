@@ -50,16 +50,42 @@ impl TryFrom<AllowanceRow> for Allowance {
     }
 }
 
+/// The minute of 1970 in which devices are counted.
+pub fn minute(at: Timestamp) -> i64 {
+    at.0.div_euclid(60)
+}
+
 macro_rules! limit_rows {
     () => {
         fn touched(&mut self, operator: SubjectId, fleet: &FleetName, since: Timestamp) -> Result<u64, StoreError> {
-            let query = touched::table
-                .filter(touched::operator.eq(signed(operator)))
-                .filter(touched::fleet.eq(fleet.as_str()))
-                .filter(touched::at.gt(since.0))
-                .count();
-            let count: i64 = query.get_result(&mut self.connection).map_err(|error| self.fault(error))?;
-            codes::number(count, "count")
+            let query = touched_minutes::table
+                .filter(touched_minutes::operator.eq(signed(operator)))
+                .filter(touched_minutes::fleet.eq(fleet.as_str()))
+                .filter(touched_minutes::minute.gt(minute(since)))
+                .select(touched_minutes::devices);
+            // At most 61 rows.
+            let devices: Vec<i64> = query.load(&mut self.connection).map_err(|error| self.fault(error))?;
+            codes::number(devices.into_iter().fold(0, i64::saturating_add), "count")
+        }
+
+        fn count_touched(
+            &mut self,
+            operator: SubjectId,
+            fleet: &FleetName,
+            at: Timestamp,
+            devices: u64,
+        ) -> Result<(), StoreError> {
+            let query = diesel::insert_into(touched_minutes::table)
+                .values((
+                    touched_minutes::operator.eq(signed(operator)),
+                    touched_minutes::fleet.eq(fleet.as_str()),
+                    touched_minutes::minute.eq(minute(at)),
+                    touched_minutes::devices.eq(signed(devices)),
+                ))
+                .on_conflict((touched_minutes::operator, touched_minutes::fleet, touched_minutes::minute))
+                .do_update()
+                .set(touched_minutes::devices.eq(touched_minutes::devices + signed(devices)));
+            query.execute(&mut self.connection).map(drop).map_err(|error| self.fault(error))
         }
 
         fn has_touched(
@@ -81,6 +107,16 @@ macro_rules! limit_rows {
             subject: SubjectId,
             at: Timestamp,
         ) -> Result<(), StoreError> {
+            let known = touched::table.find((signed(operator), fleet.as_str(), signed(subject))).select(touched::at);
+            let before: Option<i64> =
+                known.get_result(&mut self.connection).optional().map_err(|error| self.fault(error))?;
+            if let Some(before) = before {
+                let counted = (signed(operator), fleet.as_str(), minute(Timestamp(before)));
+                let counted = touched_minutes::table.find(counted).filter(touched_minutes::devices.gt(0));
+                let query = diesel::update(counted).set(touched_minutes::devices.eq(touched_minutes::devices - 1));
+                query.execute(&mut self.connection).map_err(|error| self.fault(error))?;
+            }
+            self.count_touched(operator, fleet, at, 1)?;
             let query = diesel::insert_into(touched::table)
                 .values((
                     touched::operator.eq(signed(operator)),
@@ -95,6 +131,8 @@ macro_rules! limit_rows {
         }
 
         fn forget_touched(&mut self, before: Timestamp) -> Result<u64, StoreError> {
+            let minutes = touched_minutes::table.filter(touched_minutes::minute.le(minute(before)));
+            diesel::delete(minutes).execute(&mut self.connection).map_err(|error| self.fault(error))?;
             let query = diesel::delete(touched::table.filter(touched::at.le(before.0)));
             let forgotten = query.execute(&mut self.connection).map_err(|error| self.fault(error))?;
             Ok(u64::try_from(forgotten).unwrap_or(u64::MAX))

@@ -26,6 +26,8 @@ pub mod limits;
 pub mod policies;
 #[macro_use]
 pub mod enrollment;
+#[macro_use]
+pub mod revocations;
 
 /// Implements [`Rows`](super::rows::Rows) for a type with a field `connection` and a method `fault` that makes a diesel
 /// error ours. `$at_once`: how many ledger entries a statement inserts; `$for_update`: diesel's method that locks a row.
@@ -35,7 +37,7 @@ macro_rules! rows {
             use diesel::dsl::sql;
             use diesel::prelude::*;
             use diesel::sql_types::Bool;
-            use fleetmark_domain::{Epoch, FleetName, Index, KeyHash, Kind, LedgerName, Role, Timestamp};
+            use fleetmark_domain::{Epoch, FleetName, Index, KeyHash, Kind, LedgerName, Role, Standing, Timestamp};
             use fleetmark_ledger::entry::AuthorityState;
             use fleetmark_ledger::merkle::{Hash, Node};
             use $crate::store::StoreError;
@@ -44,6 +46,7 @@ macro_rules! rows {
                 GroupId, Hardware, HardwareId, LeaseRecord, LedgerRecord, ListedSerial, RequestState,
                 PolicyActivation, PolicySet, PolicyVersion, Remembered, StoredCrl, StoredEntry, Subject, SubjectFilter, SubjectId, SubjectState, Token, TokenId,
             };
+            use $crate::store::model::{Among, Order, OrderId, OrderState, Pick, Picked, Reach};
             use $crate::store::queries::authorities::{AuthorityRow, EpochRow, LeaseRow};
             use $crate::store::queries::certificates::CertificateRow;
             use $crate::store::queries::codes::{self, Coded, met, records, signed};
@@ -51,8 +54,9 @@ macro_rules! rows {
             use $crate::store::queries::fleets::FleetRow;
             use $crate::store::queries::kept::{CrlRow, RememberedColumns};
             use $crate::store::queries::ledgers::{EntryColumns, LedgerRow, NewEntry, NewNode};
-            use $crate::store::queries::limits::AllowanceRow;
+            use $crate::store::queries::limits::{AllowanceRow, minute};
             use $crate::store::queries::policies::{PolicyActivationRow, PolicySetRow, PolicyVersionColumns};
+            use $crate::store::queries::revocations::{self as order_row, OrderRow};
             use $crate::store::queries::subjects::SubjectRow;
             use $crate::store::queries::tokens::TokenRow;
             use $crate::store::queries::update::update;
@@ -74,6 +78,7 @@ macro_rules! rows {
                 policy_rows!();
                 limit_rows!();
                 enrollment_rows!();
+                revocation_rows!();
             }
         };
     };

@@ -1,0 +1,143 @@
+//! The server does what was ordered, part by part.
+
+use std::sync::atomic::Ordering;
+
+use fleetmark_domain::{LedgerName, Refusal, RevocationReason, Standing, Timestamp};
+use fleetmark_ledger::details::Details;
+
+use super::shown;
+use crate::registrar::subjects::identity_of;
+use crate::registrar::{Registrar, Result};
+use crate::store::acts::revocations::{DoPart, ExpireOrder, StartOrder, next_part, reach};
+use crate::store::model::{Order, OrderId, OrderState, Subject, SubjectState};
+use crate::store::rows::Rows;
+use crate::store::{StoreError, commit, read};
+
+/// How many orders are looked at in one go.
+const AT_ONCE: u32 = 64;
+
+impl Registrar {
+    /// Completes when an order was given or approved since the last time.
+    pub async fn order_given(&self) {
+        self.orders.changed.notified().await;
+    }
+
+    /// Takes each order a step further: one that runs by a part, one whose time has come begins, one that nobody approved in time
+    /// ends. Returns whether there is more to do at once. An order that cannot go on keeps no other from it.
+    ///
+    /// # Errors
+    /// The first failure, after all orders were tried.
+    pub async fn work_on_orders(&self, now: Timestamp) -> Result<bool> {
+        let due = read(&*self.store, move |rows| rows.due_orders(now, AT_ONCE)).await?;
+        let mut is_more = false;
+        let mut failure = None;
+        for (id, state) in due {
+            match self.work_on(id, state, now).await {
+                Ok(goes_on) => is_more |= goes_on,
+                Err(error) => {
+                    tracing::warn!(order = %shown(id), code = error.refusal.code(), cause = error.chain(), "an order waits");
+                    failure = failure.or(Some(error));
+                }
+            }
+        }
+        failure.map_or(Ok(is_more), Err)
+    }
+
+    async fn work_on(&self, id: OrderId, state: OrderState, now: Timestamp) -> Result<bool> {
+        match state {
+            OrderState::Running => self.do_part(id, now).await,
+            OrderState::Scheduled => self.start(id, now).await,
+            _ => {
+                commit(&*self.store, ExpireOrder { id, at: now }).await?;
+                let order = read(&*self.store, move |rows| rows.order(id)).await?;
+                if let Some(order) = order.filter(|order| order.state == OrderState::Expired) {
+                    self.tell_of_order(&order, now);
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    async fn do_part(&self, id: OrderId, now: Timestamp) -> Result<bool> {
+        let (order, part, people) = read(&*self.store, move |rows| {
+            let order = rows.order(id)?.ok_or(Refusal::NotFound)?;
+            let people = (rows.subject(order.ordered_by)?, order.approved_by.map(|id| rows.subject(id)).transpose()?.flatten());
+            Ok((order.clone(), next_part(rows, &order)?, people))
+        })
+        .await?;
+        let details = self.order_details(&order, people.0.as_ref(), people.1.as_ref())?;
+        let done = commit(&*self.store, DoPart { order, part, details, at: now }).await?;
+        let Some(order) = done else { return Ok(true) };
+        let is_done = order.state != OrderState::Running;
+        // Gateways have learnt of each part. Lists are made anew once a second at most: they are written whole.
+        if is_done || self.orders.told.swap(now.0, Ordering::Relaxed) != now.0 {
+            self.published.standing_changed();
+        }
+        if is_done {
+            tracing::info!(order = %shown(order.id), changed = order.changed, "an order is done");
+            self.tell_of_order(&order, now);
+        }
+        Ok(!is_done)
+    }
+
+    /// What an auditor reads of each part: who ordered it, who approved it, and why.
+    fn order_details(&self, order: &Order, by: Option<&Subject>, approved_by: Option<&Subject>) -> Result<Details> {
+        let uri = |subject: &Subject| identity_of(subject).map(|identity| identity.uri(&self.trust_domain));
+        let actor = by.map(uri).transpose()?.unwrap_or_else(|| "fleetmark".to_owned());
+        let mut note = format!("order {}: {}", shown(order.id), order.selection);
+        if let Some(approved_by) = approved_by {
+            note.push_str(&format!("; approved by {}", uri(approved_by)?));
+        }
+        if !order.note.is_empty() {
+            note.push_str(&format!("; {}", order.note));
+        }
+        self.details(actor, None, reason_of(order), Some(note))
+    }
+
+    /// Begins a scheduled order, unless who ordered it has lost the right since.
+    async fn start(&self, id: OrderId, now: Timestamp) -> Result<bool> {
+        let (order, reach, people) = read(&*self.store, move |rows| {
+            let order = rows.order(id)?.ok_or(Refusal::NotFound)?;
+            let people: Vec<_> = [Some(order.ordered_by), order.approved_by].into_iter().flatten().collect();
+            let people = people.into_iter().map(|id| standing_of(rows, id)).collect::<std::result::Result<Vec<_>, _>>()?;
+            Ok((order.clone(), reach(rows, &order)?, people))
+        })
+        .await?;
+        let actions = self.actions_for(&order).await?;
+        let may = |person: &Person| {
+            let subject = &person.subject;
+            let reaches = match &order.ledger {
+                LedgerName::Fleet(fleet) => subject.grants.as_ref().is_none_or(|grants| grants.contains(fleet)),
+                LedgerName::System => subject.grants.is_none(),
+            };
+            reaches
+                && subject.state != SubjectState::Out
+                && matches!(person.standing, Some(Standing::Good | Standing::Superseded))
+                && subject.role.is_some_and(|role| actions.iter().all(|action| role.may(*action)))
+        };
+        let refusal = if people.iter().all(may) { None } else { Some(Refusal::NotPermitted) };
+        let act = StartOrder { id, ledger: order.ledger.clone(), reach, refusal, at: now };
+        let Some(order) = commit(&*self.store, act).await? else { return Ok(false) };
+        self.tell_of_order(&order, now);
+        Ok(order.state == OrderState::Running)
+    }
+}
+
+/// An operator, and what its newest confirmed certificate is worth.
+struct Person {
+    subject: Subject,
+    standing: Option<Standing>,
+}
+
+fn standing_of(rows: &mut dyn Rows, id: u64) -> std::result::Result<Person, StoreError> {
+    let subject = rows.subject(id)?.ok_or(StoreError::Unreadable { what: "subject" })?;
+    let certificate = rows.certificate_of(id, subject.confirmed_generation)?;
+    Ok(Person { subject, standing: certificate.map(|certificate| certificate.standing) })
+}
+
+fn reason_of(order: &Order) -> Option<RevocationReason> {
+    match order.change {
+        fleetmark_domain::CertificateEvent::Revoked(reason) => Some(reason),
+        _ => None,
+    }
+}
