@@ -31,6 +31,7 @@
 //! - [`feed`]: the same for gateways and services, and what they need beside it.
 //! - [`snapshots`]: the ledgers' snapshots, as files.
 //! - `issue`: one certificate, from a holder's record to a certificate's record.
+//! - `signing`: where authorities' keys are used, so that a slow token holds up nobody.
 //! - [`own`]: the server's own certificates: doors, OCSP responders.
 //! - [`install`]: what the first start makes.
 
@@ -66,6 +67,7 @@ pub mod publish;
 pub mod rates;
 pub mod requests;
 pub mod secrets;
+mod signing;
 pub mod snapshots;
 pub mod standing;
 pub mod subjects;
@@ -213,6 +215,7 @@ pub struct Registrar {
     trust_domain: TrustDomain,
     random: SystemRandom,
     secrets: secrets::Secrets,
+    turns: signing::Turns,
     rates: rates::Rates,
     alarms: alarms::Alarms,
     groups: groups::Watch,
