@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::backup::restored;
 use crate::config::profile::{self, NewProfile, Profile, ProfileSettings, pending_key};
-use crate::config::{Config, StoreLocation};
+use crate::config::{AuthorityAlgorithm, Config, KeyHome, Pkcs11, StoreLocation};
 use crate::http::State;
 use crate::http::admin::backups::Backups;
 use crate::http::device::feed::followers::Followers;
@@ -22,9 +22,11 @@ use crate::http::public::health::Pulse;
 use crate::http::server::{Options, TlsDoors, start};
 use crate::jobs::{Jobs, load};
 use crate::ledger::Publisher;
+use crate::pki::PkiError;
 use crate::pki::bundle::pem;
 use crate::pki::csr::VerifiedCsr;
-use crate::pki::keys::KeyFiles;
+use crate::pki::keys::pkcs11::{Mark, Token, TokenSettings};
+use crate::pki::keys::{Choice, Choices, Home, KeyAlgorithm, Keys};
 use crate::pki::profile::Profiles;
 use crate::pki::weak::lists::WeakLists;
 use crate::registrar::authorities::AuthoritySet;
@@ -72,6 +74,13 @@ pub enum ServerError {
          need it back), or set danger_online_root = true"
     )]
     OnlineRoot(String),
+    /// The root's key can be used from this machine.
+    #[error(
+        "the root's key is in the token that this machine signs with: whoever takes the machine can make authorities while he has it, \
+         though he cannot take the key along. Set danger_online_root = true, or keep the root's key in a file that is moved to a safe \
+         place (keys.root = \"files\")"
+    )]
+    RootInToken,
     /// The operator's files cannot be written.
     #[error("the first operator's files cannot be written")]
     Operator(#[source] BoxError),
@@ -93,6 +102,8 @@ pub struct Start {
     pub config: Config,
     /// Opens the key files.
     pub passphrase: SecretString,
+    /// Opens the PKCS#11 token.
+    pub pin: Option<SecretString>,
     /// Now.
     pub clock: SharedClock,
     /// What was counted.
@@ -135,8 +146,11 @@ pub async fn serve(begin: Start, ready: impl FnOnce(&Summary), stop: impl Future
     let registrar = open(&begin).await?;
     let Ok(root) = registrar.authorities().root() else { return Err(ServerError::NotInitialised(directory)) };
     let label = root.record.key_label.clone();
-    if registrar.authorities().keys().contains(&label) && !begin.config.danger_online_root {
-        return Err(ServerError::OnlineRoot(begin.config.data.keys().join(format!("{label}.key.pem")).display().to_string()));
+    let keys = registrar.authorities().keys();
+    if keys.contains(&label) && !begin.config.danger_online_root {
+        return Err(keys
+            .file(&label)
+            .map_or(ServerError::RootInToken, |path| ServerError::OnlineRoot(path.display().to_string())));
     }
     run(&begin, listeners, registrar, ready, stop).await
 }
@@ -154,8 +168,7 @@ fn listen(config: &Config) -> Result<Listeners, ServerError> {
 
 async fn open(begin: &Start) -> Result<Arc<Registrar>, ServerError> {
     let config = &begin.config;
-    let keys =
-        KeyFiles::open(&config.data.keys(), begin.passphrase.clone()).map_err(|error| ServerError::Keys(error.into()))?;
+    let keys = open_keys(config, &begin.passphrase, begin.pin.as_ref())?;
     let profiles = Profiles::load(config.profiles.as_deref()).map_err(|error| ServerError::Keys(error.into()))?;
     let weak_lists = WeakLists::load(config.weak_lists.as_deref()).map_err(|error| ServerError::Keys(error.into()))?;
     if !weak_lists.is_empty() {
@@ -181,6 +194,74 @@ async fn open(begin: &Start) -> Result<Arc<Registrar>, ServerError> {
     };
     let registrar = Registrar::open(parts, begin.clock.now()).await.map_err(refused("the installation cannot be opened"))?;
     Ok(Arc::new(registrar))
+}
+
+/// The keys' files, and the token where there is one.
+fn open_keys(config: &Config, passphrase: &SecretString, pin: Option<&SecretString>) -> Result<Keys, ServerError> {
+    let failed = |error: PkiError| ServerError::Keys(error.into());
+    let keys = Keys::open(&config.data.keys(), passphrase.clone()).map_err(failed)?;
+    let mark = Mark::new(config.data.refused_pin(), passphrase);
+    let settings = config.keys.pkcs11.as_ref().map(|token| token_settings(token, pin, Some(mark)));
+    let token = settings.map(Token::open).transpose().map_err(failed)?;
+    let choice = |home, algorithm: Option<AuthorityAlgorithm>| Choice {
+        home: match home {
+            KeyHome::Files => Home::Files,
+            KeyHome::Pkcs11 => Home::Token,
+        },
+        algorithm: algorithm.map(|algorithm| match algorithm {
+            AuthorityAlgorithm::P256 => KeyAlgorithm::P256,
+            AuthorityAlgorithm::P384 => KeyAlgorithm::P384,
+            AuthorityAlgorithm::Ed25519 => KeyAlgorithm::Ed25519,
+        }),
+    };
+    let choices = Choices {
+        root: choice(config.keys.root, config.keys.root_algorithm),
+        authorities: choice(config.keys.authorities, config.keys.algorithm),
+    };
+    Ok(keys.with(token, choices))
+}
+
+fn token_settings(token: &Pkcs11, pin: Option<&SecretString>, mark: Option<Mark>) -> TokenSettings {
+    TokenSettings {
+        module: token.module.clone(),
+        label: token.token.clone(),
+        serial: token.serial.clone(),
+        pin: pin.cloned(),
+        sessions: token.sessions.get(),
+        mark,
+    }
+}
+
+/// What the configured token says of itself, without a login: for `fleetmark doctor`.
+///
+/// # Errors
+/// [`ServerError::Keys`]; also where the token's PIN is locked, not set, or has one try left.
+pub fn look_at_token(token: &Pkcs11) -> Result<String, ServerError> {
+    let facts = Token::look(token_settings(token, None, None)).map_err(|error| ServerError::Keys(error.into()))?;
+    Ok(format!("{:?}, serial number {}, {}", facts.label, facts.serial, facts.model))
+}
+
+/// Which of these keys the configured token does not have: for a restore.
+///
+/// # Errors
+/// [`ServerError::Keys`] where the token cannot be asked.
+pub fn missing_in_token(
+    config: &Config,
+    passphrase: &SecretString,
+    pin: Option<&SecretString>,
+    labels: &[String],
+) -> Result<Vec<String>, ServerError> {
+    let failed = |error: PkiError| ServerError::Keys(error.into());
+    let Some(token) = &config.keys.pkcs11 else { return Ok(labels.to_vec()) };
+    let mark = Mark::new(config.data.refused_pin(), passphrase);
+    let token = Token::open(token_settings(token, pin, Some(mark))).map_err(failed)?;
+    let mut missing = Vec::new();
+    for label in labels {
+        if !token.contains(Keys::name(label)).map_err(failed)? {
+            missing.push(label.clone());
+        }
+    }
+    Ok(missing)
 }
 
 /// The store's place, with what the configuration permits it.

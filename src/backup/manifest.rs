@@ -29,6 +29,9 @@ pub struct Manifest {
     pub highest_epoch: Epoch,
     /// How far each ledger was.
     pub ledgers: Vec<LedgerHead>,
+    /// The labels of authorities' keys that are in a PKCS#11 token, and so not in the backup.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub token_keys: Vec<String>,
 }
 
 /// How far a ledger was.

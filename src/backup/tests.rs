@@ -24,6 +24,7 @@ fn manifest() -> Manifest {
         trust_domain: "fleetmark.local".parse().unwrap(),
         highest_epoch: Epoch(7),
         ledgers: vec![LedgerHead { name: "system".to_owned(), size: 12, root: "ab".repeat(32) }],
+        token_keys: Vec::new(),
     }
 }
 

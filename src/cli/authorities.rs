@@ -8,15 +8,16 @@ use super::failure::Failure;
 use super::session::Session;
 use super::table::Column;
 
-const COLUMNS: [Column; 6] = [
+const COLUMNS: [Column; 7] = [
     Column("ID", "id"),
     Column("KIND", "kind"),
     Column("FLEET", "fleet"),
     Column("STATE", "state"),
+    Column("KEY", "key"),
     Column("ENDS", "not_after"),
     Column("SUBJECT", "subject"),
 ];
-const FIRST: [&str; 5] = ["id", "kind", "fleet", "state", "subject"];
+const FIRST: [&str; 6] = ["id", "kind", "fleet", "state", "key", "subject"];
 
 /// `fleetmark authority`
 #[derive(Debug, Subcommand)]

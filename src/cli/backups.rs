@@ -5,14 +5,16 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use secrecy::SecretString;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::client::Ask;
-use super::failure::Failure;
+use super::failure::{Failure, chain};
 use super::serve::ServerArguments;
 use super::session::{Session, print, print_json};
 use crate::backup::{self, Inspection, Manifest};
 use crate::config::passphrase::{self, Surroundings};
+use crate::config::pin;
+use crate::server::missing_in_token;
 use crate::telemetry::clock::{Clock as _, SystemClock};
 
 /// `fleetmark backup`
@@ -76,17 +78,37 @@ async fn create(session: &Session, out: &Path) -> Result<(), Failure> {
     file.as_file().sync_all().map_err(failed)?;
     file.persist_noclobber(out).map_err(|error| failed(error.error))?;
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
+    let left_out = authorities_in_token(session).await?;
     if session.json {
-        return print_json(&json!({"file": out, "octets": size}));
+        return print_json(&json!({"file": out, "octets": size, "authorities_in_token": left_out}));
     }
-    print(&format!("{}: {size} octets, encrypted under the server's passphrase.\n", out.display()))
+    print(&format!("{}: {size} octets, encrypted under the server's passphrase.\n", out.display()))?;
+    if left_out.is_empty() {
+        return Ok(());
+    }
+    let left_out: Vec<_> = left_out.iter().map(ToString::to_string).collect();
+    print(&format!(
+        "NOT in it are the keys of the authorities {}: they are in the PKCS#11 token, and never leave it. Back the token up with its own \
+         tools; without these keys a restored server does not start (docs/hsm.md).\n",
+        left_out.join(", ")
+    ))
+}
+
+/// The authorities whose keys are in the token.
+async fn authorities_in_token(session: &Session) -> Result<Vec<u64>, Failure> {
+    let list = session.client.list(Ask::path(&["v1", "authorities"]), None).await?;
+    let all = list.get("items").and_then(Value::as_array).into_iter().flatten();
+    let in_token = all.filter(|authority| authority.get("key").and_then(Value::as_str) == Some("pkcs11"));
+    Ok(in_token.filter_map(|authority| authority.get("id").and_then(Value::as_u64)).collect())
 }
 
 fn restore(file: &Path, server: &ServerArguments, json: bool) -> Result<(), Failure> {
     let passphrase = passphrase_of(server)?;
     let restored = backup::restore(open(file)?, &passphrase, &server.data, SystemClock.now())?;
+    let token = check_token(server, &passphrase, &restored.backup.token_keys);
     if json {
-        return print_json(&serde_json::to_value(&restored).unwrap_or_default());
+        print_json(&serde_json::to_value(&restored).unwrap_or_default())?;
+        return token;
     }
     print(&described(&restored.backup))?;
     print(&format!(
@@ -94,7 +116,29 @@ fn restore(file: &Path, server: &ServerArguments, json: bool) -> Result<(), Fail
          highest one, and says what was lost.\nStop any server that still runs on the old data before you start this one.\n",
         server.data.display(),
         restored.backup.made_at,
-    ))
+    ))?;
+    token
+}
+
+/// Whether the token of the restored configuration has the keys that the backup does not.
+fn check_token(server: &ServerArguments, passphrase: &SecretString, labels: &[String]) -> Result<(), Failure> {
+    const ADVICE: &str =
+        "Everything else is restored. Bring the token, or restore its own backup, before the server is started (docs/hsm.md).";
+    if labels.is_empty() {
+        return Ok(());
+    }
+    let config = server.config()?;
+    let failed = |why: String| Failure::Failed(format!("{} keys are in the PKCS#11 token: {why}", labels.len()), Some(ADVICE));
+    let pin = config.keys.pkcs11.as_ref().map(|token| pin::find(token, &Surroundings::of_process())).transpose();
+    let pin = pin.map_err(|error| failed(chain(&error)))?.flatten();
+    let missing = missing_in_token(&config, passphrase, pin.as_ref().map(|pin| &pin.secret), labels);
+    let missing = missing.map_err(|error| failed(chain(&error)))?;
+    if missing.is_empty() {
+        // On standard error, so that `--json` stays JSON.
+        eprintln!("The token has all {} keys that are not in the backup.", labels.len());
+        return Ok(());
+    }
+    Err(failed(format!("it lacks {}", missing.join(", "))))
 }
 
 fn inspect(file: &Path, server: &ServerArguments, json: bool) -> Result<(), Failure> {
@@ -114,8 +158,12 @@ fn described(manifest: &Manifest) -> String {
         "Backup of {} made at {} by Fleetmark {}; highest epoch {}.\n",
         manifest.trust_domain, manifest.made_at, manifest.software, manifest.highest_epoch.0
     );
+    let token = match manifest.token_keys.len() {
+        0 => None,
+        count => Some(format!("Not in it: {count} keys of authorities, which are in a PKCS#11 token.\n")),
+    };
     let ledgers = manifest.ledgers.iter().map(|ledger| format!("Ledger {}: {} entries.\n", ledger.name, ledger.size));
-    std::iter::once(head).chain(ledgers).collect()
+    std::iter::once(head).chain(ledgers).chain(token).collect()
 }
 
 fn open(path: &Path) -> Result<File, Failure> {

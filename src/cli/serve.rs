@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::failure::{Failure, chain};
 use super::session::print;
 use crate::config::passphrase::{self, Passphrase, Source, Surroundings};
+use crate::config::pin;
 use crate::config::{Config, DEFAULT_DATA_DIRECTORY, Layout, LogFormat, Overrides};
 use crate::server::{self, ServerError, Start, Summary};
 use crate::telemetry::{self, clock::SystemClock};
@@ -49,6 +50,12 @@ pub struct ServerArguments {
     /// A file with the passphrase of the keys, mode 0600
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
+    /// Algorithm of new authorities' keys: p256, p384 or ed25519; what their profiles name first unless given
+    #[arg(long, value_name = "ALGORITHM")]
+    algorithm: Option<String>,
+    /// The same of the root's key, which --algorithm does not change
+    #[arg(long, value_name = "ALGORITHM")]
+    root_algorithm: Option<String>,
     /// text or json
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
@@ -88,6 +95,8 @@ impl ServerArguments {
         overrides.doors.device.clone_from(&self.device_door);
         overrides.doors.admin.clone_from(&self.admin_door);
         overrides.doors.public.clone_from(&self.public_door);
+        overrides.keys.algorithm.clone_from(&self.algorithm);
+        overrides.keys.root_algorithm.clone_from(&self.root_algorithm);
         overrides.log.format.clone_from(&self.log_format);
         overrides.log.level.clone_from(&self.log_level);
         Ok(overrides)
@@ -235,8 +244,11 @@ impl Told {
 }
 
 fn start(config: Config, passphrase: Passphrase) -> Result<Start, Failure> {
+    let pin = config.keys.pkcs11.as_ref().map(|token| pin::read(token, &Surroundings::of_process())).transpose();
+    let pin = pin.map_err(|error| Failure::Failed(chain(&error), Some("docs/hsm.md says where the PIN comes from.")))?;
+    let pin = pin.flatten().map(|pin| pin.secret);
     let metrics = telemetry::metrics::install().map_err(|error| Failure::of(&error))?;
-    Ok(Start { config, passphrase: passphrase.secret, clock: Arc::new(SystemClock), metrics })
+    Ok(Start { config, passphrase: passphrase.secret, pin, clock: Arc::new(SystemClock), metrics })
 }
 
 fn run<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {

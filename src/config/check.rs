@@ -9,7 +9,10 @@ use std::str::FromStr;
 use tracing_subscriber::EnvFilter;
 
 use super::raw::Read;
-use super::{Config, ConfigError, Doors, EnrollRate, Layout, Limits, Log, LogFormat, Names, StoreLocation, host};
+use super::{
+    Config, ConfigError, Doors, EnrollRate, KeyHome, KeySettings, Layout, Limits, Log, LogFormat, Names, Pkcs11, StoreLocation,
+    host,
+};
 
 /// More worker threads than this are a mistake.
 const MAX_WORKERS: u32 = 256;
@@ -38,6 +41,7 @@ pub(super) fn check(data: Layout, read: &Read) -> Result<Config, ConfigError> {
         log: log(read)?,
         profiles: raw.profiles.as_ref().map(path),
         weak_lists: raw.keys.weak_lists.as_ref().map(path),
+        keys: keys(read, &data)?,
         passphrase_file: raw.passphrase_file.as_ref().map(path),
         danger_online_root: raw.danger_online_root,
         danger_async_replication: raw.danger_async_replication,
@@ -225,6 +229,75 @@ const SNAPSHOT_EVERY: u32 = 4_096;
 fn snapshot_every(read: &Read) -> Result<NonZeroU32, ConfigError> {
     let every = read.raw.ledger.snapshot_every.unwrap_or(SNAPSHOT_EVERY);
     NonZeroU32::new(every).ok_or_else(|| value(read, "ledger.snapshot_every", every, "at least 1"))
+}
+
+/// Sessions of the token, unless the configuration says otherwise.
+const SESSIONS: u32 = 8;
+/// More sessions than this are a mistake.
+const MAX_SESSIONS: u32 = 256;
+
+fn keys(read: &Read, data: &Layout) -> Result<KeySettings, ConfigError> {
+    let raw = &read.raw.keys;
+    let settings = KeySettings {
+        root: raw.root.unwrap_or(KeyHome::Files),
+        authorities: raw.authorities.unwrap_or(KeyHome::Files),
+        root_algorithm: raw.root_algorithm,
+        algorithm: raw.algorithm,
+        pkcs11: pkcs11(read, data)?,
+    };
+    if settings.pkcs11.is_none() {
+        for (key, home) in [("keys.root", settings.root), ("keys.authorities", settings.authorities)] {
+            if home == KeyHome::Pkcs11 {
+                return Err(value(read, key, "pkcs11", "the table keys.pkcs11 beside it"));
+            }
+        }
+    }
+    Ok(settings)
+}
+
+fn pkcs11(read: &Read, data: &Layout) -> Result<Option<Pkcs11>, ConfigError> {
+    let Some(raw) = &read.raw.keys.pkcs11 else { return Ok(None) };
+    let Some(module) = raw.module.as_ref().filter(|module| !module.is_empty()) else {
+        return Err(value(
+            read,
+            "keys.pkcs11.module",
+            "nothing",
+            "the path of the PKCS#11 module, such as /usr/lib/softhsm/libsofthsm2.so",
+        ));
+    };
+    let module = PathBuf::from(module);
+    if !module.is_absolute() {
+        return Err(value(
+            read,
+            "keys.pkcs11.module",
+            module.display(),
+            "an absolute path: the module is code that runs in the server",
+        ));
+    }
+    // PKCS #11 3.1 (CK_TOKEN_INFO): 32 octets of label, 16 of serial number.
+    let (label, serial) = (raw.token.as_deref().map(str::trim), raw.serial.as_deref().map(str::trim));
+    for (key, text, most) in [("keys.pkcs11.token", label, 32), ("keys.pkcs11.serial", serial, 16)] {
+        if let Some(text) = text.filter(|text| text.is_empty() || text.len() > most) {
+            return Err(value(read, key, text, format!("1 to {most} octets")));
+        }
+    }
+    if label.is_none() && serial.is_none() {
+        return Err(value(
+            read,
+            "keys.pkcs11.token",
+            "nothing",
+            "the token's label, or its serial number as keys.pkcs11.serial",
+        ));
+    }
+    let sessions = raw.sessions.unwrap_or(SESSIONS);
+    let checked = usize::try_from(sessions).ok().and_then(NonZeroUsize::new).filter(|_| sessions <= MAX_SESSIONS);
+    Ok(Some(Pkcs11 {
+        module,
+        token: label.map(str::to_owned),
+        serial: serial.map(str::to_owned),
+        pin_file: raw.pin_file.as_ref().map(|text| data.directory().join(text)),
+        sessions: checked.ok_or_else(|| value(read, "keys.pkcs11.sessions", sessions, format!("1 to {MAX_SESSIONS}")))?,
+    }))
 }
 
 fn log(read: &Read) -> Result<Log, ConfigError> {

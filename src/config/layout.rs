@@ -50,6 +50,11 @@ impl Layout {
         self.0.join("rescue.sock")
     }
 
+    /// Remembers a PIN that the PKCS#11 token refused.
+    pub fn refused_pin(&self) -> PathBuf {
+        self.0.join("pin-refused")
+    }
+
     /// What a restore leaves for the next start.
     pub fn restored_marker(&self) -> PathBuf {
         self.0.join("restored.json")

@@ -3,12 +3,14 @@
 //!
 //! - [`layout`]: what lies where in the data directory.
 //! - [`passphrase`]: where the passphrase of the key files comes from.
+//! - [`pin`]: where the PIN of the PKCS#11 token comes from.
 //! - [`profile`]: an operator's profile: where the server is, and with what key to talk to it.
 
 mod check;
 mod error;
 pub mod layout;
 pub mod passphrase;
+pub mod pin;
 pub mod profile;
 mod raw;
 #[cfg(test)]
@@ -24,7 +26,7 @@ use secrecy::SecretString;
 
 pub use error::ConfigError;
 pub use layout::Layout;
-pub use raw::Overrides;
+pub use raw::{KeyOverrides, Overrides};
 
 /// The data directory, where neither the command line nor the environment names one.
 pub const DEFAULT_DATA_DIRECTORY: &str = "fleetmark-data";
@@ -58,6 +60,8 @@ pub struct Config {
     pub profiles: Option<PathBuf>,
     /// A directory with lists of keys that are known to all, such as those of Debian's openssl-blacklist.
     pub weak_lists: Option<PathBuf>,
+    /// Where new authorities' keys are made, and the token.
+    pub keys: KeySettings,
     /// The file with the passphrase, where one is named.
     pub passphrase_file: Option<PathBuf>,
     /// `serve` accepts a root key that lies on this machine.
@@ -97,6 +101,58 @@ pub enum StoreLocation {
     Sqlite(PathBuf),
     /// A `postgres://` URL.
     Postgres(SecretString),
+}
+
+/// Where new authorities' keys are made, of which algorithm, and the token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeySettings {
+    /// Where the root's key is made.
+    pub root: KeyHome,
+    /// Where all other authorities' are.
+    pub authorities: KeyHome,
+    /// The root's algorithm; None: what its profile names first.
+    pub root_algorithm: Option<AuthorityAlgorithm>,
+    /// All other authorities'; None: what each one's profile names first.
+    pub algorithm: Option<AuthorityAlgorithm>,
+    /// The PKCS#11 token, where there is one.
+    pub pkcs11: Option<Pkcs11>,
+}
+
+/// Where a key is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyHome {
+    /// In an encrypted file in the data directory.
+    Files,
+    /// In the PKCS#11 token.
+    Pkcs11,
+}
+
+/// What an authority's key may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthorityAlgorithm {
+    /// ECDSA on P-256.
+    P256,
+    /// ECDSA on P-384.
+    P384,
+    /// Ed25519.
+    Ed25519,
+}
+
+/// A PKCS#11 token. Label or serial number, or both, are given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pkcs11 {
+    /// The module: a shared library.
+    pub module: PathBuf,
+    /// The token's label.
+    pub token: Option<String>,
+    /// The token's serial number.
+    pub serial: Option<String>,
+    /// The file with the user's PIN, where one is named.
+    pub pin_file: Option<PathBuf>,
+    /// Sessions in use at once, at most.
+    pub sessions: NonZeroUsize,
 }
 
 /// Bounds on what callers may take.

@@ -108,6 +108,8 @@ pub struct Surroundings {
     pub credentials_directory: Option<PathBuf>,
     /// `$FLEETMARK_PASSPHRASE`
     pub variable: Option<SecretString>,
+    /// `$FLEETMARK_PKCS11_PIN`
+    pub pin: Option<SecretString>,
     /// Whether a person can be asked.
     pub terminal: bool,
 }
@@ -118,6 +120,7 @@ impl Surroundings {
         Self {
             credentials_directory: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
             variable: std::env::var("FLEETMARK_PASSPHRASE").ok().map(SecretString::from),
+            pin: std::env::var("FLEETMARK_PKCS11_PIN").ok().map(SecretString::from),
             terminal: io::IsTerminal::is_terminal(&io::stdin()),
         }
     }
@@ -179,20 +182,36 @@ pub fn find(config: &Config, surroundings: &Surroundings) -> Result<Option<Passp
 }
 
 fn from_file(path: &Path, source: Source) -> Result<Passphrase, PassphraseError> {
-    let failed = |error| PassphraseError::File(path.to_owned(), error);
-    let file = std::fs::File::open(path).map_err(failed)?;
-    let mode = file.metadata().map_err(failed)?.mode() & 0o7777;
+    match line_of(path) {
+        Ok(line) => checked(line, source),
+        Err(LineError::Permissions(mode)) => Err(PassphraseError::Permissions { path: path.to_owned(), mode }),
+        Err(LineError::File(error)) => Err(PassphraseError::File(path.to_owned(), error)),
+        Err(LineError::NoText) => Err(PassphraseError::Form(source)),
+    }
+}
+
+/// Why a file holds no line of secret text.
+pub(super) enum LineError {
+    /// Others than its owner may read it; its mode.
+    Permissions(u32),
+    /// It cannot be read.
+    File(io::Error),
+    /// It is not UTF-8.
+    NoText,
+}
+
+/// The text of a file that nobody but its owner may read, without the end of its line; at most [`MAX_OCTETS`] and one.
+pub(super) fn line_of(path: &Path) -> Result<SecretString, LineError> {
+    let file = std::fs::File::open(path).map_err(LineError::File)?;
+    let mode = file.metadata().map_err(LineError::File)?.mode() & 0o7777;
     if mode & 0o077 != 0 {
-        return Err(PassphraseError::Permissions { path: path.to_owned(), mode });
+        return Err(LineError::Permissions(mode));
     }
     let mut octets = Zeroizing::new(Vec::new());
-    file.take(MAX_OCTETS + 1).read_to_end(&mut octets).map_err(failed)?;
-    let Ok(text) = std::str::from_utf8(&octets) else {
-        return Err(PassphraseError::Form(source));
-    };
+    file.take(MAX_OCTETS + 1).read_to_end(&mut octets).map_err(LineError::File)?;
+    let text = std::str::from_utf8(&octets).map_err(|_| LineError::NoText)?;
     let line = text.strip_suffix('\n').unwrap_or(text);
-    let line = line.strip_suffix('\r').unwrap_or(line);
-    checked(SecretString::from(line), source)
+    Ok(SecretString::from(line.strip_suffix('\r').unwrap_or(line)))
 }
 
 fn checked(secret: SecretString, source: Source) -> Result<Passphrase, PassphraseError> {

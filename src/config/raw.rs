@@ -9,10 +9,10 @@ use figment::{Figment, Provider};
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, LogFormat};
+use super::{AuthorityAlgorithm, ConfigError, KeyHome, LogFormat};
 
 /// Variables with our prefix that are no keys of the configuration.
-const OTHER_VARIABLES: [&str; 4] = ["data", "operator", "passphrase", "token"];
+const OTHER_VARIABLES: [&str; 5] = ["data", "operator", "passphrase", "pkcs11_pin", "token"];
 
 /// Prefix of the environment's variables; `__` stands between a table and its key.
 const PREFIX: &str = "FLEETMARK_";
@@ -98,6 +98,21 @@ pub(super) struct RawLog {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawKeys {
     pub weak_lists: Option<String>,
+    pub authorities: Option<KeyHome>,
+    pub root: Option<KeyHome>,
+    pub algorithm: Option<AuthorityAlgorithm>,
+    pub root_algorithm: Option<AuthorityAlgorithm>,
+    pub pkcs11: Option<RawPkcs11>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPkcs11 {
+    pub module: Option<String>,
+    pub token: Option<String>,
+    pub serial: Option<String>,
+    pub pin_file: Option<String>,
+    pub sessions: Option<u32>,
 }
 
 /// What the command line says; the same keys, and stronger than file and environment.
@@ -121,12 +136,32 @@ pub struct Overrides {
     /// `danger_online_root`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub danger_online_root: Option<bool>,
+    /// `keys`
+    #[serde(skip_serializing_if = "KeyOverrides::is_empty")]
+    pub keys: KeyOverrides,
     /// `doors`
     #[serde(skip_serializing_if = "DoorOverrides::is_empty")]
     pub doors: DoorOverrides,
     /// `log`
     #[serde(skip_serializing_if = "LogOverrides::is_empty")]
     pub log: LogOverrides,
+}
+
+/// `keys`
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct KeyOverrides {
+    /// `keys.algorithm`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<String>,
+    /// `keys.root_algorithm`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root_algorithm: Option<String>,
+}
+
+impl KeyOverrides {
+    fn is_empty(&self) -> bool {
+        self.algorithm.is_none() && self.root_algorithm.is_none()
+    }
 }
 
 /// `doors`

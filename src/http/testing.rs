@@ -22,7 +22,7 @@ use crate::ledger::Publisher;
 use crate::pki::bundle::pem;
 use crate::pki::csr::VerifiedCsr;
 use crate::pki::issue::facts;
-use crate::pki::keys::KeyFiles;
+use crate::pki::keys::Keys;
 use crate::pki::profile::Profiles;
 use crate::pki::testing::openssl;
 use crate::registrar::Registrar;
@@ -78,7 +78,7 @@ impl Installation {
         let path = directory.path();
         let clock: SharedClock = Arc::new(SystemClock);
         let now = clock.now();
-        let keys = Arc::new(KeyFiles::open(&path.join("keys"), "passphrase".to_owned().into()).unwrap());
+        let keys = Arc::new(Keys::open(&path.join("keys"), "passphrase".to_owned().into()).unwrap());
         let publisher = Arc::new(Publisher::new(Arc::clone(&clock)));
         let place = format!("sqlite:{}", path.join("store").display()).parse().unwrap();
         let store = open(place, publisher.clone()).await.unwrap();

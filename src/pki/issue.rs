@@ -149,15 +149,36 @@ pub struct IssuedCertificate {
 /// [`PkiError::Lint`] with all findings when a rule is broken: nothing was signed. [`PkiError::Encoding`] for what cannot be
 /// encoded, [`PkiError::Certificate`] for an issuer that cannot be read, [`PkiError::Signing`].
 pub fn issue(issuer: &Issuer, template: &Template<'_>) -> Result<IssuedCertificate, PkiError> {
+    prepare(issuer, template)?.sign(&*issuer.signer)
+}
+
+/// What passed the linter and may be signed, as it is and by the issuer's key alone.
+#[derive(Debug)]
+pub struct Prepared {
+    to_be_signed: Vec<u8>,
+    key_hash: KeyHash,
+}
+
+/// The first half of [`issue`]: all but the signature, which may wait for a token.
+///
+/// # Errors
+/// As [`issue`].
+pub fn prepare(issuer: &Issuer, template: &Template<'_>) -> Result<Prepared, PkiError> {
     let to_be_signed = encode(issuer, &parameters(template)?, template.spki)?;
     lint::lint(&to_be_signed, template, issuer).map_err(PkiError::Lint)?;
-    let signature = issuer.signer.sign(&to_be_signed)?;
-    let der = encoding::signed(&to_be_signed, issuer.signer.algorithm(), &signature);
-    Ok(IssuedCertificate {
-        fingerprint: Fingerprint(encoding::sha256(&der)),
-        key_hash: KeyHash(encoding::sha256(template.spki)),
-        der,
-    })
+    Ok(Prepared { to_be_signed, key_hash: KeyHash(encoding::sha256(template.spki)) })
+}
+
+impl Prepared {
+    /// The second half: the signature, by the key of the issuer that it was prepared for.
+    ///
+    /// # Errors
+    /// [`PkiError::Signing`], [`PkiError::Token`].
+    pub fn sign(self, signer: &dyn Signer) -> Result<IssuedCertificate, PkiError> {
+        let signature = signer.sign(&self.to_be_signed)?;
+        let der = encoding::signed(&self.to_be_signed, signer.algorithm(), &signature);
+        Ok(IssuedCertificate { fingerprint: Fingerprint(encoding::sha256(&der)), key_hash: self.key_hash, der })
+    }
 }
 
 /// The template in rcgen's words.

@@ -1,7 +1,8 @@
 //! Keys, certificates, revocation lists and OCSP answers: what is encoded, checked and signed. Knows neither who asks
 //! nor where anything is kept, and reads no clock.
 //!
-//! - [`keys`]: private keys at rest (encrypted PKCS#8 that openssl reads) and in memory ([`keys::Signer`]).
+//! - [`keys`]: private keys, in encrypted files that openssl reads or in a PKCS#11 token, and what signs with them
+//!   ([`keys::Signer`]).
 //! - [`csr`]: certificate requests, parsed and verified by checks of our own.
 //! - [`asked`]: what a request asks for beside its key, held against what a profile allows; nothing of it is ever granted.
 //! - [`weak`]: keys that are refused by name.
@@ -68,6 +69,12 @@ pub enum PkiError {
     /// The key file holds no key that we can use.
     #[error("the key file {0} is damaged")]
     DamagedKey(std::path::PathBuf),
+    /// A key in the PKCS#11 token cannot be used.
+    #[error(transparent)]
+    Token(#[from] keys::pkcs11::TokenError),
+    /// The key is not the one that the certificate is for.
+    #[error("the key {0} is not the one that its certificate is for")]
+    KeyMismatch(String),
     /// The signing key failed.
     #[error("the key could not sign")]
     Signing,

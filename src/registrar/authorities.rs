@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use fleetmark_domain::{Epoch, Fingerprint, FleetName, Index, Kind, LedgerName, Refusal, Timestamp};
+use fleetmark_domain::{Epoch, Fingerprint, FleetName, Index, KeyHash, Kind, LedgerName, Refusal, Timestamp};
 use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
 
+use super::tokens::sha256;
 use super::{Error, Registrar, Result};
 use crate::pki::PkiError;
 use crate::pki::issue::{Issuer, Pointers, facts};
-use crate::pki::keys::{KeyAlgorithm, KeyFiles, Signer};
+use crate::pki::keys::{KeyAlgorithm, Keys, Signer};
 use crate::pki::ocsp::IssuerHashes;
 use crate::pki::profile::Profiles;
 use crate::store::acts::lease::LeaseIndices;
@@ -51,12 +52,15 @@ pub struct Authority {
 
 impl Authority {
     /// Opens an authority's keys and reads its certificate.
-    pub fn open(record: AuthorityRecord, keys: &KeyFiles, public_url: &str) -> std::result::Result<Self, PkiError> {
+    pub fn open(record: AuthorityRecord, keys: &Keys, public_url: &str) -> std::result::Result<Self, PkiError> {
         let facts = facts(&record.certificate)?;
         // An offline root's key is not here: what it signed goes on, and what it should sign is refused by name.
         let has_key = record.kind != AuthorityKind::Root || keys.contains(&record.key_label);
         let signer: Arc<dyn Signer> =
             if has_key { keys.load(&record.key_label)? } else { Arc::new(Absent(record.key_label.clone())) };
+        if has_key && KeyHash(sha256(signer.public_key())) != facts.key_hash {
+            return Err(PkiError::KeyMismatch(record.key_label));
+        }
         let issuer = Issuer { certificate: record.certificate.as_slice().into(), signer };
         Ok(Self {
             has_key,
@@ -124,7 +128,7 @@ pub type AuthoritySet = Vec<Arc<Authority>>;
 pub struct Authorities {
     current: ArcSwap<AuthoritySet>,
     profiles: Profiles,
-    keys: Arc<KeyFiles>,
+    keys: Arc<Keys>,
     public_url: String,
     observer: Mutex<Option<Observer>>,
 }
@@ -134,7 +138,7 @@ pub type Observer = Box<dyn Fn(&AuthoritySet) + Send>;
 
 impl Authorities {
     /// Without authorities yet. `public_url` is the public door's, as relying parties reach it.
-    pub fn new(profiles: Profiles, keys: Arc<KeyFiles>, public_url: String) -> Self {
+    pub fn new(profiles: Profiles, keys: Arc<Keys>, public_url: String) -> Self {
         Self { current: ArcSwap::default(), profiles, keys, public_url, observer: Mutex::default() }
     }
 
@@ -182,9 +186,14 @@ impl Authorities {
         &self.profiles
     }
 
-    /// The key files.
-    pub fn keys(&self) -> &KeyFiles {
+    /// Where keys live.
+    pub fn keys(&self) -> &Keys {
         &self.keys
+    }
+
+    /// The same, to take along to another thread.
+    pub fn shared_keys(&self) -> Arc<Keys> {
+        self.keys.clone()
     }
 
     /// An id that no authority has.

@@ -7,6 +7,7 @@ use fleetmark_domain::{Action, Timestamp};
 use super::caller::Caller;
 use super::{Registrar, Result};
 use crate::backup::{LedgerHead, Manifest};
+use crate::pki::keys::{Home, Keys};
 use crate::store::read;
 
 impl Registrar {
@@ -25,6 +26,13 @@ impl Registrar {
             trust_domain: self.trust_domain.clone(),
             highest_epoch,
             ledgers: ledgers.collect(),
+            token_keys: self.token_keys(),
         })
+    }
+    /// The labels of authorities' keys that are in the token.
+    fn token_keys(&self) -> Vec<String> {
+        let all = self.authorities.all();
+        let labels = all.iter().map(|authority| &authority.record.key_label);
+        labels.filter(|label| Keys::home(label) == Home::Token).cloned().collect()
     }
 }

@@ -19,13 +19,14 @@ use super::issue::Order;
 use super::policies::InForce;
 use super::rates::{RateSettings, Rates};
 use super::secrets::Secrets;
+use super::signing::{Turns, unsigned};
 use super::snapshots::Snapshots;
 use super::subjects::new_subject;
 use super::{Error, Registrar, Result};
 use crate::ledger::Publisher;
 use crate::pki::csr::VerifiedCsr;
-use crate::pki::issue::{IssuedCertificate, Issuer, Template, issue};
-use crate::pki::keys::{KeyAlgorithm, KeyFiles};
+use crate::pki::issue::{IssuedCertificate, Issuer, Template, prepare};
+use crate::pki::keys::{KeyAlgorithm, Keys};
 use crate::pki::profile::{Profile, Profiles};
 use crate::pki::weak::lists::WeakLists;
 use crate::store::acts::found::{AddAuthority, OpenSystemLedger};
@@ -55,8 +56,8 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(86_400);
 pub struct Parts {
     /// The store; its writer signs with `publisher`.
     pub store: Arc<dyn Store>,
-    /// The key files.
-    pub keys: Arc<KeyFiles>,
+    /// Where keys live.
+    pub keys: Arc<Keys>,
     /// The profiles.
     pub profiles: Profiles,
     /// Lists of keys that are known to all.
@@ -87,6 +88,7 @@ impl Registrar {
         let system = keys.load_pkcs8(SYSTEM_KEY).map_err(|cause| Error::caused(Refusal::AuthorityUnavailable, cause))?;
         let token_key = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &system), b"fleetmark: secrets of repeatable tokens");
         let secrets = Secrets::open(&keys)?;
+        let turns = Turns::of(&keys);
         let authorities = Authorities::new(profiles, keys, public_url);
         for record in read(&*store, |rows| rows.authorities()).await? {
             authorities.add(record)?;
@@ -105,6 +107,7 @@ impl Registrar {
             trust_domain,
             random,
             secrets,
+            turns,
             rates: Rates::new(rates),
             alarms: Alarms::default(),
             groups: super::groups::Watch::default(),
@@ -152,10 +155,7 @@ impl Registrar {
     /// The root signs itself, as the first certificate of the first epoch.
     async fn make_root(&self, now: Timestamp) -> Result<()> {
         let profile = self.find_profile("root")?;
-        let key_label = self.label("root")?;
-        let algorithm = profile.keys.first().copied().unwrap_or(KeyAlgorithm::P256);
-        let unavailable = |cause| Error::caused(Refusal::AuthorityUnavailable, cause);
-        let signer = self.authorities.keys().create(&key_label, algorithm).map_err(unavailable)?;
+        let (key_label, signer) = self.authority_key("root", profile).await?;
         let (epoch, serial) = (Epoch(1), Serial::new(Epoch(1), Index(0), self.random()?));
         let issuer = Issuer { certificate: Vec::new().into(), signer: signer.clone() };
         let common_name = format!("{} root", self.trust_domain);
@@ -172,7 +172,8 @@ impl Registrar {
             spki: signer.public_key(),
             pointers: &crate::pki::issue::Pointers::default(),
         };
-        let root = issue(&issuer, &template).map_err(unavailable)?;
+        let prepared = prepare(&issuer, &template).map_err(unsigned)?;
+        let root = self.with_key(&signer, move |signer| prepared.sign(signer)).await?;
         let (authority, certificate) = root_records(key_label, &template, root, now);
         let epoch = EpochRecord { number: epoch, authority: ROOT, opened_at: now, closed_at: None, next_index: 1 };
         let details = self.details(ITSELF.to_owned(), Some(common_name), None, None)?;
@@ -195,10 +196,7 @@ impl Registrar {
         let profile = self.find_profile(&format!("authority-{of}"))?;
         let whose = fleet.as_ref().map_or_else(String::new, |fleet| format!("{fleet} "));
         let common_name = format!("{whose}{of} authority");
-        let key_label = self.label(&format!("authority-{of}"))?;
-        let algorithm = profile.keys.first().copied().unwrap_or(KeyAlgorithm::P256);
-        let signer = self.authorities.keys().create(&key_label, algorithm);
-        let signer = signer.map_err(|cause| Error::caused(Refusal::AuthorityUnavailable, cause))?;
+        let (key_label, signer) = self.authority_key(&format!("authority-{of}"), profile).await?;
         let order = Order {
             authority: &root,
             profile,
@@ -241,11 +239,6 @@ impl Registrar {
     pub(super) fn find_profile(&self, name: &str) -> Result<&Profile> {
         let missing = || Error::with_detail(Refusal::AuthorityUnavailable, format!("the profile {name} is not there"));
         self.authorities.profiles().find(name).ok_or_else(missing)
-    }
-
-    /// A label for a new key file, which no other has.
-    pub(super) fn label(&self, what: &str) -> Result<String> {
-        Ok(format!("{what}-{}", hex::encode(self.random::<4>()?)))
     }
 
     /// After a restore: no epoch that may have been used since the backup is used again.
@@ -359,7 +352,7 @@ async fn check_trust_domain(store: &dyn Store, wanted: &TrustDomain) -> Result<(
 
 async fn open_system_ledger(
     store: &dyn Store,
-    keys: &KeyFiles,
+    keys: &Keys,
     publisher: &Publisher,
     domain: &TrustDomain,
     now: Timestamp,
@@ -373,12 +366,7 @@ async fn open_system_ledger(
 }
 
 /// A ledger's record and key. A key that is there already is used: the start before this one died in between.
-fn make_ledger(
-    keys: &KeyFiles,
-    domain: &TrustDomain,
-    name: &LedgerName,
-    key_label: String,
-) -> Result<(LedgerRecord, LedgerKey)> {
+fn make_ledger(keys: &Keys, domain: &TrustDomain, name: &LedgerName, key_label: String) -> Result<(LedgerRecord, LedgerKey)> {
     if !keys.contains(&key_label) {
         let made = keys.create(&key_label, KeyAlgorithm::Ed25519);
         made.map_err(|cause| Error::caused(Refusal::AuthorityUnavailable, cause))?;
@@ -390,7 +378,7 @@ fn make_ledger(
     Ok((record, key))
 }
 
-fn ledger_key(keys: &KeyFiles, ledger: &LedgerRecord) -> Result<LedgerKey> {
+fn ledger_key(keys: &Keys, ledger: &LedgerRecord) -> Result<LedgerKey> {
     let pkcs8 = keys.load_pkcs8(&ledger.key_label).map_err(|cause| Error::caused(Refusal::AuthorityUnavailable, cause))?;
     LedgerKey::from_pkcs8(&ledger.origin, &pkcs8).map_err(|cause| Error::caused(Refusal::AuthorityUnavailable, cause))
 }

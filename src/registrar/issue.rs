@@ -6,8 +6,9 @@ use fleetmark_domain::{Refusal, Serial, Standing, Timestamp};
 use ring::rand::SecureRandom;
 
 use super::authorities::Authority;
+use super::signing::unsigned;
 use super::{Error, Registrar, Result};
-use crate::pki::issue::{IssuedCertificate, Template, issue};
+use crate::pki::issue::{IssuedCertificate, Template, prepare};
 use crate::pki::profile::Profile;
 use crate::store::model::{Certificate, Subject, TokenId};
 
@@ -43,7 +44,7 @@ impl Registrar {
     /// [`Registrar::return_index`].
     pub(super) async fn sign(&self, order: &Order<'_>, now: Timestamp) -> Result<Certificate> {
         let place = self.index(order.authority, now).await?;
-        match self.sign_at(order, place, now) {
+        match self.sign_at(order, place, now).await {
             Ok(certificate) => Ok(certificate),
             Err(error) => {
                 self.return_index(order.authority, place).await;
@@ -52,7 +53,7 @@ impl Registrar {
         }
     }
 
-    fn sign_at(
+    async fn sign_at(
         &self,
         order: &Order<'_>,
         (epoch, index): (fleetmark_domain::Epoch, fleetmark_domain::Index),
@@ -78,7 +79,8 @@ impl Registrar {
             spki: order.spki,
             pointers: &order.authority.pointers,
         };
-        let issued = issue(&order.authority.issuer, &template).map_err(unissued)?;
+        let prepared = prepare(&order.authority.issuer, &template).map_err(unsigned)?;
+        let issued = self.with_key(&order.authority.issuer.signer, move |signer| prepared.sign(signer)).await?;
         Ok(record(order, serial, &dates, issued, now))
     }
 
@@ -100,15 +102,6 @@ impl Registrar {
         self.random.fill(&mut octets).map_err(|_| Error::with_detail(Refusal::AuthorityUnavailable, "no randomness"))?;
         Ok(octets)
     }
-}
-
-/// A failure to sign, by its name.
-fn unissued(error: crate::pki::PkiError) -> Error {
-    let refusal = match error {
-        crate::pki::PkiError::Lint(_) => Refusal::LintFailed,
-        _ => Refusal::AuthorityUnavailable,
-    };
-    Error::caused(refusal, error)
 }
 
 fn record(order: &Order<'_>, serial: Serial, dates: &Dates, issued: IssuedCertificate, now: Timestamp) -> Certificate {

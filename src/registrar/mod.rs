@@ -33,6 +33,7 @@
 //! - [`feed`]: the same for gateways and services, and what they need beside it.
 //! - [`snapshots`]: the ledgers' snapshots, as files.
 //! - `issue`: one certificate, from a holder's record to a certificate's record.
+//! - `signing`: where authorities' keys are used, so that a slow token holds up nobody.
 //! - [`own`]: the server's own certificates: doors, OCSP responders.
 //! - [`install`]: what the first start makes.
 
@@ -69,6 +70,7 @@ pub mod rates;
 pub mod requests;
 pub mod revocations;
 pub mod secrets;
+mod signing;
 pub mod snapshots;
 pub mod standing;
 pub mod status;
@@ -218,6 +220,7 @@ pub struct Registrar {
     trust_domain: TrustDomain,
     random: SystemRandom,
     secrets: secrets::Secrets,
+    turns: signing::Turns,
     rates: rates::Rates,
     alarms: alarms::Alarms,
     groups: groups::Watch,

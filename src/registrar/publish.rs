@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::authorities::Authority;
 use super::caller::alarm;
+use super::signing::off_the_worker;
 use super::{Error, Registrar, Result};
 use crate::pki::crl::{CrlHeader, RevokedCertificate, build};
 use crate::pki::issue::Issuer;
@@ -214,11 +215,11 @@ impl Registrar {
         let is_root = authority.record.kind == AuthorityKind::Root;
         let next_update = now + if is_root { ROOT_CRL_LIFETIME } else { CRL_LIFETIME };
         let header = CrlHeader { number, this_update: now, next_update };
-        let der =
-            build(&authority.issuer, &header, &revoked).map_err(|cause| Error::caused(Refusal::AuthorityUnavailable, cause))?;
+        let (issuer, count) = (authority.issuer.clone(), revoked.len());
+        let der = off_the_worker(&authority.issuer.signer, move |_| build(&issuer, &header, &revoked)).await?;
         let crl = StoredCrl { authority: id, number, this_update: now, next_update, position, der };
         if commit(&*self.store, PutCrl { crl: crl.clone() }).await? {
-            tracing::info!(authority = id, number, revoked = revoked.len(), position, "revocation list made");
+            tracing::info!(authority = id, number, revoked = count, position, "revocation list made");
             self.published.set_crl(crl);
             return Ok(true);
         }

@@ -6,7 +6,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
 use super::{Error, Result};
-use crate::pki::keys::{KeyAlgorithm, KeyFiles};
+use crate::pki::keys::{KeyAlgorithm, Keys};
 use fleetmark_domain::Refusal;
 
 /// The label of the key file from which the others are derived. Its key signs nothing.
@@ -20,7 +20,7 @@ pub struct Secrets {
 
 impl Secrets {
     /// Derives the keys from the key file, which is made where it is not there.
-    pub fn open(keys: &KeyFiles) -> Result<Self> {
+    pub fn open(keys: &Keys) -> Result<Self> {
         let unavailable = |cause| Error::caused(Refusal::AuthorityUnavailable, cause);
         let master = match keys.load_pkcs8(LABEL) {
             Ok(master) => master,
@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn a_secret_opens_where_it_belongs_alone() {
         let directory = tempfile::tempdir().unwrap();
-        let keys = KeyFiles::open(directory.path(), "passphrase".to_owned().into()).unwrap();
+        let keys = Keys::open(directory.path(), "passphrase".to_owned().into()).unwrap();
         let (secrets, random) = (Secrets::open(&keys).unwrap(), SystemRandom::new());
         let sealed = secrets.seal(&random, "group 7", b"secret").unwrap();
         assert!(!sealed.windows(6).any(|part| part == b"secret"));

@@ -39,7 +39,7 @@ pub fn install() -> Result<PrometheusHandle, MetricsError> {
 }
 
 /// What each metric counts; docs/operators.md has the same list.
-pub const COUNTERS: [(&str, &str); 13] = [
+pub const COUNTERS: [(&str, &str); 16] = [
     ("fleetmark_requests_total", "Requests answered, by door, route and status."),
     ("fleetmark_refused_total", "Refusals, by code."),
     ("fleetmark_handshake_refused_total", "TLS handshakes refused, by door and code."),
@@ -53,6 +53,9 @@ pub const COUNTERS: [(&str, &str); 13] = [
     ("fleetmark_feed_events_total", "Events sent to followers of the feed, by event."),
     ("fleetmark_feed_resyncs_total", "Followers of the feed told to fetch, because they were too far behind."),
     ("fleetmark_feed_ended_total", "Feeds that ended, by reason."),
+    ("fleetmark_pkcs11_failures_total", "Signatures that the PKCS#11 token did not give, by kind of failure."),
+    ("fleetmark_pkcs11_lost_total", "Times that the PKCS#11 token was lost."),
+    ("fleetmark_pkcs11_returned_total", "Times that the PKCS#11 token came back."),
 ];
 
 /// The same of gauges.
@@ -62,10 +65,11 @@ pub const GAUGES: [(&str, &str); 2] = [
 ];
 
 /// The same of histograms.
-pub const HISTOGRAMS: [(&str, &str); 3] = [
+pub const HISTOGRAMS: [(&str, &str); 4] = [
     ("fleetmark_request_seconds", "From a request's head to its answer, by door and route."),
     ("fleetmark_store_batch_acts", "Acts a batch of the store's writer."),
     ("fleetmark_store_batch_seconds", "From a batch's begin to its durable commit."),
+    ("fleetmark_pkcs11_seconds", "From asking for a session of the PKCS#11 token to its signature."),
 ];
 
 fn describe() {

@@ -36,6 +36,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("cms", &["pki"]),
     ("x509_ocsp", &["pki"]),
     ("pkcs8", &["pki"]),
+    ("cryptoki", &["pki"]),
     ("rcgen", &["pki", "tls", "server"]),
     ("rustls_native_certs", &["registrar"]),
     ("rsa", &["pki"]),

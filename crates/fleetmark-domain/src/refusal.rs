@@ -191,6 +191,7 @@ refusals! {
     StorageDamaged => "storage_damaged", Unavailable, "The server's database is damaged. Nothing was changed.";
     StorageUnavailable => "storage_unavailable", Unavailable, "The server's database cannot be reached. Try again later.";
     AuthorityUnavailable => "authority_unavailable", Unavailable, "The issuing authority cannot sign now. Try again later.";
+    HsmUnavailable => "hsm_unavailable", Unavailable, "The hardware that holds the issuing authority's key cannot be reached. Try again later.";
     LintFailed => "lint_failed", Unavailable, "The server refused to sign a certificate that its linter found wrong. Nothing was issued.";
     InternalError => "internal_error", Faulty, "The server has a fault. It is in its log.";
     Stopping => "stopping", Unavailable, "The server is stopping. Try again later.";

@@ -95,6 +95,7 @@ fn status_findings(status: &Value, now: Timestamp) -> Vec<Finding> {
     } else {
         Finding::ok("store", format!("{queued} acts wait for it"))
     });
+    findings.extend(key_homes(status));
     for authority in status.get("authorities").and_then(Value::as_array).into_iter().flatten() {
         let name = text(authority, "fleet").or_else(|| text(authority, "kind")).unwrap_or("?");
         let check = format!("authority {}", harmless(name));
@@ -109,6 +110,28 @@ fn status_findings(status: &Value, now: Timestamp) -> Vec<Finding> {
                 "Prepare its successor: nothing that it issues may outlive it.",
             ));
         }
+    }
+    findings
+}
+
+/// Where the authorities' keys live, and whether the token is there.
+fn key_homes(status: &Value) -> Vec<Finding> {
+    let authorities = status.get("authorities").and_then(Value::as_array).into_iter().flatten();
+    let homes: Vec<_> = authorities
+        .filter_map(|authority| {
+            let name = text(authority, "fleet").or_else(|| text(authority, "kind"))?;
+            Some(format!("{}: {}", harmless(name), harmless(text(authority, "key")?)))
+        })
+        .collect();
+    let mut findings = vec![Finding::ok("keys of authorities", homes.join(", "))];
+    match status.get("token_reachable").and_then(Value::as_bool) {
+        Some(true) => findings.push(Finding::ok("token", "the server reaches it")),
+        Some(false) => findings.push(Finding::bad(
+            "token",
+            "the server has lost it, and refuses what needs its keys",
+            "Look at the server's log for why; the server takes it again by itself once it is back.",
+        )),
+        None => {}
     }
     findings
 }
@@ -160,7 +183,19 @@ mod tests {
             ]});
             status_findings(&status, Timestamp(500)).iter().map(|finding| finding.state).collect::<Vec<_>>()
         };
-        assert_eq!(status("active"), [State::Warn, State::Bad]);
-        assert_eq!(status("revoked"), [State::Warn]);
+        assert_eq!(status("active"), [State::Warn, State::Ok, State::Bad]);
+        assert_eq!(status("revoked"), [State::Warn, State::Ok]);
+    }
+
+    #[test]
+    fn a_lost_token_is_bad() {
+        let status = |token: Value| {
+            let authorities =
+                json!([{"kind": "root", "fleet": null, "key": "elsewhere"}, {"kind": "device", "fleet": "f", "key": "pkcs11"}]);
+            key_homes(&json!({"authorities": authorities, "token_reachable": token}))
+        };
+        assert_eq!(status(json!(null)), [Finding::ok("keys of authorities", "root: elsewhere, f: pkcs11")]);
+        assert_eq!(status(json!(true))[1].state, State::Ok);
+        assert_eq!(status(json!(false))[1].state, State::Bad);
     }
 }

@@ -9,7 +9,8 @@ use crate::backup::restored;
 use crate::cli::failure::chain;
 use crate::cli::serve::ServerArguments;
 use crate::config::passphrase::{self, Source, Surroundings};
-use crate::config::{Config, StoreLocation};
+use crate::config::{Config, Pkcs11, StoreLocation, pin};
+use crate::server::look_at_token;
 
 /// Free space below which nothing works for long: 64 MiB.
 const TOO_LITTLE: u64 = 64 << 20;
@@ -39,6 +40,7 @@ pub(super) fn look(server: &ServerArguments, findings: &mut Vec<Finding>) -> Opt
     findings.push(private("data directory", config.data.directory(), 0o700));
     findings.extend(keys(&config.data.keys()));
     findings.push(passphrase_source(&config));
+    findings.extend(config.keys.pkcs11.as_ref().map(token).into_iter().flatten());
     findings.push(disk(config.data.directory()));
     findings.extend(database(&config));
     findings.extend(mistakes(&config));
@@ -87,6 +89,24 @@ fn passphrase_source(config: &Config) -> Finding {
         ),
         Err(error) => Finding::bad(CHECK, chain(&error), "The server will not start with it."),
     }
+}
+
+/// The token as it tells of itself, without a login, and where its PIN comes from.
+fn token(token: &Pkcs11) -> Vec<Finding> {
+    let seen = match look_at_token(token) {
+        Ok(seen) => Finding::ok("token", seen),
+        Err(error) => Finding::bad("token", chain(&error), "The server will not start without it (docs/hsm.md)."),
+    };
+    let pin = match pin::find(token, &Surroundings::of_process()) {
+        Ok(Some(pin)) => Finding::ok("token's PIN", format!("from {}; it was not tried", pin.source)),
+        Ok(None) => Finding::warn(
+            "token's PIN",
+            "no place that this command sees holds one",
+            "Right if the server's service brings it, the token asks for it itself, or a person enters it at the start.",
+        ),
+        Err(error) => Finding::bad("token's PIN", chain(&error), "The server will not start with it."),
+    };
+    vec![seen, pin]
 }
 
 fn disk(directory: &Path) -> Finding {

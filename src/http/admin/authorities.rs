@@ -11,6 +11,7 @@ use super::fleets::PageQuery;
 use super::openapi::{List, Look};
 use super::{Answer, ok, wire};
 use crate::http::State;
+use crate::pki::keys::Home;
 use crate::registrar::overview::AuthorityView;
 use crate::store::model::AuthorityId;
 
@@ -53,12 +54,13 @@ pub async fn show_authority(state: web::Data<State>, by: By, path: Path<Authorit
 
 impl From<AuthorityView> for wire::Authority {
     fn from(view: AuthorityView) -> Self {
-        let AuthorityView { record, subject, facts, epoch } = view;
+        let AuthorityView { record, home, subject, facts, epoch } = view;
         Self {
             id: record.id,
             kind: record.kind.into(),
             fleet: record.fleet,
             state: record.state.into(),
+            key: home.into(),
             subject,
             fingerprint: facts.fingerprint,
             not_before: facts.not_before,
@@ -70,13 +72,24 @@ impl From<AuthorityView> for wire::Authority {
 
 impl From<AuthorityView> for wire::AuthorityStatus {
     fn from(view: AuthorityView) -> Self {
-        let AuthorityView { record, facts, .. } = view;
+        let AuthorityView { record, home, facts, .. } = view;
         Self {
             id: record.id,
             kind: record.kind.into(),
             fleet: record.fleet,
             state: record.state.into(),
+            key: home.into(),
             not_after: facts.not_after,
+        }
+    }
+}
+
+impl From<Option<Home>> for wire::KeyHome {
+    fn from(home: Option<Home>) -> Self {
+        match home {
+            Some(Home::Files) => Self::File,
+            Some(Home::Token) => Self::Pkcs11,
+            None => Self::Elsewhere,
         }
     }
 }

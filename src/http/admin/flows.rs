@@ -17,7 +17,7 @@ use crate::http::State;
 use crate::ledger::Publisher;
 use crate::pki::csr::VerifiedCsr;
 use crate::pki::issue::facts;
-use crate::pki::keys::KeyFiles;
+use crate::pki::keys::Keys;
 use crate::pki::profile::Profiles;
 use crate::registrar::Registrar;
 use crate::registrar::caller::{Caller, Peer};
@@ -47,7 +47,7 @@ async fn registrar(directory: &std::path::Path) -> Registrar {
     }
     let parts = Parts {
         store: opened.unwrap(),
-        keys: Arc::new(KeyFiles::open(&directory.join("keys"), "passphrase".to_owned().into()).unwrap()),
+        keys: Arc::new(Keys::open(&directory.join("keys"), "passphrase".to_owned().into()).unwrap()),
         profiles: Profiles::load(None).unwrap(),
         weak_lists: crate::pki::weak::lists::WeakLists::default(),
         publisher,

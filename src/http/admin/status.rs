@@ -55,6 +55,7 @@ pub async fn show_status(state: web::Data<State>, by: By) -> Answer {
             .collect(),
         crls,
         authorities: authorities.into_iter().map(wire::AuthorityStatus::from).collect(),
+        token_reachable: registrar.token_reachable(),
     }))
 }
 

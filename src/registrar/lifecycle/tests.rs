@@ -8,7 +8,7 @@ use super::*;
 use crate::ledger::Publisher;
 use crate::pki::csr::VerifiedCsr;
 use crate::pki::issue::facts;
-use crate::pki::keys::KeyFiles;
+use crate::pki::keys::Keys;
 use crate::pki::profile::Profiles;
 use crate::registrar::caller::Peer;
 use crate::registrar::enroll::{EnrollRequest, Enrollment};
@@ -50,7 +50,7 @@ impl World {
         let place = format!("sqlite:{}", path.join("store").display()).parse().unwrap();
         let parts = Parts {
             store: open(place, publisher.clone()).await.unwrap(),
-            keys: Arc::new(KeyFiles::open(&path.join("keys"), "passphrase".to_owned().into()).unwrap()),
+            keys: Arc::new(Keys::open(&path.join("keys"), "passphrase".to_owned().into()).unwrap()),
             profiles: Profiles::load(Some(&path.join("profiles"))).unwrap(),
             publisher,
             snapshots: crate::registrar::snapshots::Snapshots::new(path.join("snapshots"), 1),

@@ -47,7 +47,7 @@ use super::{Error, Registrar};
 use crate::ledger::Publisher;
 use crate::pki::csr::VerifiedCsr;
 use crate::pki::issue::facts;
-use crate::pki::keys::KeyFiles;
+use crate::pki::keys::Keys;
 use crate::pki::profile::Profiles;
 use crate::store::location::{StoreLocation, open};
 use crate::store::model::GroupRules;
@@ -222,7 +222,7 @@ async fn opened(path: &Path, now: Timestamp) -> Registrar {
     let place = format!("sqlite:{}", path.join("store").display()).parse().unwrap();
     let parts = Parts {
         store: opened_store(place, publisher.clone()).await,
-        keys: Arc::new(KeyFiles::open(&path.join("keys"), "passphrase".to_owned().into()).unwrap()),
+        keys: Arc::new(Keys::open(&path.join("keys"), "passphrase".to_owned().into()).unwrap()),
         profiles: Profiles::load(Some(&path.join("profiles"))).unwrap(),
         publisher,
         snapshots: super::snapshots::Snapshots::new(path.join("snapshots"), 1),

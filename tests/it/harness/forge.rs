@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::IpAddr;
 
-use fleetmark::pki::keys::KeyFiles;
+use fleetmark::pki::keys::Keys;
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
     SerialNumber, string::Ia5String,
@@ -78,7 +78,7 @@ impl Stolen {
         let certificate = server.public_client().get(&format!("/ca/{id}.crt")).await.is(200).body;
         let spki = x509_parser::parse_x509_certificate(&certificate).unwrap().1.tbs_certificate.subject_pki.raw.to_vec();
         let passphrase = fs::read_to_string(server.data().join("passphrase")).unwrap();
-        let keys = KeyFiles::open(&server.data().join("keys"), passphrase.trim_end().to_owned().into()).unwrap();
+        let keys = Keys::open(&server.data().join("keys"), passphrase.trim_end().to_owned().into()).unwrap();
         let prefix = if kind == "root" { "root".to_owned() } else { format!("authority-{kind}") };
         let labels = fs::read_dir(server.data().join("keys")).unwrap();
         let labels =

@@ -135,6 +135,18 @@ pub enum AuthorityState {
     Revoked,
 }
 
+/// Where a key lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyHome {
+    /// In an encrypted file on the server's machine.
+    File,
+    /// In the server's PKCS#11 token.
+    Pkcs11,
+    /// Not where the server can use it.
+    Elsewhere,
+}
+
 /// An authority.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Authority {
@@ -147,6 +159,8 @@ pub struct Authority {
     pub fleet: Option<FleetName>,
     /// Where it is in its life.
     pub state: AuthorityState,
+    /// Where its key lives.
+    pub key: KeyHome,
     /// Its certificate's subject.
     pub subject: String,
     /// SHA-256 over its certificate.

@@ -4,7 +4,7 @@ use fleetmark_domain::{FleetName, Role, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::certificates::{AuthorityKind, AuthorityState};
+use super::certificates::{AuthorityKind, AuthorityState, KeyHome};
 use crate::http::admin::schema;
 
 /// A ledger.
@@ -90,6 +90,8 @@ pub struct Status {
     pub crls: Vec<CrlStatus>,
     /// The authorities.
     pub authorities: Vec<AuthorityStatus>,
+    /// Whether the PKCS#11 token answers, as far as is known; null where there is none.
+    pub token_reachable: Option<bool>,
 }
 
 /// Acts that wait for the writer.
@@ -137,6 +139,8 @@ pub struct AuthorityStatus {
     pub fleet: Option<FleetName>,
     /// Where it is in its life.
     pub state: AuthorityState,
+    /// Where its key lives.
+    pub key: KeyHome,
     /// End of validity.
     #[schema(value_type = schema::Time)]
     pub not_after: Timestamp,

@@ -1,0 +1,280 @@
+//! A bounded pool of sessions over one device that may go and come back. It knows nothing of PKCS#11.
+//!
+//! Whoever finds a session broken throws all of them away, connects anew, and tries once more, since a session may have ended
+//! for want of use. Where that fails too the device is lost: it is said once, every caller is refused at once, and one of them
+//! tries again after [`Limits::retry`]. A device that refused the PIN is not asked again.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::error::TokenError;
+
+/// What sessions are opened at.
+pub(super) trait Device: Send + Sync {
+    /// A session; dropped, it is closed.
+    type Session: Send;
+
+    /// Finds the device and logs in, after what was before is closed. `alone`: no session is in use anywhere, so that the
+    /// device may be started anew.
+    fn connect(&self, alone: bool) -> Result<(), TokenError>;
+
+    /// Opens a session.
+    fn open(&self) -> Result<Self::Session, TokenError>;
+}
+
+/// The pool's bounds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// So many sessions at most.
+    pub sessions: usize,
+    /// Who waits longer for one is refused.
+    pub patience: Duration,
+    /// A lost device is tried again after so long.
+    pub retry: Duration,
+}
+
+/// The pool.
+pub(super) struct Pool<D: Device> {
+    device: D,
+    limits: Limits,
+    state: Mutex<State<D::Session>>,
+    changed: Condvar,
+}
+
+struct State<S> {
+    link: Link,
+    /// Counts connections, so that a late failure of an earlier one breaks no later one.
+    connection: u64,
+    idle: Vec<S>,
+    /// Sessions in use, of whatever connection.
+    lent: usize,
+    /// As many as the device takes, where that is fewer than [`Limits::sessions`].
+    ceiling: usize,
+    /// Whether it was said that the device is lost.
+    is_lost: bool,
+}
+
+enum Link {
+    Up,
+    Connecting,
+    Down { again_at: Instant, why: String },
+    Barred(TokenError),
+}
+
+/// A session in use; it counts until it is dropped.
+struct Lent<'a, D: Device> {
+    pool: &'a Pool<D>,
+    session: Option<D::Session>,
+    connection: u64,
+}
+
+impl<D: Device> Drop for Lent<'_, D> {
+    fn drop(&mut self) {
+        // Closed before it stops to count, and outside of the lock: closing asks the device.
+        self.session = None;
+        self.pool.lock().lent -= 1;
+        self.pool.changed.notify_all();
+    }
+}
+
+impl<D: Device> Pool<D> {
+    /// Over this device, which is connected to at the first use.
+    pub(super) fn new(device: D, limits: Limits) -> Self {
+        let state = State {
+            link: Link::Down { again_at: Instant::now(), why: String::new() },
+            connection: 0,
+            idle: Vec::new(),
+            lent: 0,
+            ceiling: limits.sessions.max(1),
+            is_lost: false,
+        };
+        Self { device, limits, state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// The device.
+    pub(super) const fn device(&self) -> &D {
+        &self.device
+    }
+
+    /// Whether the device answers, as far as is known.
+    pub(super) fn is_up(&self) -> bool {
+        !self.lock().is_lost
+    }
+
+    /// Does this work with a session, and once more on a new connection where the session was broken.
+    pub(super) fn run<T>(&self, work: impl Fn(&mut D::Session) -> Result<T, TokenError>) -> Result<T, TokenError> {
+        match self.attempt(&work, Duration::ZERO) {
+            Err(error) if error.is_loss() => self.attempt(&work, self.limits.retry),
+            other => other,
+        }
+    }
+
+    /// The same for work that must not be done twice.
+    pub(super) fn run_once<T>(&self, work: impl Fn(&mut D::Session) -> Result<T, TokenError>) -> Result<T, TokenError> {
+        self.attempt(&work, self.limits.retry)
+    }
+
+    fn attempt<T>(
+        &self,
+        work: &impl Fn(&mut D::Session) -> Result<T, TokenError>,
+        again_after: Duration,
+    ) -> Result<T, TokenError> {
+        let mut lent = self.take(again_after)?;
+        let Some(session) = &mut lent.session else { return Err(TokenError::Busy) };
+        let done = work(session);
+        match &done {
+            Ok(_) => self.give_back(lent),
+            Err(error) => {
+                let connection = lent.connection;
+                // An operation may be under way in it: it is not used again.
+                drop(lent);
+                if error.is_loss() {
+                    self.lose(connection, error, again_after);
+                }
+            }
+        }
+        done
+    }
+
+    /// A session: an idle one, or a new one, or the next that comes free.
+    fn take(&self, again_after: Duration) -> Result<Lent<'_, D>, TokenError> {
+        let deadline = Instant::now() + self.limits.patience;
+        let mut state = self.lock();
+        loop {
+            match &state.link {
+                Link::Barred(error) => return Err(error.clone()),
+                Link::Down { again_at, why } if Instant::now() < *again_at => return Err(TokenError::Lost(why.clone())),
+                Link::Down { .. } => {
+                    state = self.connect(state)?;
+                    continue;
+                }
+                Link::Up if !state.idle.is_empty() || state.lent < state.ceiling => {
+                    let idle = state.idle.pop();
+                    state.lent += 1;
+                    let lent = Lent { pool: self, session: None, connection: state.connection };
+                    drop(state);
+                    match self.filled(lent, idle, again_after) {
+                        Err(TokenError::TooManySessions) => {
+                            state = self.lower(self.lock())?;
+                            continue;
+                        }
+                        other => return other,
+                    }
+                }
+                Link::Up | Link::Connecting => {}
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(TokenError::Busy);
+            }
+            (state, _) = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn filled<'a>(
+        &'a self,
+        mut lent: Lent<'a, D>,
+        idle: Option<D::Session>,
+        again_after: Duration,
+    ) -> Result<Lent<'a, D>, TokenError> {
+        let session = match idle {
+            Some(session) => session,
+            None => match self.device.open() {
+                Ok(session) => session,
+                Err(error) => {
+                    let connection = lent.connection;
+                    drop(lent);
+                    if error.is_loss() {
+                        self.lose(connection, &error, again_after);
+                    }
+                    return Err(error);
+                }
+            },
+        };
+        lent.session = Some(session);
+        Ok(lent)
+    }
+
+    /// The device takes no more sessions than are there: from now on that is the bound.
+    fn lower<'a>(&self, mut state: MutexGuard<'a, State<D::Session>>) -> Result<MutexGuard<'a, State<D::Session>>, TokenError> {
+        let there = state.lent + state.idle.len();
+        if there == 0 {
+            return Err(TokenError::TooManySessions);
+        }
+        if there < state.ceiling {
+            tracing::warn!(sessions = there, "the token takes no more sessions than these");
+            state.ceiling = there;
+        }
+        Ok(state)
+    }
+
+    /// Connects, while others wait.
+    fn connect<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State<D::Session>>,
+    ) -> Result<MutexGuard<'a, State<D::Session>>, TokenError> {
+        state.link = Link::Connecting;
+        let alone = state.lent == 0;
+        let idle = std::mem::take(&mut state.idle);
+        drop(state);
+        drop(idle);
+        let outcome = self.device.connect(alone);
+        let mut state = self.lock();
+        self.changed.notify_all();
+        match outcome {
+            Ok(()) => {
+                state.link = Link::Up;
+                state.connection += 1;
+                if std::mem::take(&mut state.is_lost) {
+                    metrics::counter!("fleetmark_pkcs11_returned_total").increment(1);
+                    tracing::info!("the token is back");
+                }
+                Ok(state)
+            }
+            Err(error) if error.bars() => {
+                if state.is_lost {
+                    tracing::error!(%error, "the token is not asked again before the server is started anew");
+                }
+                state.link = Link::Barred(error.clone());
+                Err(error)
+            }
+            Err(error) => {
+                let again_at = Instant::now() + self.limits.retry;
+                state.link = Link::Down { again_at, why: error.to_string() };
+                // Before the first connection it is the start that fails, and says so.
+                if state.connection == 0 { Err(error) } else { Err(TokenError::Lost(error.to_string())) }
+            }
+        }
+    }
+
+    fn give_back(&self, mut lent: Lent<'_, D>) {
+        let mut state = self.lock();
+        if state.connection == lent.connection && matches!(state.link, Link::Up) {
+            state.idle.extend(lent.session.take());
+        }
+        drop(state);
+    }
+
+    /// Throws a connection away, unless that was done already.
+    fn lose(&self, connection: u64, error: &TokenError, again_after: Duration) {
+        let mut state = self.lock();
+        if state.connection != connection || !matches!(state.link, Link::Up) {
+            return;
+        }
+        state.link = Link::Down { again_at: Instant::now() + again_after, why: error.to_string() };
+        let idle = std::mem::take(&mut state.idle);
+        if !std::mem::replace(&mut state.is_lost, true) {
+            metrics::counter!("fleetmark_pkcs11_lost_total").increment(1);
+            tracing::error!(%error, "the token is lost; whatever needs its keys is refused till it is back");
+        }
+        drop(state);
+        drop(idle);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<D::Session>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use super::*;
+
+/// A device that does as it is told.
+#[derive(Default)]
+struct Fake {
+    is_gone: AtomicBool,
+    refuses_pin: AtomicBool,
+    takes: AtomicUsize,
+    connections: Arc<AtomicUsize>,
+    connected_alone: AtomicUsize,
+    open: Arc<AtomicUsize>,
+    most_open: AtomicUsize,
+}
+
+/// A session of the fake; it knows of which connection it is.
+struct Held {
+    connection: usize,
+    now: Arc<AtomicUsize>,
+    open: Arc<AtomicUsize>,
+}
+
+impl Held {
+    fn sign(&self) -> Result<usize, TokenError> {
+        let now = self.now.load(Ordering::SeqCst);
+        if self.connection == now { Ok(now) } else { Err(TokenError::Lost("an old session".to_owned())) }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Device for Fake {
+    type Session = Held;
+
+    fn connect(&self, alone: bool) -> Result<(), TokenError> {
+        self.connected_alone.fetch_add(usize::from(alone), Ordering::SeqCst);
+        if self.refuses_pin.load(Ordering::SeqCst) {
+            self.connections.fetch_add(1, Ordering::SeqCst);
+            return Err(TokenError::PinWrong("fake".to_owned()));
+        }
+        if self.is_gone.load(Ordering::SeqCst) {
+            return Err(TokenError::Lost("gone".to_owned()));
+        }
+        self.connections.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn open(&self) -> Result<Held, TokenError> {
+        if self.is_gone.load(Ordering::SeqCst) {
+            return Err(TokenError::Lost("gone".to_owned()));
+        }
+        let takes = self.takes.load(Ordering::SeqCst);
+        let open = self.open.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_open.fetch_max(open, Ordering::SeqCst);
+        let held = Held {
+            connection: self.connections.load(Ordering::SeqCst),
+            now: self.connections.clone(),
+            open: self.open.clone(),
+        };
+        if takes > 0 && open > takes { Err(TokenError::TooManySessions) } else { Ok(held) }
+    }
+}
+
+fn pool(sessions: usize) -> Pool<Fake> {
+    let limits = Limits { sessions, patience: Duration::from_secs(30), retry: Duration::ZERO };
+    Pool::new(Fake::default(), limits)
+}
+
+#[test]
+fn sessions_are_bounded_and_used_again() {
+    let pool = pool(3);
+    thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    pool.run(|held| held.sign()).unwrap();
+                }
+            });
+        }
+    });
+    let most = pool.device.most_open.load(Ordering::SeqCst);
+    assert!((1..=3).contains(&most), "{most}");
+    assert_eq!(pool.device.connections.load(Ordering::SeqCst), 1);
+    assert_eq!((pool.lock().lent, pool.lock().idle.len()), (0, most));
+}
+
+#[test]
+fn who_waits_too_long_is_refused() {
+    let limits = Limits { sessions: 1, patience: Duration::from_millis(20), retry: Duration::ZERO };
+    let pool = Pool::new(Fake::default(), limits);
+    let told = pool.run(|_| pool.run(|held| held.sign()));
+    assert_eq!(told, Err(TokenError::Busy));
+    assert_eq!(pool.run(|held| held.sign()), Ok(1));
+}
+
+#[test]
+fn a_broken_session_is_replaced_and_the_work_done_once_more() {
+    let pool = pool(2);
+    assert_eq!(pool.run(|held| held.sign()), Ok(1));
+    // All sessions end behind our back, as after C_CloseAllSessions or a device's own time limit.
+    pool.device.connections.fetch_add(1, Ordering::SeqCst);
+    assert_eq!(pool.run(|held| held.sign()), Ok(3));
+    assert!(pool.is_up());
+    // What must not be done twice is not.
+    pool.device.connections.fetch_add(1, Ordering::SeqCst);
+    assert!(pool.run_once(|held| held.sign()).unwrap_err().is_loss());
+    assert_eq!(pool.run(|held| held.sign()), Ok(5));
+}
+
+#[test]
+fn a_lost_device_is_refused_at_once_and_comes_back_by_itself() {
+    let limits = Limits { sessions: 2, patience: Duration::from_secs(30), retry: Duration::from_secs(3_600) };
+    let pool = Pool::new(Fake::default(), limits);
+    pool.run(|held| held.sign()).unwrap();
+    pool.device.is_gone.store(true, Ordering::SeqCst);
+    pool.device.connections.fetch_add(1, Ordering::SeqCst);
+    assert!(matches!(pool.run(|held| held.sign()), Err(TokenError::Lost(_))));
+    assert!(!pool.is_up());
+    let tried = pool.device.connected_alone.load(Ordering::SeqCst);
+    // Nobody asks the device again before its time, even though it is there.
+    pool.device.is_gone.store(false, Ordering::SeqCst);
+    assert!(matches!(pool.run(|held| held.sign()), Err(TokenError::Lost(_))));
+    assert_eq!(pool.device.connected_alone.load(Ordering::SeqCst), tried);
+    pool.lock().link = Link::Down { again_at: Instant::now(), why: String::new() };
+    assert_eq!(pool.run(|held| held.sign()), Ok(3));
+    assert!(pool.is_up());
+}
+
+#[test]
+fn a_refused_pin_is_not_tried_again() {
+    let pool = pool(2);
+    pool.device.refuses_pin.store(true, Ordering::SeqCst);
+    for _ in 0..5 {
+        assert_eq!(pool.run(|held| held.sign()), Err(TokenError::PinWrong("fake".to_owned())));
+    }
+    assert_eq!(pool.device.connections.load(Ordering::SeqCst), 1, "one try");
+}
+
+#[test]
+fn a_device_is_started_anew_only_when_nobody_uses_it() {
+    let pool = pool(2);
+    pool.run(|_| pool.run(|held| held.sign())).unwrap();
+    assert_eq!(pool.lock().idle.len(), 2);
+    assert_eq!(pool.device.connected_alone.load(Ordering::SeqCst), 1);
+    let outer = pool.run_once(|_| {
+        pool.device.connections.fetch_add(1, Ordering::SeqCst);
+        pool.run(|held| held.sign())
+    });
+    assert_eq!(outer, Ok(3));
+    assert_eq!(pool.device.connected_alone.load(Ordering::SeqCst), 1, "the outer session was in use");
+    assert_eq!(pool.lock().idle.len(), 1, "the outer session is of an earlier connection and is closed");
+    assert_eq!(pool.device.open.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_device_that_takes_fewer_sessions_lowers_the_bound() {
+    let pool = pool(8);
+    pool.device.takes.store(2, Ordering::SeqCst);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    pool.run(|held| {
+                        thread::yield_now();
+                        held.sign()
+                    })
+                    .unwrap();
+                }
+            });
+        }
+    });
+    assert!(pool.lock().ceiling <= 8);
+    assert_eq!(pool.lock().lent, 0);
+}
+
+#[test]
+fn a_refusal_closes_the_session_and_loses_nothing() {
+    let pool = pool(2);
+    let refused = || TokenError::Refused("C_Sign: OperationActive".to_owned());
+    assert_eq!(pool.run(|_| Err::<(), _>(refused())), Err(refused()));
+    assert_eq!(pool.device.open.load(Ordering::SeqCst), 0);
+    assert!(pool.is_up());
+    assert_eq!(pool.run(|held| held.sign()), Ok(1));
+}
