@@ -1,14 +1,14 @@
 //! Row operations. A backend implements them; acts and readings are written over them, once, for both backends.
 
 use fleetmark_domain::{Epoch, FleetName, Index, KeyHash, Kind, LedgerName, Serial, Standing, Timestamp};
-use fleetmark_ledger::entry::AuthorityState;
+use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
 use fleetmark_ledger::merkle::{Hash, Node};
 
 use super::StoreError;
 use super::model::{
     Allowance, ApprovalRequest, AuthorityId, AuthorityRecord, BlockedKey, Certificate, CertificateFilter, EpochRecord, Fleet,
     Group, GroupId, Hardware, HardwareId, LeaseRecord, LedgerRecord, ListedSerial, PolicyActivation, PolicySet, PolicyVersion,
-    Remembered, RequestState, StoredCrl, StoredEntry, Subject, SubjectFilter, SubjectId, Token, TokenId,
+    Remembered, RequestState, RootRequest, StoredCrl, StoredEntry, Subject, SubjectFilter, SubjectId, Token, TokenId,
 };
 
 /// A certificate's place as one number, ascending by epoch and index: `epoch << 32 | index`. Cursors of lists too.
@@ -179,4 +179,10 @@ pub trait Rows {
     /// Does nothing where it is blocked already.
     fn block_key(&mut self, key: &BlockedKey) -> Result<(), StoreError>;
     fn unblock_key(&mut self, key: &KeyHash) -> Result<bool, StoreError>;
+
+    /// What the root is asked for, by id. There are few.
+    fn root_requests(&mut self) -> Result<Vec<RootRequest>, StoreError>;
+    /// Inserts, or replaces the one with this id; a second one for a kind and fleet is a collision.
+    fn put_root_request(&mut self, request: &RootRequest) -> Result<(), StoreError>;
+    fn delete_root_request(&mut self, kind: AuthorityKind, fleet: Option<&FleetName>) -> Result<(), StoreError>;
 }

@@ -26,6 +26,8 @@ pub mod limits;
 pub mod policies;
 #[macro_use]
 pub mod enrollment;
+#[macro_use]
+pub mod ceremony;
 
 /// Implements [`Rows`](super::rows::Rows) for a type with a field `connection` and a method `fault` that makes a diesel
 /// error ours. `$at_once`: how many ledger entries a statement inserts; `$for_update`: diesel's method that locks a row.
@@ -36,7 +38,7 @@ macro_rules! rows {
             use diesel::prelude::*;
             use diesel::sql_types::Bool;
             use fleetmark_domain::{Epoch, FleetName, Index, KeyHash, Kind, LedgerName, Role, Timestamp};
-            use fleetmark_ledger::entry::AuthorityState;
+            use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
             use fleetmark_ledger::merkle::{Hash, Node};
             use $crate::store::StoreError;
             use $crate::store::model::{
@@ -44,6 +46,8 @@ macro_rules! rows {
                 GroupId, Hardware, HardwareId, LeaseRecord, LedgerRecord, ListedSerial, RequestState,
                 PolicyActivation, PolicySet, PolicyVersion, Remembered, StoredCrl, StoredEntry, Subject, SubjectFilter, SubjectId, SubjectState, Token, TokenId,
             };
+            use $crate::store::model::RootRequest;
+            use $crate::store::queries::ceremony::RootRequestRow;
             use $crate::store::queries::authorities::{AuthorityRow, EpochRow, LeaseRow};
             use $crate::store::queries::certificates::CertificateRow;
             use $crate::store::queries::codes::{self, Coded, met, records, signed};
@@ -74,6 +78,7 @@ macro_rules! rows {
                 policy_rows!();
                 limit_rows!();
                 enrollment_rows!();
+                ceremony_rows!();
             }
         };
     };
