@@ -1,6 +1,7 @@
 //! The Fleetmark server and the operators' command line.
 //!
 //! - [`pki`]: keys, certificates, revocation lists, OCSP answers; knows neither who asks nor where anything is kept.
+//! - [`ceremony`]: a root on a machine of its own, by files; knows no server and no network.
 //! - [`ledger`]: signs the ledgers' checkpoints; never decides what is written in them.
 //! - [`store`]: what is kept, and how it becomes durable; never decides who may do what.
 //! - [`registrar`]: the use cases; knows no framework and no wire format.
@@ -14,6 +15,7 @@
 //! - [`cli`]: the operators' command line; talks to the admin door, never to the database.
 
 pub mod backup;
+pub mod ceremony;
 pub mod cli;
 pub mod config;
 pub mod http;

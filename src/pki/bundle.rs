@@ -24,6 +24,11 @@ pub fn crl_pem(der: &[u8]) -> String {
     block("X509 CRL", der)
 }
 
+/// A CMS message in PEM.
+pub fn cms_pem(der: &[u8]) -> String {
+    block("CMS", der)
+}
+
 /// A degenerate `SignedData` that holds these certificates and nothing else, in DER. DER sorts them: their order is lost.
 ///
 /// # Errors
@@ -49,7 +54,7 @@ pub fn certs_only<D: AsRef<[u8]>>(certificates: &[D]) -> Result<Vec<u8>, PkiErro
 }
 
 /// RFC 7468 2: 64 characters a line.
-fn block(label: &str, der: &[u8]) -> String {
+pub(super) fn block(label: &str, der: &[u8]) -> String {
     const OCTETS_A_LINE: usize = 48;
     let mut text = String::with_capacity(der.len() / 3 * 4 + der.len() / OCTETS_A_LINE + 64);
     for part in ["-----BEGIN ", label, "-----\n"] {

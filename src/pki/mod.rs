@@ -17,14 +17,19 @@
 //! - [`idevid`]: makers' certificates: verified, and what they say.
 //! - [`bundle`]: PEM and certs-only PKCS#7.
 //! - [`anchors`]: the CA certificates of makers.
+//! - [`above`]: what a corporate authority certified for us.
+//! - [`detached`]: signatures over texts that people keep.
+//! - [`request`]: our own authorities' requests, and revocation lists of others.
 //! - [`tpm`]: keys in a TPM 2.0, and secrets for one TPM alone.
 
+pub mod above;
 pub mod anchors;
 pub mod asked;
 pub mod bundle;
 pub mod crl;
 pub mod csr;
 pub mod csrattrs;
+pub mod detached;
 mod encoding;
 pub mod idevid;
 pub mod issue;
@@ -34,6 +39,7 @@ pub mod lint;
 pub mod ocsp;
 pub mod profile;
 pub mod renewed;
+pub mod request;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod tpm;
@@ -103,6 +109,12 @@ pub enum PkiError {
     /// The linter refused what was about to be signed.
     #[error("the linter refused the certificate: {0:?}")]
     Lint(Vec<lint::Finding>),
+    /// A signature is none by the key that it should be by.
+    #[error("the signature is not by this key, or not over this text")]
+    BadSignature,
+    /// A revocation list cannot be used.
+    #[error("the revocation list cannot be used: {0}")]
+    List(String),
     /// The encoder failed.
     #[error("encoding failed: {0}")]
     Encoding(String),

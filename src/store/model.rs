@@ -397,6 +397,27 @@ pub struct StoredCrl {
     pub der: Vec<u8>,
 }
 
+/// What the root is asked for where its key is elsewhere. There is at most one for a kind and fleet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootRequest {
+    /// Its name: the label of the key that it is for.
+    pub id: String,
+    /// What the authority issues for; `Root` where a corporate authority is asked to certify our root.
+    pub kind: AuthorityKind,
+    /// The one fleet, of a device authority.
+    pub fleet: Option<FleetName>,
+    /// The place that the certificate's serial has: numbering space,
+    pub epoch: Epoch,
+    /// and index in it.
+    pub index: Index,
+    /// PKCS#10 in DER.
+    pub csr: Vec<u8>,
+    /// The certificate, once an answer brought it.
+    pub certificate: Option<Vec<u8>>,
+    /// When.
+    pub asked_at: Timestamp,
+}
+
 /// A policy set as it was put. It never changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicySet {

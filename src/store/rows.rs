@@ -1,14 +1,14 @@
 //! Row operations. A backend implements them; acts and readings are written over them, once, for both backends.
 
 use fleetmark_domain::{Epoch, FleetName, Index, KeyHash, Kind, LedgerName, Serial, Standing, Timestamp};
-use fleetmark_ledger::entry::AuthorityState;
+use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
 use fleetmark_ledger::merkle::{Hash, Node};
 
 use super::StoreError;
 use super::model::{
     Allowance, ApprovalRequest, AuthorityId, AuthorityRecord, BlockedKey, Certificate, CertificateFilter, EpochRecord, Fleet,
     Group, GroupId, Hardware, HardwareId, LeaseRecord, LedgerRecord, ListedSerial, PolicyActivation, PolicySet, PolicyVersion,
-    Remembered, RequestState, StoredCrl, StoredEntry, Subject, SubjectFilter, SubjectId, Token, TokenId,
+    Remembered, RequestState, RootRequest, StoredCrl, StoredEntry, Subject, SubjectFilter, SubjectId, Token, TokenId,
 };
 use super::model::{Order, OrderId, OrderState, Pick, Picked, Reach};
 
@@ -201,4 +201,9 @@ pub trait Rows {
     fn insert_order(&mut self, order: &Order) -> Result<(), StoreError>;
     /// Writes what changes of an order: not what it is to do.
     fn update_order(&mut self, order: &Order) -> Result<(), StoreError>;
+    /// What the root is asked for, by id. There are few.
+    fn root_requests(&mut self) -> Result<Vec<RootRequest>, StoreError>;
+    /// Inserts, or replaces the one with this id; a second one for a kind and fleet is a collision.
+    fn put_root_request(&mut self, request: &RootRequest) -> Result<(), StoreError>;
+    fn delete_root_request(&mut self, kind: AuthorityKind, fleet: Option<&FleetName>) -> Result<(), StoreError>;
 }

@@ -163,6 +163,19 @@ diesel::table! {
 }
 
 diesel::table! {
+    root_requests (id) {
+        id -> Text,
+        kind -> SmallInt,
+        fleet -> Text,
+        epoch -> BigInt,
+        position -> BigInt,
+        csr -> Binary,
+        certificate -> Nullable<Binary>,
+        asked_at -> BigInt,
+    }
+}
+
+diesel::table! {
     remembered (subject, key) {
         subject -> BigInt,
         key -> Text,

@@ -195,6 +195,25 @@ refusals! {
     LintFailed => "lint_failed", Unavailable, "The server refused to sign a certificate that its linter found wrong. Nothing was issued.";
     InternalError => "internal_error", Faulty, "The server has a fault. It is in its log.";
     Stopping => "stopping", Unavailable, "The server is stopping. Try again later.";
+
+    // The root.
+    WaitsForRoot => "waits_for_root", Pending, "The root is on another machine. A request for its ceremony waits; ask again when its answer was accepted.";
+    RootAnswerUnreadable => "root_answer_unreadable", Malformed, "This is no answer of a root's ceremony.";
+    RootAnswerForeign => "root_answer_foreign", Unacceptable, "The answer is another root's, or another installation's.";
+    RootAnswerMismatch => "root_answer_mismatch", Unacceptable, "The answer does not fit what was asked for.";
+    RootAnswerReplayed => "root_answer_replayed", Conflict, "This answer was accepted before, or a newer one was.";
+    RootRecordInvalid => "root_record_invalid", Unacceptable, "The ceremony's record is not signed by the root, or says something else than the answer.";
+    RootListInvalid => "root_list_invalid", Unacceptable, "The revocation list is none by the root that it should be by, or does not hold now.";
+    CorporateChainUnreadable => "corporate_chain_unreadable", Malformed, "This is not a corporate authority's certificate with those above it.";
+    CorporateKeyMismatch => "corporate_key_mismatch", Unacceptable, "The corporate authority's certificate is for another key than the request's.";
+    CorporateNotACa => "corporate_not_a_ca", Unacceptable, "The corporate authority's certificate is no authority's.";
+    CorporateKeyUsage => "corporate_key_usage", Unacceptable, "The corporate authority's certificate may not sign certificates and revocation lists.";
+    CorporatePathLength => "corporate_path_length", Unacceptable, "The corporate authority's certificate allows too few levels below it.";
+    CorporateNameConstraints => "corporate_name_constraints", Unacceptable, "The corporate authority's certificate has name constraints that are in the way.";
+    CorporateExtension => "corporate_extension", Unacceptable, "The corporate authority's certificate has an extension that is in the way, or lacks one.";
+    CorporateEndsEarly => "corporate_ends_early", Unacceptable, "The corporate authority's certificate does not hold now, or ends within a year.";
+    CorporateChainBroken => "corporate_chain_broken", Unacceptable, "The corporate authority's certificates do not lead to its root.";
+    CorporateRootUnknown => "corporate_root_unknown", Unacceptable, "The chain leads to another root than the one that was named.";
 }
 
 impl fmt::Display for Refusal {

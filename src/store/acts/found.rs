@@ -71,6 +71,7 @@ impl Act for AddAuthority {
 pub(super) fn add_authority(transaction: &mut Transaction<'_>, new: &AddAuthority) -> Result<(), StoreError> {
     let AddAuthority { authority, certificate, epoch, details, at } = new;
     transaction.rows.insert_authority(authority)?;
+    transaction.rows.delete_root_request(authority.kind, authority.fleet.as_ref())?;
     if let Some(epoch) = epoch {
         transaction.rows.insert_epoch(epoch)?;
         let opened = Event::EpochOpened { authority: epoch.authority, epoch: epoch.number };

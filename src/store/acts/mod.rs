@@ -7,6 +7,7 @@
 //! - [`admit`]: who may come in by an enrollment group, or by its own hardware.
 //! - [`alarms`]: an alarm is written into its ledger.
 //! - [`blocked`]: the block list of keys.
+//! - [`ceremony`]: the root is asked, and answers.
 //! - [`requests`]: requests that a person decides.
 //! - [`record`]: a certificate is recorded: enrollment, renewal, the installation's own.
 //! - [`confirm`]: the holder keeps the certificate; what it replaces is superseded.
@@ -24,6 +25,7 @@
 pub mod admit;
 pub mod alarms;
 pub mod blocked;
+pub mod ceremony;
 pub mod confirm;
 pub mod fleets;
 pub mod found;

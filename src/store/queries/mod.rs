@@ -28,6 +28,8 @@ pub mod policies;
 pub mod enrollment;
 #[macro_use]
 pub mod revocations;
+#[macro_use]
+pub mod ceremony;
 
 /// Implements [`Rows`](super::rows::Rows) for a type with a field `connection` and a method `fault` that makes a diesel
 /// error ours. `$at_once`: how many ledger entries a statement inserts; `$for_update`: diesel's method that locks a row.
@@ -38,7 +40,7 @@ macro_rules! rows {
             use diesel::prelude::*;
             use diesel::sql_types::Bool;
             use fleetmark_domain::{Epoch, FleetName, Index, KeyHash, Kind, LedgerName, Role, Standing, Timestamp};
-            use fleetmark_ledger::entry::AuthorityState;
+            use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
             use fleetmark_ledger::merkle::{Hash, Node};
             use $crate::store::StoreError;
             use $crate::store::model::{
@@ -47,6 +49,8 @@ macro_rules! rows {
                 PolicyActivation, PolicySet, PolicyVersion, Remembered, StoredCrl, StoredEntry, Subject, SubjectFilter, SubjectId, SubjectState, Token, TokenId,
             };
             use $crate::store::model::{Among, Order, OrderId, OrderState, Pick, Picked, Reach};
+            use $crate::store::model::RootRequest;
+            use $crate::store::queries::ceremony::RootRequestRow;
             use $crate::store::queries::authorities::{AuthorityRow, EpochRow, LeaseRow};
             use $crate::store::queries::certificates::CertificateRow;
             use $crate::store::queries::codes::{self, Coded, met, records, signed};
@@ -79,6 +83,7 @@ macro_rules! rows {
                 limit_rows!();
                 enrollment_rows!();
                 revocation_rows!();
+                ceremony_rows!();
             }
         };
     };

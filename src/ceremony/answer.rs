@@ -1,0 +1,126 @@
+//! What a root gives back: one file of JSON with certificates, the root's list, and the record of the ceremony with its signature. The
+//! record names every certificate and the list by its hash, so that its signature covers the answer.
+
+use fleetmark_domain::Fingerprint;
+use serde::{Deserialize, Serialize};
+
+use super::record::Record;
+use super::{CeremonyError, from_json, from_pem, json, sha256};
+use crate::pki::issue::facts;
+use crate::pki::request::{ListFacts, verified_list};
+use crate::pki::{bundle, detached};
+
+/// What stands in `format`.
+const FORMAT: &str = "fleetmark root answer 1";
+const WHAT: &str = "the answer";
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RootAnswer {
+    /// `fleetmark root answer 1`.
+    pub format: String,
+    /// The root's certificate, in PEM.
+    pub root: String,
+    /// The authorities that were certified.
+    pub authorities: Vec<Certified>,
+    /// The root's newest revocation list, in PEM.
+    pub list: String,
+    /// The record of the ceremony.
+    pub record: String,
+    /// The root's signature over the record: detached CMS, in PEM.
+    pub signature: String,
+}
+
+/// An authority that was certified.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Certified {
+    /// The request's name at the server.
+    pub id: String,
+    /// The certificate, in PEM.
+    pub certificate: String,
+}
+
+/// An answer whose record is signed by the root that it brings, and says the same as the rest of it. Whether that root is the right
+/// one is for the reader to say.
+#[derive(Debug, Clone)]
+pub struct Verified {
+    /// The root's certificate, in DER.
+    pub root: Vec<u8>,
+    /// SHA-256 over it.
+    pub fingerprint: Fingerprint,
+    /// Ids and certificates, in DER.
+    pub authorities: Vec<(String, Vec<u8>)>,
+    /// The root's list, in DER.
+    pub list: Vec<u8>,
+    /// What the list says.
+    pub list_facts: ListFacts,
+    /// The record.
+    pub record: Record,
+    /// SHA-256 over the record's text, in hexadecimal.
+    pub record_hash: String,
+}
+
+impl RootAnswer {
+    /// An answer of these parts, in DER.
+    pub fn new(root: &[u8], authorities: &[(String, Vec<u8>)], list: &[u8], record: String, signature: &[u8]) -> Self {
+        let certified = |(id, der): &(String, Vec<u8>)| Certified { id: id.clone(), certificate: bundle::pem(&[der]) };
+        Self {
+            format: FORMAT.to_owned(),
+            root: bundle::pem(&[root]),
+            authorities: authorities.iter().map(certified).collect(),
+            list: bundle::crl_pem(list),
+            record,
+            signature: bundle::cms_pem(signature),
+        }
+    }
+
+    /// Reads an answer, at most 512 KiB.
+    ///
+    /// # Errors
+    /// [`CeremonyError::Unreadable`].
+    pub fn read(octets: &[u8]) -> Result<Self, CeremonyError> {
+        let answer: Self = from_json(WHAT, octets)?;
+        if answer.format != FORMAT {
+            return Err(CeremonyError::Unreadable { what: WHAT, why: "its format is not `fleetmark root answer 1`".to_owned() });
+        }
+        Ok(answer)
+    }
+
+    /// The file.
+    pub fn file(&self) -> Vec<u8> {
+        json(self)
+    }
+
+    /// Verifies the record's signature by the root's key, and that it names exactly the certificates and the list of the answer.
+    ///
+    /// # Errors
+    /// [`CeremonyError::Unreadable`], [`CeremonyError::Record`], [`CeremonyError::Pki`].
+    pub fn verified(&self) -> Result<Verified, CeremonyError> {
+        let root = from_pem("the root's certificate", "CERTIFICATE", &self.root)?;
+        let signature = from_pem("the record's signature", "CMS", &self.signature)?;
+        let fingerprint = facts(&root)?.fingerprint;
+        detached::verify(&root, self.record.as_bytes(), &signature)
+            .map_err(|_| CeremonyError::Record("the record is not signed by the root's key".to_owned()))?;
+        let record = Record::parse(&self.record)?;
+        let list = from_pem("the root's list", "X509 CRL", &self.list)?;
+        let read = |one: &Certified| Ok((one.id.clone(), from_pem("a certificate", "CERTIFICATE", &one.certificate)?));
+        let authorities = self.authorities.iter().map(read).collect::<Result<Vec<_>, CeremonyError>>()?;
+        let differs = |what: &str| CeremonyError::Record(format!("the record names {what} than the answer holds"));
+        if record.root != fingerprint {
+            return Err(differs("another root"));
+        }
+        if record.list.hash != sha256(&list) {
+            return Err(differs("another revocation list"));
+        }
+        let held = authorities.iter().map(|(id, der)| Ok((id.clone(), facts(der)?.fingerprint)));
+        let held = held.collect::<Result<Vec<_>, CeremonyError>>()?;
+        if held != record.certificates.iter().map(|one| (one.id.clone(), one.fingerprint)).collect::<Vec<_>>() {
+            return Err(differs("other certificates"));
+        }
+        let list_facts = verified_list(&list, &root)?;
+        let record_hash = sha256(self.record.as_bytes());
+        Ok(Verified { root, fingerprint, authorities, list, list_facts, record, record_hash })
+    }
+}

@@ -1,0 +1,550 @@
+//! The root's directory: `root.pem`, `root.crl.pem`, `root.json`, `keys/root.key.pem` (encrypted), `records/`. A record's text is what
+//! makes an act count: where it is missing, the act did not happen, and may be done again.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fleetmark_domain::{Epoch, Fingerprint, Index, RevocationReason, Serial, Timestamp, TrustDomain};
+use ring::rand::{SecureRandom, SystemRandom};
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use super::answer::RootAnswer;
+use super::judge::{Certifiable, certifiable};
+use super::record::{CertificateLine, ListLine, Record, name};
+use super::request::{RootRequest, ToRevoke};
+use super::{CeremonyError, MAX_FILE, from_json, from_pem, json, root_names, sha256};
+use crate::pki::crl::{CrlHeader, RevokedCertificate, build};
+use crate::pki::issue::{Issuer, Pointers, Template, facts, issue};
+use crate::pki::keys::{KeyAlgorithm, KeyFiles};
+use crate::pki::profile::Profiles;
+use crate::pki::request::verified_list;
+use crate::pki::{PkiError, bundle, detached};
+
+/// How long the root's list holds unless the ceremony says otherwise.
+pub const LIST_LIFETIME: Duration = Duration::from_secs(180 * 86_400);
+/// What stands in `format` of `root.json`.
+const FORMAT: &str = "fleetmark root 1";
+/// The label of the root's key.
+const KEY: &str = "root";
+const CERTIFICATE: &str = "root.pem";
+const LIST: &str = "root.crl.pem";
+const STATE: &str = "root.json";
+const RECORDS: &str = "records";
+/// What a file is called until the record that names it is there.
+const NEXT: &str = ".next";
+
+/// Who is at the ceremony, as the record names them.
+#[derive(Debug, Clone)]
+pub struct People {
+    /// Who does it.
+    pub by: String,
+    /// Who is there.
+    pub witnesses: Vec<String>,
+    /// The machine's name.
+    pub machine: String,
+    /// The program and its version.
+    pub software: String,
+}
+
+/// What the root knows beside its key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    format: String,
+    trust_domain: TrustDomain,
+    root: Fingerprint,
+    /// The newest list's number.
+    list: u64,
+    /// Whether the root signed before it had this directory.
+    taken_over: bool,
+    issued: Vec<Issued>,
+    revoked: Vec<ToRevoke>,
+}
+
+/// An authority that the root certified.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Issued {
+    serial: String,
+    title: String,
+    certificate: String,
+}
+
+/// What an act did.
+#[derive(Debug, Clone)]
+pub struct Done {
+    /// The record, to be printed.
+    pub record: String,
+    /// The file that it lies in.
+    pub record_file: PathBuf,
+    /// What goes back to the server.
+    pub answer: RootAnswer,
+}
+
+/// A root's directory, open and locked.
+pub struct RootDirectory {
+    path: PathBuf,
+    state: State,
+    root: Issuer,
+    random: SystemRandom,
+    _lock: File,
+}
+
+impl std::fmt::Debug for RootDirectory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RootDirectory").field("path", &self.path).field("root", &self.state.root).finish_non_exhaustive()
+    }
+}
+
+impl RootDirectory {
+    /// Makes a root: its key, certificate and first list, and the first record.
+    ///
+    /// # Errors
+    /// [`CeremonyError::Exists`], [`CeremonyError::Name`], [`CeremonyError::File`], [`CeremonyError::Pki`].
+    pub fn create(
+        path: &Path,
+        passphrase: SecretString,
+        profiles: &Profiles,
+        (domain, algorithm): (TrustDomain, Option<KeyAlgorithm>),
+        people: &People,
+        now: Timestamp,
+    ) -> Result<(Self, Done), CeremonyError> {
+        let people = people.checked()?;
+        let lock = lock(path)?;
+        settle(path)?;
+        let missing = || PkiError::Profile { name: "root".to_owned(), why: "it is not there".to_owned() };
+        let profile = profiles.find("root").ok_or_else(missing)?;
+        let algorithm = algorithm.or_else(|| profile.keys.first().copied()).unwrap_or(KeyAlgorithm::P256);
+        if path.join(CERTIFICATE).exists() {
+            return Err(CeremonyError::Exists(path.to_owned()));
+        }
+        let keys = KeyFiles::open(&path.join("keys"), passphrase)?;
+        // One that is there is of a ceremony that died before its certificate was kept.
+        let signer = if keys.contains(KEY) { keys.load(KEY)? } else { keys.create(KEY, algorithm)? };
+        let random = SystemRandom::new();
+        let (organization, common_name) = root_names(&domain);
+        let template = Template {
+            profile,
+            serial: Serial::new(Epoch(1), Index(0), octets(&random)?),
+            common_name: &common_name,
+            organization: &organization,
+            uri: None,
+            dns_names: &[],
+            addresses: &[],
+            not_before: now - profile.backdate,
+            not_after: now + profile.lifetime,
+            spki: signer.public_key(),
+            pointers: &Pointers::default(),
+        };
+        let made = issue(&Issuer { certificate: Vec::new().into(), signer: signer.clone() }, &template)?;
+        let root = Issuer { certificate: made.der.into(), signer };
+        let format = FORMAT.to_owned();
+        let state = State {
+            format,
+            trust_domain: domain,
+            root: made.fingerprint,
+            list: 0,
+            taken_over: false,
+            issued: Vec::new(),
+            revoked: Vec::new(),
+        };
+        let mut directory = Self { path: path.to_owned(), state, root, random, _lock: lock };
+        let done = directory.finish("root made", None, &[], Vec::new(), LIST_LIFETIME, &people, now)?;
+        Ok((directory, done))
+    }
+
+    /// Takes over a root that a server made: its key file, which the server's passphrase opens, and its certificate and list.
+    ///
+    /// # Errors
+    /// As [`Self::create`]; [`CeremonyError::Foreign`] for a certificate that is none of this key, or a list of another root.
+    pub fn take_over(
+        path: &Path,
+        passphrase: SecretString,
+        (key, certificate, list): (&[u8], &[u8], &[u8]),
+        people: &People,
+        now: Timestamp,
+    ) -> Result<(Self, Done), CeremonyError> {
+        let people = people.checked()?;
+        let lock = lock(path)?;
+        settle(path)?;
+        if path.join(CERTIFICATE).exists() {
+            return Err(CeremonyError::Exists(path.to_owned()));
+        }
+        let keys = KeyFiles::open(&path.join("keys"), passphrase)?;
+        write(&path.join("keys/root.key.pem"), key)?;
+        let signer = keys.load(KEY)?;
+        let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|_| unreadable("the root's certificate"))?;
+        let domain = parsed.subject().iter_organization().next().and_then(|name| name.as_str().ok()?.parse().ok());
+        let domain = domain.ok_or_else(|| CeremonyError::Foreign("the certificate names no trust domain".to_owned()))?;
+        if parsed.public_key().raw != signer.public_key() {
+            return Err(CeremonyError::Foreign("the certificate is for another key".to_owned()));
+        }
+        let listed = verified_list(list, certificate)
+            .map_err(|_| CeremonyError::Foreign("the revocation list is another root's".to_owned()))?;
+        let revoked = listed.serials.iter().filter_map(|serial| Serial::from_octets(serial).ok()).map(|serial| ToRevoke {
+            serial: serial.to_string(),
+            reason: RevocationReason::Unspecified,
+            since: listed.this_update,
+        });
+        let state = State {
+            format: FORMAT.to_owned(),
+            trust_domain: domain,
+            root: facts(certificate)?.fingerprint,
+            list: listed.number,
+            taken_over: true,
+            issued: Vec::new(),
+            revoked: revoked.collect(),
+        };
+        let root = Issuer { certificate: certificate.to_vec().into(), signer };
+        let mut directory = Self { path: path.to_owned(), state, root, random: SystemRandom::new(), _lock: lock };
+        let done = directory.finish("root taken over", None, &[], Vec::new(), LIST_LIFETIME, &people, now)?;
+        Ok((directory, done))
+    }
+
+    /// Opens a root's directory. Its records are verified first: what was changed behind them is not built upon.
+    ///
+    /// # Errors
+    /// [`CeremonyError::Missing`], [`CeremonyError::Busy`], [`CeremonyError::Record`], [`CeremonyError::Pki`] for the passphrase.
+    pub fn open(path: &Path, passphrase: SecretString) -> Result<Self, CeremonyError> {
+        if !path.join(CERTIFICATE).exists() && !path.join(RECORDS).exists() {
+            return Err(CeremonyError::Missing(path.to_owned()));
+        }
+        let lock = lock(path)?;
+        settle(path)?;
+        if !path.join(CERTIFICATE).exists() {
+            return Err(CeremonyError::Missing(path.to_owned()));
+        }
+        verify(path)?;
+        let state: State = from_json("root.json", &read(&path.join(STATE))?)?;
+        let certificate = certificate(path)?;
+        let signer = KeyFiles::open(&path.join("keys"), passphrase)?.load(KEY)?;
+        let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).map_err(|_| unreadable("root.pem"))?;
+        if facts(&certificate)?.fingerprint != state.root || parsed.public_key().raw != signer.public_key() {
+            return Err(CeremonyError::Foreign("root.pem, root.json and the key are of different roots".to_owned()));
+        }
+        let root = Issuer { certificate: certificate.into(), signer };
+        Ok(Self { path: path.to_owned(), state, root, random: SystemRandom::new(), _lock: lock })
+    }
+
+    /// SHA-256 over the root's certificate.
+    pub const fn fingerprint(&self) -> Fingerprint {
+        self.state.root
+    }
+
+    /// Judges a request: gives what may be certified, in the request's order, or the first thing that may not.
+    ///
+    /// # Errors
+    /// [`CeremonyError::Foreign`], [`CeremonyError::Refused`].
+    pub fn judge<'a>(
+        &self,
+        request: &'a RootRequest,
+        profiles: &'a Profiles,
+    ) -> Result<Vec<Certifiable<'a>>, CeremonyError> {
+        if request.trust_domain != self.state.trust_domain {
+            let why = format!("the request is of {}, this root is of {}", request.trust_domain, self.state.trust_domain);
+            return Err(CeremonyError::Foreign(why));
+        }
+        if request.root.is_some_and(|root| root != self.state.root) {
+            return Err(CeremonyError::Foreign("the request is for another root of this trust domain".to_owned()));
+        }
+        if request.list > self.state.list {
+            let (there, here) = (request.list, self.state.list);
+            let why = format!("the server has list {there} of this root, this directory knows {here}: it is an old copy");
+            return Err(CeremonyError::Foreign(why));
+        }
+        for line in &request.revoke {
+            self.revocable(line)?;
+        }
+        let items = request.authorities.iter().map(|asked| {
+            let item = certifiable(asked, profiles)?;
+            self.issued_before(&item)?;
+            Ok(item)
+        });
+        items.collect()
+    }
+
+    /// Certifies what was judged, puts on the list what is to be revoked, makes a new list, and writes the record.
+    ///
+    /// # Errors
+    /// [`CeremonyError`]; nothing of it counts before its record is written.
+    pub fn sign(
+        &mut self,
+        request: &RootRequest,
+        items: &[Certifiable<'_>],
+        people: &People,
+        now: Timestamp,
+    ) -> Result<Done, CeremonyError> {
+        let people = people.checked()?;
+        let pointers = request.pointers();
+        let mut certified = Vec::new();
+        for item in items {
+            let der = match self.issued_before(item)? {
+                Some(before) => before,
+                None => {
+                    let made = item.certify(&self.root, &self.state.trust_domain, &pointers, octets(&self.random)?, now)?;
+                    let serial = facts(&made.der)?.serial.map(|serial| serial.to_string()).unwrap_or_default();
+                    let certificate = bundle::pem(&[&made.der]);
+                    self.state.issued.push(Issued { serial, title: item.asked.title(), certificate });
+                    made.der
+                }
+            };
+            certified.push((item.asked.id.clone(), item.asked.title(), der));
+        }
+        let digest = Some(request.digest());
+        self.finish("request answered", digest, &certified, request.revoke.clone(), LIST_LIFETIME, &people, now)
+    }
+
+    /// Makes a new list, with these on it besides those that are.
+    ///
+    /// # Errors
+    /// [`CeremonyError`].
+    pub fn list(
+        &mut self,
+        revoke: Vec<ToRevoke>,
+        lifetime: Duration,
+        people: &People,
+        now: Timestamp,
+    ) -> Result<Done, CeremonyError> {
+        let people = people.checked()?;
+        for line in &revoke {
+            self.revocable(line)?;
+        }
+        self.finish("list made", None, &[], revoke, lifetime, &people, now)
+    }
+
+    /// The certificate that the same request for the same place was given before.
+    fn issued_before(&self, item: &Certifiable<'_>) -> Result<Option<Vec<u8>>, CeremonyError> {
+        let refused = |why: &str| CeremonyError::Refused { item: item.asked.id.clone(), why: why.to_owned() };
+        for issued in &self.state.issued {
+            let der = from_pem("a certificate in root.json", "CERTIFICATE", &issued.certificate)?;
+            let known = facts(&der)?;
+            let place = known.serial.is_some_and(|serial| {
+                (serial.epoch(), serial.index()) == (Epoch(item.asked.epoch), Index(item.asked.index))
+            });
+            match (place, known.key_hash == item.csr.key_hash()) {
+                (true, true) if issued.title == item.asked.title() => return Ok(Some(der)),
+                (true, _) => return Err(refused("the place of its serial was given to another authority")),
+                (_, true) => return Err(refused("its key was certified before, for another place")),
+                _ => {}
+            }
+        }
+        if (item.asked.epoch, item.asked.index) == (1, 0) {
+            return Err(refused("the place of its serial is the root's own"));
+        }
+        Ok(None)
+    }
+
+    fn revocable(&self, line: &ToRevoke) -> Result<(), CeremonyError> {
+        let serial = line.serial()?.to_string();
+        if self.state.taken_over || self.state.issued.iter().any(|issued| issued.serial == serial) {
+            return Ok(());
+        }
+        Err(CeremonyError::Refused { item: serial, why: "this root certified no such thing".to_owned() })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what an act consists of, once each")]
+    fn finish(
+        &mut self,
+        act: &str,
+        request: Option<String>,
+        certified: &[(String, String, Vec<u8>)],
+        revoke: Vec<ToRevoke>,
+        lifetime: Duration,
+        people: &People,
+        now: Timestamp,
+    ) -> Result<Done, CeremonyError> {
+        let new: Vec<ToRevoke> =
+            revoke.into_iter().filter(|line| self.state.revoked.iter().all(|known| known.serial != line.serial)).collect();
+        let revoked = new.iter().map(|line| Ok((line.serial()?, line.reason))).collect::<Result<_, CeremonyError>>()?;
+        self.state.revoked.extend(new);
+        self.state.list = self.state.list.saturating_add(1);
+        let header = CrlHeader { number: self.state.list, this_update: now, next_update: now + lifetime };
+        let lines = self.state.revoked.iter().map(|line| {
+            Ok(RevokedCertificate { serial: line.serial()?, since: line.since.min(now), reason: Some(line.reason) })
+        });
+        let lines = lines.collect::<Result<Vec<_>, CeremonyError>>()?;
+        let list = build(&self.root, &header, &lines)?;
+        let texts = [
+            (CERTIFICATE, bundle::pem(&[&self.root.certificate]).into_bytes()),
+            (LIST, bundle::crl_pem(&list).into_bytes()),
+            (STATE, json(&self.state)),
+        ];
+        let (number, previous) = newest(&self.path)?;
+        let record = Record {
+            number: number.saturating_add(1),
+            previous,
+            made: now,
+            by: people.by.clone(),
+            witnesses: people.witnesses.clone(),
+            machine: people.machine.clone(),
+            software: people.software.clone(),
+            act: act.to_owned(),
+            trust_domain: self.state.trust_domain.clone(),
+            root: self.state.root,
+            request,
+            certificates: certified.iter().map(line_of).collect::<Result<_, CeremonyError>>()?,
+            revoked,
+            list: ListLine {
+                number: header.number,
+                hash: sha256(&list),
+                entries: lines.len(),
+                next_update: header.next_update,
+            },
+            files: texts.iter().map(|(name, octets)| (sha256(octets), (*name).to_owned())).collect(),
+        };
+        let text = record.text();
+        let signature = detached::sign(&self.root, text.as_bytes(), now)?;
+        for (name, octets) in &texts {
+            write(&self.path.join(format!("{name}{NEXT}")), octets)?;
+        }
+        let file = record_file(&self.path, record.number);
+        write(&file.with_extension("cms"), bundle::cms_pem(&signature).as_bytes())?;
+        write(&file, text.as_bytes())?;
+        settle(&self.path)?;
+        let authorities: Vec<_> = certified.iter().map(|(id, _, der)| (id.clone(), der.clone())).collect();
+        let answer = RootAnswer::new(&self.root.certificate, &authorities, &list, text.clone(), &signature);
+        Ok(Done { record: text, record_file: file, answer })
+    }
+}
+
+impl People {
+    fn checked(&self) -> Result<Self, CeremonyError> {
+        Ok(Self {
+            by: name(&self.by)?,
+            witnesses: self.witnesses.iter().map(|witness| name(witness)).collect::<Result<_, _>>()?,
+            machine: name(&self.machine)?,
+            software: name(&self.software)?,
+        })
+    }
+}
+
+/// Verifies a directory's records: each signed by the root's key, each naming the one before it, none missing, and the newest naming the
+/// files as they are. Gives the records. It needs no passphrase.
+///
+/// # Errors
+/// [`CeremonyError::Record`] with what is wrong, [`CeremonyError::File`].
+pub fn verify(path: &Path) -> Result<Vec<Record>, CeremonyError> {
+    let root = certificate(path)?;
+    let (newest, _) = newest(path)?;
+    let wrong = |number: u64, why: &str| CeremonyError::Record(format!("record {number} {why}"));
+    let (mut records, mut previous): (Vec<Record>, Option<String>) = (Vec::new(), None);
+    for number in 1..=newest {
+        let file = record_file(path, number);
+        let text = String::from_utf8(read(&file)?).map_err(|_| wrong(number, "is no text"))?;
+        let signature = String::from_utf8(read(&file.with_extension("cms"))?).unwrap_or_default();
+        let signature = from_pem("a record's signature", "CMS", &signature)?;
+        detached::verify(&root, text.as_bytes(), &signature).map_err(|_| wrong(number, "is not signed by the root's key"))?;
+        let record = Record::parse(&text)?;
+        if record.number != number || record.previous != previous {
+            return Err(wrong(number, "does not name the one before it"));
+        }
+        if record.root != facts(&root)?.fingerprint {
+            return Err(wrong(number, "is of another root"));
+        }
+        previous = Some(sha256(text.as_bytes()));
+        records.push(record);
+    }
+    let Some(last) = records.last() else { return Err(CeremonyError::Record("there is none".to_owned())) };
+    for (hash, name) in &last.files {
+        let is_known = [CERTIFICATE, LIST, STATE].contains(&name.as_str());
+        if !is_known || sha256(&read(&path.join(name))?) != *hash {
+            return Err(wrong(last.number, &format!("names another {name} than the one that is there")));
+        }
+    }
+    Ok(records)
+}
+
+fn line_of((id, title, der): &(String, String, Vec<u8>)) -> Result<CertificateLine, CeremonyError> {
+    let known = facts(der)?;
+    let serial = known.serial.ok_or_else(|| unreadable("a serial"))?;
+    let (fingerprint, not_after) = (known.fingerprint, known.not_after);
+    Ok(CertificateLine { serial, fingerprint, not_after, id: id.clone(), title: title.clone() })
+}
+
+fn certificate(path: &Path) -> Result<Vec<u8>, CeremonyError> {
+    let text = String::from_utf8(read(&path.join(CERTIFICATE))?).unwrap_or_default();
+    from_pem("root.pem", "CERTIFICATE", &text)
+}
+
+fn record_file(path: &Path, number: u64) -> PathBuf {
+    path.join(RECORDS).join(format!("{number:04}.txt"))
+}
+
+/// The newest record's number and hash; 0 where there is none.
+fn newest(path: &Path) -> Result<(u64, Option<String>), CeremonyError> {
+    let mut number: u64 = 0;
+    while record_file(path, number.saturating_add(1)).exists() {
+        number = number.saturating_add(1);
+    }
+    let hash = if number == 0 { None } else { Some(sha256(&read(&record_file(path, number))?)) };
+    Ok((number, hash))
+}
+
+fn octets<const N: usize>(random: &SystemRandom) -> Result<[u8; N], CeremonyError> {
+    let mut out = [0; N];
+    random.fill(&mut out).map_err(|_| PkiError::Signing)?;
+    Ok(out)
+}
+
+fn unreadable(what: &'static str) -> CeremonyError {
+    CeremonyError::Unreadable { what, why: "it is damaged".to_owned() }
+}
+
+/// Makes the directory where it is not there, and keeps other processes out of it.
+fn lock(path: &Path) -> Result<File, CeremonyError> {
+    let failed = |source| CeremonyError::File { path: path.to_owned(), source };
+    let make = |path: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    make(path).and_then(|()| make(&path.join(RECORDS))).map_err(failed)?;
+    let file = File::options().create(true).append(true).open(path.join(".lock")).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(CeremonyError::Busy(path.to_owned())),
+        Err(fs::TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+/// Finishes or forgets what a process that died left: files that the newest record names take their place, others never were.
+fn settle(path: &Path) -> Result<(), CeremonyError> {
+    let failed = |path: &Path| { let path = path.to_owned(); move |source| CeremonyError::File { path, source } };
+    let (number, _) = newest(path)?;
+    let named = if number == 0 {
+        Vec::new()
+    } else {
+        Record::parse(&String::from_utf8(read(&record_file(path, number))?).unwrap_or_default())?.files
+    };
+    for name in [CERTIFICATE, LIST, STATE] {
+        let next = path.join(format!("{name}{NEXT}"));
+        if !next.exists() {
+            continue;
+        }
+        let hash = sha256(&read(&next)?);
+        let counts = named.iter().any(|(named_hash, named)| named == name && *named_hash == hash);
+        let settled = if counts { fs::rename(&next, path.join(name)) } else { fs::remove_file(&next) };
+        settled.map_err(failed(&next))?;
+    }
+    File::open(path).and_then(|directory| directory.sync_all()).map_err(failed(path))
+}
+
+/// Reads a file of at most 512 KiB.
+fn read(path: &Path) -> Result<Vec<u8>, CeremonyError> {
+    use std::io::Read as _;
+    let failed = |source| CeremonyError::File { path: path.to_owned(), source };
+    let most = u64::try_from(MAX_FILE).unwrap_or(u64::MAX);
+    let mut octets = Vec::new();
+    File::open(path).and_then(|file| file.take(most).read_to_end(&mut octets)).map_err(failed)?;
+    Ok(octets)
+}
+
+/// Writes a file whole or not at all: temporary file, fsync, rename, fsync of the directory.
+fn write(path: &Path, octets: &[u8]) -> Result<(), CeremonyError> {
+    let failed = |source| CeremonyError::File { path: path.to_owned(), source };
+    let directory = path.parent().unwrap_or(path);
+    let mut file = tempfile::Builder::new().prefix(".root-").tempfile_in(directory).map_err(failed)?;
+    file.write_all(octets).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
+}

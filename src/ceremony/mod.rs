@@ -1,0 +1,139 @@
+//! A root on a machine of its own. What it needs to know comes to it as a file, what it signs leaves it as a file, and every act is
+//! written into a record that the root's key signs and people print and sign by hand. Nothing here speaks to a network, and nothing
+//! here knows a server.
+//!
+//! - [`request`]: what a server asks a root for.
+//! - [`answer`]: what a root gives back.
+//! - [`record`]: what was done, as a text; each names the one before it by its hash.
+//! - [`directory`]: the root's directory: key, certificate, list, records.
+//! - [`judge`]: what a request asks for, held against the profiles; what an answer says, held against what was asked.
+
+pub mod answer;
+pub mod directory;
+pub mod judge;
+pub mod record;
+pub mod request;
+
+use std::path::PathBuf;
+
+use fleetmark_domain::{FleetName, Kind, TrustDomain};
+use ring::digest::{SHA256, digest};
+
+use crate::pki::PkiError;
+
+/// The largest request or answer, in octets.
+pub const MAX_FILE: usize = 512 * 1024;
+
+/// Why a ceremony cannot go on. Nothing was signed.
+#[derive(Debug, thiserror::Error)]
+pub enum CeremonyError {
+    /// A file cannot be read or written.
+    #[error("{}: the file cannot be used", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file is none of those that a ceremony takes.
+    #[error("{what} cannot be read: {why}")]
+    Unreadable {
+        /// Which sort of file.
+        what: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The directory holds a root already.
+    #[error("{}: there is a root here already", .0.display())]
+    Exists(PathBuf),
+    /// The directory holds no root.
+    #[error("{}: there is no root here", .0.display())]
+    Missing(PathBuf),
+    /// Another process works in the directory.
+    #[error("{}: another process works with this root", .0.display())]
+    Busy(PathBuf),
+    /// The request is not the one whose digest was read out.
+    #[error("request_changed: the request's SHA-256 is {found}, not {expected}: it is another file than the one that was compared")]
+    Digest {
+        /// What it should be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// The request is for another root or installation.
+    #[error("request_foreign: {0}")]
+    Foreign(String),
+    /// Something that the request asks for is not what the profiles allow.
+    #[error("request_refused: {item}: {why}")]
+    Refused {
+        /// What.
+        item: String,
+        /// Why not.
+        why: String,
+    },
+    /// A record, or what it speaks of, was changed afterwards.
+    #[error("record_invalid: {0}")]
+    Record(String),
+    /// A name for the record cannot be used.
+    #[error("{0:?} cannot stand in a record: 1 to 128 printable characters on one line")]
+    Name(String),
+    /// Keys, certificates, profiles.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+}
+
+/// Subject O and CN of an authority: its fleet or the trust domain, and what it issues for. RFC 5280 A.1 bounds each to 64 characters.
+pub fn authority_names(domain: &TrustDomain, kind: Kind, fleet: Option<&FleetName>) -> (String, String) {
+    let bounded = |text: &str| text.get(..64).unwrap_or(text).to_owned();
+    match fleet {
+        Some(fleet) => (bounded(fleet.as_str()), bounded(&format!("{fleet} {kind} authority"))),
+        None => (bounded(domain.as_str()), bounded(&format!("{kind} authority"))),
+    }
+}
+
+/// Subject O and CN of the root.
+pub fn root_names(domain: &TrustDomain) -> (String, String) {
+    let bounded = |text: &str| text.get(..64).unwrap_or(text).to_owned();
+    (bounded(domain.as_str()), bounded(&format!("{domain} root")))
+}
+
+/// SHA-256 in hexadecimal, as `sha256sum` prints it.
+pub fn sha256(octets: &[u8]) -> String {
+    hex::encode(digest(&SHA256, octets))
+}
+
+/// A digest as people read it to each other: groups of four digits, eight groups a line.
+pub fn grouped(digest: &str) -> String {
+    let groups: Vec<&str> = digest.as_bytes().chunks(4).filter_map(|group| std::str::from_utf8(group).ok()).collect();
+    groups.chunks(8).map(|line| format!("    {}\n", line.join(" "))).collect()
+}
+
+/// One text of each JSON file: two spaces, and a line end behind.
+fn json(value: &impl serde::Serialize) -> Vec<u8> {
+    // Only maps whose keys are no text and writers that fail make this fail; we have neither.
+    let mut text = serde_json::to_vec_pretty(value).unwrap_or_default();
+    text.push(b'\n');
+    text
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(what: &'static str, octets: &[u8]) -> Result<T, CeremonyError> {
+    if octets.len() > MAX_FILE {
+        return Err(CeremonyError::Unreadable { what, why: "it is larger than 512 KiB".to_owned() });
+    }
+    serde_json::from_slice(octets).map_err(|error| CeremonyError::Unreadable { what, why: error.to_string() })
+}
+
+/// The octets of the one PEM block with this label.
+fn from_pem(what: &'static str, label: &str, text: &str) -> Result<Vec<u8>, CeremonyError> {
+    use base64::Engine as _;
+    let wrong = || CeremonyError::Unreadable { what, why: format!("it is not one block of PEM, {label}") };
+    let (_, rest) = text.split_once(&format!("-----BEGIN {label}-----")).ok_or_else(wrong)?;
+    let (content, rest) = rest.split_once(&format!("-----END {label}-----")).ok_or_else(wrong)?;
+    let packed: String = content.split_ascii_whitespace().collect();
+    let der = base64::engine::general_purpose::STANDARD.decode(packed).map_err(|_| wrong())?;
+    if rest.trim().is_empty() { Ok(der) } else { Err(wrong()) }
+}
+
+#[cfg(test)]
+mod tests;
