@@ -103,12 +103,12 @@ pub fn change(update: &StandingUpdate) -> (i16, Option<i16>, i64) {
     (standing, reason, update.at.0)
 }
 
-fn standing_columns(standing: Standing) -> (i16, Option<i16>) {
+pub fn standing_columns(standing: Standing) -> (i16, Option<i16>) {
     (standing.code().into(), standing.reason().map(|reason| reason.code().into()))
 }
 
 /// The standing of its two columns. A reason where there should be none, or none where there should be one, is nonsense.
-fn standing(code: i16, reason: Option<i16>) -> Result<Standing, StoreError> {
+pub fn standing(code: i16, reason: Option<i16>) -> Result<Standing, StoreError> {
     let unreadable = || StoreError::Unreadable { what: "standing" };
     let known = |code: i16| u8::try_from(code).ok().and_then(RevocationReason::from_code).ok_or_else(unreadable);
     let reason = reason.map(known).transpose()?;
