@@ -2,6 +2,7 @@
 
 mod enrollment;
 mod revocations;
+mod external;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use enrollment::*;
 pub use revocations::*;
+pub use external::*;
 
 /// A fleet.
 #[derive(Debug, Clone, PartialEq, Eq)]

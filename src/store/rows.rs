@@ -1,14 +1,15 @@
 //! Row operations. A backend implements them; acts and readings are written over them, once, for both backends.
 
-use fleetmark_domain::{Epoch, FleetName, Index, KeyHash, Kind, LedgerName, Serial, Standing, Timestamp};
+use fleetmark_domain::{Epoch, Fingerprint, FleetName, Index, KeyHash, Kind, LedgerName, Serial, Standing, Timestamp};
 use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
 use fleetmark_ledger::merkle::{Hash, Node};
 
 use super::StoreError;
 use super::model::{
-    Allowance, ApprovalRequest, AuthorityId, AuthorityRecord, BlockedKey, Certificate, CertificateFilter, EpochRecord, Fleet,
-    Group, GroupId, Hardware, HardwareId, LeaseRecord, LedgerRecord, ListedSerial, PolicyActivation, PolicySet, PolicyVersion,
-    Remembered, RequestState, RootRequest, StoredCrl, StoredEntry, Subject, SubjectFilter, SubjectId, Token, TokenId,
+    Allowance, ApprovalRequest, AuthorityId, AuthorityRecord, BlockedKey, Certificate, CertificateFilter, EpochRecord, External,
+    ExternalCertificate, Fleet, ForeignList, Group, GroupId, Hardware, HardwareId, LeaseRecord, LedgerRecord, ListedSerial,
+    PolicyActivation, PolicySet, PolicyVersion, Remembered, RequestState, RootRequest, StoredCrl, StoredEntry, Subject,
+    SubjectFilter, SubjectId, Token, TokenId,
 };
 use super::model::{Order, OrderId, OrderState, Pick, Picked, Reach};
 
@@ -206,4 +207,21 @@ pub trait Rows {
     /// Inserts, or replaces the one with this id; a second one for a kind and fleet is a collision.
     fn put_root_request(&mut self, request: &RootRequest) -> Result<(), StoreError>;
     fn delete_root_request(&mut self, kind: AuthorityKind, fleet: Option<&FleetName>) -> Result<(), StoreError>;
+    fn external(&mut self, id: AuthorityId) -> Result<Option<External>, StoreError>;
+    fn external_by_name(&mut self, fleet: &FleetName, folded: &str) -> Result<Option<External>, StoreError>;
+    /// The external authorities of a fleet, or all, by id. There are few.
+    fn externals(&mut self, fleet: Option<&FleetName>) -> Result<Vec<External>, StoreError>;
+    fn insert_external(&mut self, external: &External) -> Result<(), StoreError>;
+    fn update_external(&mut self, external: &External) -> Result<(), StoreError>;
+    fn external_certificate(&mut self, fingerprint: &Fingerprint) -> Result<Option<ExternalCertificate>, StoreError>;
+    /// The adopted certificate at this place.
+    fn external_at(&mut self, place: CertificateId) -> Result<Option<ExternalCertificate>, StoreError>;
+    fn external_by_serial(&mut self, authority: AuthorityId, issuer: &[u8; 32], serial: &[u8]) -> Result<Option<ExternalCertificate>, StoreError>;
+    /// By place.
+    fn external_certificates(&mut self, authorities: &[AuthorityId], after: CertificateId, limit: u32) -> Result<Vec<ExternalCertificate>, StoreError>;
+    fn insert_external_certificate(&mut self, certificate: &ExternalCertificate) -> Result<(), StoreError>;
+    fn update_external_certificate(&mut self, certificate: &ExternalCertificate) -> Result<(), StoreError>;
+    fn foreign_lists(&mut self, authority: AuthorityId) -> Result<Vec<ForeignList>, StoreError>;
+    /// Inserts, or replaces the one of this authority and URL.
+    fn put_foreign_list(&mut self, list: &ForeignList) -> Result<(), StoreError>;
 }

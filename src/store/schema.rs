@@ -329,5 +329,55 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    external_authorities (id) {
+        id -> BigInt,
+        fleet -> Text,
+        name -> Text,
+        folded -> Text,
+        state -> SmallInt,
+        stale -> Bool,
+        rules -> Text,
+        material -> Binary,
+        epoch -> Nullable<BigInt>,
+        next_index -> BigInt,
+        created_at -> BigInt,
+        created_by -> BigInt,
+        version -> BigInt,
+    }
+}
+
+diesel::table! {
+    external_certificates (fingerprint) {
+        fingerprint -> Binary,
+        certificate -> BigInt,
+        authority -> BigInt,
+        issuer -> Binary,
+        serial -> Binary,
+        key_hash -> Binary,
+        own_standing -> SmallInt,
+        own_reason -> Nullable<SmallInt>,
+        foreign_standing -> SmallInt,
+        foreign_reason -> Nullable<SmallInt>,
+        not_after -> BigInt,
+        next_update -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    foreign_lists (authority, url) {
+        authority -> BigInt,
+        url -> Text,
+        issuer -> Binary,
+        number -> Binary,
+        this_update -> BigInt,
+        next_update -> BigInt,
+        etag -> Text,
+        modified -> Text,
+        fetched_at -> BigInt,
+        der -> Binary,
+    }
+}
+
 // Certificates are looked for by their subject's kind.
 diesel::allow_tables_to_appear_in_same_query!(certificates, subjects);

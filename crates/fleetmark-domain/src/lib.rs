@@ -2,6 +2,7 @@
 //!
 //! - [`name`]: one segment of an identity; parsed once, safe in paths, topics and logs ever after.
 //! - [`identity`]: the SPIFFE ID of a device, gateway, service or operator.
+//! - [`naming`]: how the device of a foreign certificate is called.
 //! - [`serial`]: the 17-octet certificate serial, which carries its epoch and index.
 //! - [`standing`]: what a certificate is worth now, and the one table of how each view shows it.
 //! - [`lifecycle`]: what may happen to a device and to a certificate, and what comes of it.
@@ -16,6 +17,7 @@ pub mod digest;
 pub mod identity;
 pub mod lifecycle;
 pub mod name;
+pub mod naming;
 pub mod reenrollment;
 pub mod refusal;
 pub mod role;
@@ -28,6 +30,7 @@ pub use digest::{Fingerprint, KeyHash};
 pub use identity::{Identity, Kind, TrustDomain};
 pub use lifecycle::{CertificateEvent, DeviceEvent, DeviceState};
 pub use name::{FleetName, LedgerName, Name};
+pub use naming::{NameForm, NamePart, NameSource, Naming};
 pub use reenrollment::Reenrollment;
 pub use refusal::Refusal;
 pub use role::{Action, Role};

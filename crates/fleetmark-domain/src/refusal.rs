@@ -163,6 +163,17 @@ refusals! {
     Quarantined => "quarantined", Forbidden, "The client certificate is quarantined.";
     Lapsed => "confirmation_lapsed", Forbidden, "The certificate was not confirmed in time. Enroll again.";
 
+    // Certificates of another authority.
+    ExternalUnknown => "external_unknown", Forbidden, "The client certificate is from another authority and was not adopted here.";
+    ExternalDisabled => "external_disabled", Forbidden, "The client certificate is from another authority whose certificates are not taken now.";
+    ExternalStatusStale => "external_status_stale", Forbidden, "What the client certificate's authority says of it is past its end.";
+    ExternalAuthorityTaken => "external_authority_taken", Conflict, "One of these CA certificates belongs to another external authority already.";
+    ExternalNameMissing => "external_name_missing", Unacceptable, "The certificate has no value, or several, where the naming rule looks for the device's name.";
+    ExternalNameTaken => "external_name_taken", Conflict, "The device of this name has certificates from elsewhere, or is registered with its hardware.";
+    ExternalUsage => "external_usage", Unacceptable, "The certificate lacks an extended key usage that the external authority's rules demand.";
+    ExternalSerial => "external_serial", Unacceptable, "The certificate's serial number has more than 20 octets, or another certificate of the same issuer has it.";
+    ExternalListRefused => "external_list_refused", Unacceptable, "A revocation list of the external authority cannot be used.";
+
     // Acts.
     NotPermitted => "not_permitted", Forbidden, "Your role does not permit this.";
     PolicyDenied => "policy_denied", Forbidden, "The fleet's policy does not permit this.";

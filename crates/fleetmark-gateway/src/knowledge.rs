@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use fleetmark_domain::{Epoch, Fingerprint, FleetName, Index, LedgerName, Serial, Standing};
-use fleetmark_ledger::entry::{AuthorityKind, AuthorityState, IndexSet};
+use fleetmark_domain::{Epoch, Fingerprint, FleetName, Identity, Index, LedgerName, Naming, Serial, Standing, TrustDomain};
+use fleetmark_external::{Foreign, name};
+use fleetmark_ledger::entry::{AuthorityKind, AuthorityState, ExternalState, IndexSet};
 use fleetmark_ledger::state::ShortFingerprint;
 use fleetmark_policy::Policies;
 use rustls_pki_types::CertificateDer;
@@ -38,6 +39,26 @@ pub struct Known {
     pub subject: u64,
     /// The authority of its epoch: id, what it issues for, where it is in its life. None: the `system` ledger has none such.
     pub authority: Option<KnownAuthority>,
+    /// The external authority of its epoch, where it is one.
+    pub external: Option<KnownExternal>,
+}
+
+/// An external authority, as its fleet's ledger has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownExternal {
+    /// Whether its certificates count, pushed news included.
+    pub state: ExternalState,
+    /// How the devices of its certificates are called.
+    pub naming: Naming,
+}
+
+impl Known {
+    /// Who holds an adopted certificate; None where its authority's rule names nobody by it.
+    pub fn named(&self, foreign: &Foreign) -> Option<Identity> {
+        let LedgerName::Fleet(fleet) = &self.ledger else { return None };
+        let name = name(&self.external.as_ref()?.naming, &foreign.said).ok()?;
+        Some(Identity::Device { fleet: fleet.clone(), name })
+    }
 }
 
 /// An authority, as the `system` ledger has it.
@@ -148,18 +169,44 @@ impl Knowledge {
     pub fn certificate(&self, epoch: Epoch, index: Index) -> Option<Known> {
         let mut found = None;
         for ledger in self.inner.ledgers().iter() {
-            let Some((holding, authority)) = ledger.read(|table| table.certificate(epoch, index)) else {
+            let found_here = ledger.read(|table| {
+                let (holding, authority) = table.certificate(epoch, index)?;
+                Some((holding, authority, authority.and_then(|id| table.external(id))))
+            });
+            let Some((holding, authority, external)) = found_here else {
                 continue;
             };
             if found.is_some() {
                 return None;
             }
-            found = Some((ledger.name.clone(), holding, authority));
+            found = Some((ledger.name.clone(), holding, authority, external));
         }
-        let (ledger, holding, authority) = found?;
+        let (ledger, holding, authority, external) = found?;
         let authority = authority.and_then(|id| self.inner.authority(id));
         let (fingerprint, standing, subject) = (holding.fingerprint, holding.standing, holding.subject);
-        Some(Known { ledger, fingerprint, standing, subject, authority })
+        Some(Known { ledger, fingerprint, standing, subject, authority, external })
+    }
+
+    /// The certificate of another authority that a followed ledger adopted, with its place.
+    pub fn adopted(&self, fingerprint: &Fingerprint) -> Option<((Epoch, Index), Known)> {
+        let adopted = |ledger: &Arc<Ledger>| ledger.read(|table| table.state.adopted(fingerprint));
+        let place = self.inner.ledgers().iter().find_map(adopted)?;
+        let known = self.certificate(place.0, place.1).filter(|known| known.external.is_some())?;
+        Some((place, known))
+    }
+
+    /// Whether a followed ledger has an external authority whose certificates name this issuer.
+    pub fn has_issuer(&self, issuer: &[u8; 32]) -> bool {
+        let has = |ledger: &Arc<Ledger>| {
+            ledger.read(|table| table.state.externals().any(|external| external.issuers.binary_search(issuer).is_ok()))
+        };
+        self.inner.ledgers().iter().any(has)
+    }
+
+    /// The installation's trust domain: the ledgers' keys are called `TRUST-DOMAIN/ledger/NAME`.
+    pub fn trust_domain(&self) -> Option<TrustDomain> {
+        let system = self.inner.ledger(&LedgerName::System)?;
+        system.read(|table| table.state.key().name.split_once("/ledger/").and_then(|(domain, _)| domain.parse().ok()))
     }
 
     /// Has what is new fetched at once because a certificate is not known, and waits for it, at most `patience`. Bounded: at most

@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use fleetmark_device::fingerprint;
 use fleetmark_domain::{Epoch, Index, LedgerName, Standing, Timestamp};
-use fleetmark_ledger::entry::{AuthorityKind, AuthorityState, Entry, Event, IndexSet, Issued};
+use fleetmark_ledger::entry::{
+    Adopted, AuthorityKind, AuthorityState, Entry, Event, ExternalAuthority, ExternalState, IndexSet, Issued,
+};
 use fleetmark_ledger::note::VerifierKey;
 use fleetmark_policy::{Policies, Set};
 use rustls_pki_types::CertificateDer;
@@ -97,6 +99,26 @@ impl Double {
             let certificates = IndexSet::from_certificates([(epoch, index)]);
             self.append(&ledger, &Event::StandingChanged { standing, certificates });
         }
+    }
+
+    /// A fleet's ledger has this external authority, which names its devices by their common names; everybody is told.
+    pub fn external(&self, ledger: &str, authority: u32, state: ExternalState, certificate: &CertificateDer<'_>) {
+        let issuers = vec![fleetmark_external::issuer_hash(certificate).expect("a certificate")];
+        let (rules, naming) = ([1; 32], fleetmark_domain::Naming::default());
+        let external = ExternalAuthority { authority, state, rules, issuers, naming };
+        self.append(&self.ledger(ledger), &Event::ExternalAuthorityChanged(external));
+        self.knowledge.inner.tell(Change::Everything);
+    }
+
+    /// A fleet's ledger adopted this certificate.
+    pub fn adopt(&self, ledger: &str, authority: u32, (epoch, index): (Epoch, Index), certificate: &CertificateDer<'_>) {
+        let ledger = self.ledger(ledger);
+        if ledger.read(|table| table.state.authority_of(epoch)).is_none() {
+            self.append(&ledger, &Event::EpochOpened { authority, epoch });
+        }
+        let (fingerprint, not_after, key) = (fingerprint(certificate), Timestamp(i64::from(u32::MAX)), [2; 32]);
+        let adopted = Adopted { authority, epoch, index, fingerprint, subject: 9, generation: 1, not_after, key };
+        self.append(&ledger, &Event::ExternalAdopted(adopted));
     }
 
     /// A certificate is worth less from now on; everybody is told.

@@ -1,6 +1,7 @@
 //! One entry: an act that changed a standing or a policy.
 
 mod event;
+mod external;
 mod index_set;
 
 use fleetmark_domain::Timestamp;
@@ -9,6 +10,7 @@ use crate::cbor::{Reader, form, write};
 use crate::details::Commitment;
 
 pub use event::{AuthorityKind, AuthorityState, Event, Issued};
+pub use external::{Adopted, ExternalAuthority, ExternalState, MAX_ISSUERS};
 pub use index_set::{IndexSet, MAX_RANGES, Range};
 
 /// The longest entry, in octets (DESIGN §7).

@@ -8,8 +8,10 @@ use std::io;
 pub use read::read;
 pub use write::write;
 
-/// How every snapshot begins: what it is, and the version of its form.
+/// How a snapshot begins: what it is, and the version of its form. The second form is that of a ledger with external authorities;
+/// one without any is written in the first.
 const MAGIC: &[u8; 21] = b"fleetmark snapshot 1\n";
+const MAGIC_2: &[u8; 21] = b"fleetmark snapshot 2\n";
 
 /// The most certificates of one block.
 const BLOCK: usize = 4_096;

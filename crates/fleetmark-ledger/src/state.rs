@@ -7,13 +7,13 @@ mod holdings;
 use fleetmark_domain::{Epoch, Fingerprint, Index, Standing};
 
 use crate::audit::{Model, Rule, Violation};
-use crate::entry::{AuthorityKind, AuthorityState, Entry, Event};
+use crate::entry::{AuthorityKind, AuthorityState, Entry, Event, ExternalAuthority};
 use crate::merkle::{Frontier, leaf_hash};
 use crate::note::VerifierKey;
 use holdings::Holdings;
 
 /// The first 12 octets of SHA-256 over a certificate: who would forge another certificate for them needs 2^96 tries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ShortFingerprint(pub [u8; 12]);
 
 impl From<&Fingerprint> for ShortFingerprint {
@@ -87,7 +87,7 @@ impl State {
         });
         let entry = judged.map_err(|rule| *self.found.insert(Violation { position, rule }))?;
         self.frontier.append(leaf_hash(octets), |_, _| {});
-        self.certificates += u64::from(matches!(entry.event, Event::Issued(_)));
+        self.certificates += u64::from(matches!(entry.event, Event::Issued(_) | Event::ExternalAdopted(_)));
         Ok(entry)
     }
 
@@ -101,7 +101,7 @@ impl State {
         &self.frontier
     }
 
-    /// How many certificates were issued.
+    /// How many certificates were issued or adopted.
     pub const fn certificates(&self) -> u64 {
         self.certificates
     }
@@ -129,6 +129,21 @@ impl State {
     /// All authorities, ascending by id.
     pub fn authorities(&self) -> Vec<(u32, Authority)> {
         self.model.authorities.iter().map(|(id, authority)| (*id, *authority)).collect()
+    }
+
+    /// An external authority (a fleet's ledger has them).
+    pub fn external(&self, authority: u32) -> Option<&ExternalAuthority> {
+        self.model.externals.get(&authority)
+    }
+
+    /// All external authorities, ascending by id.
+    pub fn externals(&self) -> impl Iterator<Item = &ExternalAuthority> {
+        self.model.externals.values()
+    }
+
+    /// The place of an adopted certificate.
+    pub fn adopted(&self, fingerprint: &Fingerprint) -> Option<(Epoch, Index)> {
+        self.model.adopted.get(&ShortFingerprint::from(fingerprint)).copied()
     }
 
     /// The policy set that counts now.

@@ -177,6 +177,13 @@ fn told(event: &Event) -> String {
         Event::PolicyActivated { version, .. } => format!("policy {version} activated"),
         Event::FleetChanged { version } => format!("fleet's rules, version {version}"),
         Event::SnapshotMade { size, .. } => format!("snapshot of {size} entries made"),
+        Event::ExternalAuthorityChanged(external) => {
+            format!("external authority {}: {}", external.authority, external.state.as_str())
+        }
+        Event::ExternalAdopted(adopted) => {
+            let (place, fingerprint) = (format!("{}/{}", adopted.epoch.0, adopted.index.0), adopted.fingerprint.to_string());
+            format!("adopted {place}, certificate {}", fingerprint.get(..16).unwrap_or_default())
+        }
         Event::Alarmed { alarm, subject: 0 } => format!("alarm {alarm}"),
         Event::Alarmed { alarm, subject } => format!("alarm {alarm}, subject {subject}"),
     }

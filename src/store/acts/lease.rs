@@ -7,7 +7,7 @@ use fleetmark_domain::serial::EPOCH_CAPACITY;
 use fleetmark_domain::{Epoch, Index, LedgerName, Timestamp};
 use fleetmark_ledger::entry::Event;
 
-use crate::store::model::{AuthorityId, EpochRecord, LeaseRecord};
+use crate::store::model::{AuthorityId, EpochRecord, External, LeaseRecord};
 use crate::store::transaction::Transaction;
 use crate::store::{Act, StoreError};
 
@@ -88,7 +88,7 @@ impl LeaseIndices {
 /// The installation's value below which no epoch is opened.
 const EPOCH_FLOOR: &str = "epoch-floor";
 
-fn epoch_floor(transaction: &mut Transaction<'_>) -> Result<u32, StoreError> {
+pub(super) fn epoch_floor(transaction: &mut Transaction<'_>) -> Result<u32, StoreError> {
     let Some(value) = transaction.rows.value(EPOCH_FLOOR)? else { return Ok(0) };
     let octets = value.try_into().map_err(|_| StoreError::Unreadable { what: EPOCH_FLOOR })?;
     Ok(u32::from_be_bytes(octets))
@@ -116,6 +116,9 @@ impl Act for RaiseEpochs {
             if let Some(open) = transaction.rows.open_epoch(authority.id)? {
                 transaction.rows.update_epoch(&EpochRecord { closed_at: Some(self.at), ..open })?;
             }
+        }
+        for external in transaction.rows.externals(None)? {
+            transaction.rows.update_external(&External { epoch: None, next_index: 0, ..external })?;
         }
         let floor = self.floor.0.max(epoch_floor(transaction)?);
         transaction.rows.set_value(EPOCH_FLOOR, &floor.to_be_bytes())

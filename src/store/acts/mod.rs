@@ -11,6 +11,7 @@
 //! - [`requests`]: requests that a person decides.
 //! - [`record`]: a certificate is recorded: enrollment, renewal, the installation's own.
 //! - [`confirm`]: the holder keeps the certificate; what it replaces is superseded.
+//! - [`external`]: other authorities, and the adoption of their certificates.
 //! - [`standing`]: revoke, hold, release, put out; the lapse of what was never confirmed.
 //! - [`fleets`], [`subjects`], [`tokens`]: operators' records.
 //! - [`imports`]: devices registered in bulk.
@@ -27,6 +28,7 @@ pub mod alarms;
 pub mod blocked;
 pub mod ceremony;
 pub mod confirm;
+pub mod external;
 pub mod fleets;
 pub mod found;
 pub mod groups;

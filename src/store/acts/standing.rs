@@ -7,6 +7,7 @@ use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::{Event, IndexSet};
 
 use super::confirm::settle;
+use super::external;
 use super::lifecycle::{Departure, begun_by, origin_of};
 use super::limits::spend;
 use super::subjects::with_attributes;
@@ -21,6 +22,18 @@ pub(super) const MAX_RANGES: usize = 2_000;
 /// Sets the standing of certificates of one ledger, with one entry for them all (more, beyond 2,000 ranges).
 /// The caller checked that each may change so. Returns the position of the first entry.
 pub(super) fn set_standing(
+    transaction: &mut Transaction<'_>,
+    certificates: &[Certificate],
+    standing: Standing,
+    at: Timestamp,
+    details: Option<&Details>,
+) -> Result<Option<u64>, StoreError> {
+    let changed = external::by_us(transaction, certificates, standing)?;
+    write_standing(transaction, &changed, standing, at, details)
+}
+
+/// The same, where what the other authority says of an adopted certificate was looked at already.
+pub(super) fn write_standing(
     transaction: &mut Transaction<'_>,
     certificates: &[Certificate],
     standing: Standing,
@@ -91,7 +104,9 @@ impl Act for ChangeStanding {
     fn perform(&self, transaction: &mut Transaction<'_>) -> Result<StandingChanged, StoreError> {
         let affected = self.affected(transaction)?;
         if self.change == CertificateEvent::Released {
-            return self.release(transaction, affected);
+            let released = self.release(transaction, affected)?;
+            let certificates = external::as_they_are(transaction.rows, released.certificates)?;
+            return Ok(StandingChanged { certificates, ..released });
         }
         let Some(standing) = affected.first().map(|first| first.standing.next(self.change)).transpose()? else {
             return Ok(StandingChanged { certificates: Vec::new(), position: None });
@@ -100,6 +115,7 @@ impl Act for ChangeStanding {
         let position = set_standing(transaction, &affected, standing, self.at, Some(&self.details))?;
         let certificates =
             affected.into_iter().map(|certificate| Certificate { standing, changed_at: self.at, ..certificate }).collect();
+        let certificates = external::as_they_are(transaction.rows, certificates)?;
         Ok(StandingChanged { certificates, position })
     }
 }
@@ -119,12 +135,15 @@ impl ChangeStanding {
             Scope::Certificate(serial) => {
                 let id = certificate_id(serial.epoch(), serial.index());
                 let found = transaction.rows.certificate(id)?.filter(|certificate| certificate.serial == serial);
-                let certificate = found.ok_or(Refusal::NotFound)?;
+                let certificate = external::as_we_say(transaction.rows, found.ok_or(Refusal::NotFound)?)?;
                 let is_changed = certificate.standing.next(self.change)? != certificate.standing;
                 Ok(if is_changed { vec![certificate] } else { Vec::new() })
             }
             Scope::Subject(id) => {
-                let mut live = transaction.rows.live_certificates_of(id)?;
+                let live = transaction.rows.live_certificates_of(id)?;
+                let rows = &mut *transaction.rows;
+                let live: Result<Vec<_>, _> = live.into_iter().map(|one| external::as_we_say(rows, one)).collect();
+                let mut live = live?;
                 live.retain(|certificate| {
                     certificate.standing.next(self.change).is_ok_and(|next| next != certificate.standing)
                 });

@@ -156,7 +156,13 @@ macro_rules! authority_rows {
         fn highest_epoch(&mut self) -> Result<Epoch, StoreError> {
             let query = epochs::table.order(epochs::number.desc()).select(epochs::number);
             let highest: Option<i64> = query.first(&mut self.connection).optional().map_err(|error| self.fault(error))?;
-            codes::number(highest.unwrap_or(0), "epoch").map(Epoch)
+            let query = external_authorities::table
+                .filter(external_authorities::epoch.is_not_null())
+                .order(external_authorities::epoch.desc())
+                .select(external_authorities::epoch);
+            let external: Option<Option<i64>> =
+                query.first(&mut self.connection).optional().map_err(|error| self.fault(error))?;
+            codes::number(highest.max(external.flatten()).unwrap_or(0), "epoch").map(Epoch)
         }
 
         fn insert_epoch(&mut self, epoch: &EpochRecord) -> Result<(), StoreError> {

@@ -4,7 +4,7 @@ use fleetmark_domain::{Kind, Role};
 use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
 
 use crate::store::StoreError;
-use crate::store::model::{GroupProof, GroupState, HardwareSource, OrderState, RequestState, SubjectState};
+use crate::store::model::{ExternalSwitch, GroupProof, GroupState, HardwareSource, OrderState, RequestState, SubjectState};
 
 /// A word with its number in the database.
 pub trait Coded: Sized {
@@ -33,6 +33,7 @@ coded! {
     Role { Role::Viewer = 0, Role::Operator = 1, Role::SecurityOfficer = 2, Role::Owner = 3 }
     SubjectState { SubjectState::Registered = 0, SubjectState::Active = 1, SubjectState::Out = 2, SubjectState::Released = 3 }
     GroupProof { GroupProof::Maker = 0, GroupProof::Claim = 1, GroupProof::DerivedKey = 2, GroupProof::Approval = 3 }
+    ExternalSwitch { ExternalSwitch::Enabled = 0, ExternalSwitch::Disabled = 1, ExternalSwitch::Ended = 2 }
     GroupState { GroupState::Enabled = 0, GroupState::Disabled = 1, GroupState::Ended = 2 }
     HardwareSource { HardwareSource::MakerKey = 0, HardwareSource::EndorsementKey = 1, HardwareSource::DerivedKey = 2 }
     RequestState {
@@ -146,6 +147,7 @@ mod tests {
         comes_back(&[SubjectState::Registered, SubjectState::Active, SubjectState::Out, SubjectState::Released]);
         comes_back(&[GroupProof::Maker, GroupProof::Claim, GroupProof::DerivedKey, GroupProof::Approval]);
         comes_back(&[GroupState::Enabled, GroupState::Disabled, GroupState::Ended]);
+        comes_back(&[ExternalSwitch::Enabled, ExternalSwitch::Disabled, ExternalSwitch::Ended]);
         comes_back(&[HardwareSource::MakerKey, HardwareSource::EndorsementKey, HardwareSource::DerivedKey]);
         comes_back(&[RequestState::Waiting, RequestState::Approved, RequestState::Refused, RequestState::Done]);
         use OrderState as O;

@@ -30,6 +30,8 @@ pub mod enrollment;
 pub mod revocations;
 #[macro_use]
 pub mod ceremony;
+#[macro_use]
+pub mod external;
 
 /// Implements [`Rows`](super::rows::Rows) for a type with a field `connection` and a method `fault` that makes a diesel
 /// error ours. `$at_once`: how many ledger entries a statement inserts; `$for_update`: diesel's method that locks a row.
@@ -39,12 +41,12 @@ macro_rules! rows {
             use diesel::dsl::sql;
             use diesel::prelude::*;
             use diesel::sql_types::Bool;
-            use fleetmark_domain::{Epoch, FleetName, Index, KeyHash, Kind, LedgerName, Role, Standing, Timestamp};
+            use fleetmark_domain::{Epoch, Fingerprint, FleetName, Index, KeyHash, Kind, LedgerName, Role, Standing, Timestamp};
             use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
             use fleetmark_ledger::merkle::{Hash, Node};
             use $crate::store::StoreError;
             use $crate::store::model::{
-                Allowance, ApprovalRequest, AuthorityId, AuthorityRecord, BlockedKey, Certificate, CertificateFilter, EpochRecord, Fleet, Group,
+                Allowance, ApprovalRequest, AuthorityId, AuthorityRecord, BlockedKey, Certificate, CertificateFilter, EpochRecord, External, ExternalCertificate, Fleet, ForeignList, Group,
                 GroupId, Hardware, HardwareId, LeaseRecord, LedgerRecord, ListedSerial, RequestState,
                 PolicyActivation, PolicySet, PolicyVersion, Remembered, StoredCrl, StoredEntry, Subject, SubjectFilter, SubjectId, SubjectState, Token, TokenId,
             };
@@ -55,6 +57,7 @@ macro_rules! rows {
             use $crate::store::queries::certificates::CertificateRow;
             use $crate::store::queries::codes::{self, Coded, met, records, signed};
             use $crate::store::queries::enrollment::{BlockedKeyRow, GroupRow, HardwareRow, RequestRow, SerialRow};
+            use $crate::store::queries::external::{ExternalCertificateRow, ExternalRow, ForeignListRow};
             use $crate::store::queries::fleets::FleetRow;
             use $crate::store::queries::kept::{CrlRow, RememberedColumns};
             use $crate::store::queries::ledgers::{EntryColumns, LedgerRow, NewEntry, NewNode};
@@ -84,6 +87,7 @@ macro_rules! rows {
                 enrollment_rows!();
                 revocation_rows!();
                 ceremony_rows!();
+                external_rows!();
             }
         };
     };

@@ -120,13 +120,14 @@ pub(super) async fn ask(
     let body = read(&request, payload).await?;
     let question: Question =
         serde_json::from_slice(&body).map_err(|error| Problem::because(Refusal::MalformedRequest, &error))?;
-    let (subject, wanted) = (subject(&question)?, wanted(&question)?);
+    let (mut subject, wanted) = (subject(&question)?, wanted(&question)?);
     let now = (state.clock)();
-    let (verdict, identity) = match &subject {
+    let (verdict, identity) = match &mut subject {
         Subject::Unreadable => (state.judge.unreadable(now), None),
         Subject::Place { issuer, serial } => (state.judge.standing(issuer, serial, now).await, None),
         Subject::Holder(presented) => {
             let verdict = state.judge.judge_patiently(presented, &wanted, now).await;
+            state.judge.recognize(presented);
             let uri = verdict.identity.as_ref().and_then(|_| presented.uri());
             (verdict, uri)
         }

@@ -109,7 +109,9 @@ impl Worker {
             Event::StandingChanged { certificates, .. } => {
                 Some(Change::Worsened { ledger: self.name.clone(), certificates: Arc::new(certificates.clone()) })
             }
-            Event::AuthorityChanged { .. } | Event::PolicyActivated { .. } => Some(Change::Everything),
+            Event::AuthorityChanged { .. } | Event::PolicyActivated { .. } | Event::ExternalAuthorityChanged(_) => {
+                Some(Change::Everything)
+            }
             Event::Registered { subject, .. } | Event::Changed { subject } => {
                 self.want_details(Wanted { position, subject: *subject, commitment: entry.details });
                 None

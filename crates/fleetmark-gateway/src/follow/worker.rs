@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use fleetmark_domain::{LedgerName, Standing};
-use fleetmark_ledger::entry::{AuthorityState, Entry, Event};
+use fleetmark_ledger::entry::{AuthorityState, Entry, Event, ExternalState};
 use fleetmark_ledger::note::VerifierKey;
 use fleetmark_ledger::state::ActivePolicy;
 use tokio::sync::{Notify, oneshot};
@@ -163,6 +163,7 @@ impl Worker {
             Event::AuthorityChanged { state: AuthorityState::Tainted | AuthorityState::Revoked, .. } => {
                 Some(Change::Everything)
             }
+            Event::ExternalAuthorityChanged(external) if external.state != ExternalState::Active => Some(Change::Everything),
             Event::PolicyActivated { version, hash } => {
                 self.expect_policy(news.position, ActivePolicy { version: *version, hash: *hash });
                 None

@@ -1,5 +1,8 @@
 //! Verdicts: after the chain, the authority's binding, the fingerprint, the standing, and policy.
 //!
+//! A certificate of another authority is known by its fingerprint, which a fleet's ledger adopted; its holder's name comes of the
+//! rule that the ledger has for that authority. What follows is the same.
+//!
 //! The order, and so the name of a refusal where several would fit: the certificate's dates; its place and fingerprint in the
 //! ledger; its authority's binding; revoked; what is known is broken or stale; the other standings; policy.
 
@@ -12,13 +15,15 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fleetmark_domain::standing::Choices;
 use fleetmark_domain::{FleetName, Identity, LedgerName, Serial, Sight, Standing, Timestamp, View};
-use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
+use fleetmark_external::Foreign;
+use fleetmark_ledger::entry::{AuthorityKind, AuthorityState, ExternalState};
 use fleetmark_ledger::state::ShortFingerprint;
 use fleetmark_policy::{Act, Context, Decision, Principal, Request, Resource};
 
@@ -128,10 +133,26 @@ impl Judge {
     /// The same, and where the certificate or its authority is not known yet, has what is new fetched first, at most
     /// [`PATIENCE`] long.
     pub async fn judge_patiently(&self, presented: &Presented, wanted: &Wanted<'_>, now: Timestamp) -> Verdict {
-        if presented.in_time(now).is_ok() && presented.serial.is_some_and(|serial| self.0.is_news(&serial)) {
+        let is_news = match &presented.foreign {
+            Some(foreign) => self.0.is_news_abroad(foreign),
+            None => presented.serial.is_some_and(|serial| self.0.is_news(&serial)),
+        };
+        if presented.in_time(now).is_ok() && is_news {
             self.0.knowledge.refresh(PATIENCE).await;
         }
         self.judge(presented, wanted, now)
+    }
+
+    /// Gives a certificate of another authority that is adopted its place in the ledger and its holder's identity, so that it is
+    /// found and named as one of ours.
+    pub fn recognize(&self, presented: &mut Presented) {
+        let Some(foreign) = presented.foreign.clone() else { return };
+        let Some((place, known)) = self.0.knowledge.adopted(&foreign.fingerprint) else { return };
+        if let Some(identity) = known.named(&foreign) {
+            presented.serial = Some(Serial::new(place.0, place.1, [0; 8]));
+            presented.trust_domain = self.0.knowledge.trust_domain();
+            presented.identity = Some(identity);
+        }
     }
 
     /// The standing of the certificate with this serial, of the authority with this key identifier. Never allows: who has only
@@ -150,6 +171,12 @@ impl Inner {
         self.knowledge.certificate(serial.epoch(), serial.index()).is_none_or(|known| known.authority.is_none())
     }
 
+    /// Whether a fetch could change the answer about a certificate of another authority: it names one that a ledger here knows, and
+    /// is not adopted.
+    fn is_news_abroad(&self, foreign: &Foreign) -> bool {
+        self.knowledge.has_issuer(&foreign.issuer) && self.knowledge.adopted(&foreign.fingerprint).is_none()
+    }
+
     fn judge(&self, presented: &Presented, wanted: &Wanted<'_>, now: Timestamp) -> Verdict {
         let (known, identity) = match self.known(presented, now) {
             Ok(known) => known,
@@ -157,12 +184,12 @@ impl Inner {
             Err((reason, Some(known))) => return self.draft(reason, &known, now, None),
         };
         let draft =
-            |reason| Verdict { identity: Some(identity.clone()), ..self.draft(reason, &known, now, Some(presented.not_after)) };
+            |reason| Verdict { identity: Some(identity.as_ref().clone()), ..self.draft(reason, &known, now, Some(presented.not_after)) };
         let sight = match self.check_worth(&known) {
             Ok(sight) => sight,
             Err(reason) => return draft(reason),
         };
-        let answer = self.ask(presented, &known, identity, wanted, now);
+        let answer = self.ask(presented, &known, &identity, wanted, now);
         let allow = answer.reason == Reason::Allowed;
         let reason = if sight == Sight::Restricted && !allow { Reason::Quarantined } else { answer.reason };
         if allow && known.standing == Standing::Unconfirmed {
@@ -176,8 +203,11 @@ impl Inner {
     }
 
     /// Dates, place, fingerprint and authority: all that makes a certificate none of ours, however old the knowledge is.
-    fn known<'a>(&self, presented: &'a Presented, now: Timestamp) -> Result<(Known, &'a Identity), Refused> {
+    fn known<'a>(&self, presented: &'a Presented, now: Timestamp) -> Result<(Known, Cow<'a, Identity>), Refused> {
         presented.in_time(now).map_err(|reason| (reason, None))?;
+        if let Some(foreign) = &presented.foreign {
+            return self.known_abroad(foreign).map(|(known, identity)| (known, Cow::Owned(identity)));
+        }
         let foreign = (Reason::NotOnLedger, None);
         let (Some(serial), Some(identity)) = (presented.serial, &presented.identity) else { return Err(foreign) };
         let Some(known) = self.knowledge.certificate(serial.epoch(), serial.index()) else {
@@ -191,7 +221,17 @@ impl Inner {
             self.alarms.wrong_authority(Instant::now(), || format!("serial {serial}: {what}"));
             return Err((Reason::WrongAuthority, Some(known)));
         }
-        Ok((known, identity))
+        Ok((known, Cow::Borrowed(identity)))
+    }
+
+    /// A certificate of another authority is the one that was adopted, by all of its octets; who holds it says the ledger's rule.
+    fn known_abroad(&self, foreign: &Foreign) -> Result<(Known, Identity), Refused> {
+        let adopted = self.knowledge.adopted(&foreign.fingerprint);
+        let named = adopted.and_then(|(_, known)| known.named(foreign).map(|identity| (known, identity)));
+        named.ok_or_else(|| {
+            let is_known = self.knowledge.has_issuer(&foreign.issuer);
+            (if is_known { Reason::ExternalUnknown } else { Reason::NotOnLedger }, None)
+        })
     }
 
     /// Why a place is not known: a ledger of which nothing could be verified has nothing to say about it.
@@ -219,7 +259,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Revoked before all, since that is for ever; then what the knowledge is worth; then the standing.
+    /// Revoked before all, since that is for ever; then what the knowledge is worth, and another authority; then the standing.
     fn check_worth(&self, known: &Known) -> Result<Sight, Reason> {
         let sight = known.standing.seen_by(View::Verdict, false, Choices::default());
         if let Sight::Revoked(_) = sight {
@@ -230,6 +270,11 @@ impl Inner {
             Some(freshness) if freshness.broken => return Err(Reason::LedgerBroken),
             Some(freshness) if freshness.is_stale() => return Err(Reason::LedgerStale),
             Some(_) => {}
+        }
+        match known.external.as_ref().map(|external| external.state) {
+            Some(ExternalState::Disabled | ExternalState::Ended) => return Err(Reason::ExternalDisabled),
+            Some(ExternalState::Stale) => return Err(Reason::ExternalStatusStale),
+            Some(ExternalState::Active) | None => {}
         }
         Reason::of(sight).map_or(Ok(sight), Err)
     }

@@ -1,6 +1,9 @@
 //! A certificate that was presented, parsed once.
 
+use std::sync::Arc;
+
 use fleetmark_domain::{Fingerprint, Identity, Serial, Timestamp, TrustDomain};
+use fleetmark_external::Foreign;
 use ring::digest::{SHA256, digest};
 use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate};
 
@@ -12,11 +15,11 @@ pub const MAX_CERTIFICATE: usize = 16 * 1024;
 /// A certificate that was presented, parsed once.
 #[derive(Debug, Clone)]
 pub struct Presented {
-    /// Its serial; None: none of ours.
+    /// Its serial; None: none of ours. Of one that was recognized as adopted: the ledger's number for it.
     pub serial: Option<Serial>,
     /// SHA-256 over it.
     pub fingerprint: Fingerprint,
-    /// The identity of its one URI SAN; None: none of ours.
+    /// The identity of its one URI SAN; None: none of ours. Of one that was recognized as adopted: that of its holder.
     pub identity: Option<Identity>,
     /// The trust domain of that identity.
     pub trust_domain: Option<TrustDomain>,
@@ -26,6 +29,8 @@ pub struct Presented {
     pub not_before: Timestamp,
     /// End of validity.
     pub not_after: Timestamp,
+    /// What it says otherwise, where it is none of ours by serial or identity: another authority's, perhaps.
+    pub foreign: Option<Arc<Foreign>>,
 }
 
 impl Presented {
@@ -41,8 +46,12 @@ impl Presented {
         // RFC 5280 4.2: an extension stands in a certificate once at most.
         certificate.extensions_map().map_err(|_| Reason::CertificateMalformed)?;
         let (trust_domain, identity) = identity_of(&certificate).unzip();
+        let serial = Serial::from_octets(certificate.raw_serial()).ok();
+        let is_ours = serial.is_some() && identity.is_some();
+        let foreign = if is_ours { None } else { Foreign::parse(der).ok().map(Arc::new) };
         Ok(Self {
-            serial: Serial::from_octets(certificate.raw_serial()).ok(),
+            foreign,
+            serial,
             fingerprint: fingerprint(der),
             identity,
             trust_domain,

@@ -35,13 +35,19 @@ pub enum Reason {
     PolicyError,
     /// The policies' text is not here yet.
     PolicyMissing,
+    /// Of another authority that this fleet knows, and not adopted.
+    ExternalUnknown,
+    /// Adopted, and its authority's certificates are not taken now.
+    ExternalDisabled,
+    /// Adopted, and what its authority says of it is past its end.
+    ExternalStatusStale,
     /// Only issuer and serial were given: they tell a standing, and never who it is that policy could allow.
     CertificateRequired,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::Allowed,
         Self::CertificateMalformed,
         Self::CertificateExpired,
@@ -57,6 +63,9 @@ impl Reason {
         Self::PolicyDenied,
         Self::PolicyError,
         Self::PolicyMissing,
+        Self::ExternalUnknown,
+        Self::ExternalDisabled,
+        Self::ExternalStatusStale,
         Self::CertificateRequired,
     ];
 
@@ -78,6 +87,9 @@ impl Reason {
             Self::PolicyDenied => "policy_denied",
             Self::PolicyError => "policy_error",
             Self::PolicyMissing => "policy_missing",
+            Self::ExternalUnknown => "external_unknown",
+            Self::ExternalDisabled => "external_disabled",
+            Self::ExternalStatusStale => "external_status_stale",
             Self::CertificateRequired => "certificate_required",
         }
     }

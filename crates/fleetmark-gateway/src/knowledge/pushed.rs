@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use fleetmark_domain::{Epoch, Index, Standing};
-use fleetmark_ledger::entry::{AuthorityState, Event, IndexSet, Range};
+use fleetmark_ledger::entry::{AuthorityState, Event, ExternalState, IndexSet, Range};
 
 /// The most certificates that are kept one by one; more come with their proof.
 const MAX_SINGLE: usize = 65_536;
@@ -23,6 +23,7 @@ pub(crate) struct Pushed {
     single: HashMap<(Epoch, Index), Standing>,
     wide: Vec<(Range, Standing)>,
     authorities: HashMap<u32, AuthorityState>,
+    externals: HashMap<u32, ExternalState>,
 }
 
 #[derive(Debug)]
@@ -107,8 +108,13 @@ impl Pushed {
         self.authorities.get(&id).map_or(verified, |pushed| worse_state(verified, *pushed))
     }
 
+    /// The same of an external authority.
+    pub(crate) fn external(&self, id: u32, verified: ExternalState) -> ExternalState {
+        self.externals.get(&id).map_or(verified, |pushed| worse_external(verified, *pushed))
+    }
+
     fn rebuild(&mut self) {
-        (self.single, self.wide, self.authorities) = Default::default();
+        (self.single, self.wide, self.authorities, self.externals) = Default::default();
         self.octets = self.entries.iter().map(|entry| entry.octets.len()).sum();
         let entries = std::mem::take(&mut self.entries);
         for entry in &entries {
@@ -133,6 +139,10 @@ impl Pushed {
             Event::AuthorityChanged { authority, state, .. } => {
                 let entry = self.authorities.entry(*authority).or_insert(*state);
                 *entry = worse_state(*entry, *state);
+            }
+            Event::ExternalAuthorityChanged(external) => {
+                let entry = self.externals.entry(external.authority).or_insert(external.state);
+                *entry = worse_external(*entry, external.state);
             }
             _ => {}
         }
@@ -173,6 +183,11 @@ const fn rank(standing: Standing) -> u8 {
 
 const fn worse_state(one: AuthorityState, other: AuthorityState) -> AuthorityState {
     if state_rank(other) > state_rank(one) { other } else { one }
+}
+
+/// The states' numbers ascend from the best.
+const fn worse_external(one: ExternalState, other: ExternalState) -> ExternalState {
+    if other.code() > one.code() { other } else { one }
 }
 
 const fn state_rank(state: AuthorityState) -> u8 {
@@ -224,6 +239,26 @@ mod tests {
         let different = pushed.settle(6, |_| Some(b"a"));
         assert_eq!(different, [Different { position: 5, pushed: b"b".to_vec(), verified: b"a".to_vec() }]);
         assert_eq!(pushed.standing(Epoch(1), Index(3), Standing::Good), Standing::Good);
+    }
+
+    #[test]
+    fn the_worse_of_an_external_authoritys_states_counts() {
+        let state = |state| {
+            let (authority, naming) = (1 << 30, fleetmark_domain::Naming::default());
+            let (rules, issuers) = ([0; 32], vec![[0; 32]]);
+            let external = fleetmark_ledger::entry::ExternalAuthority { authority, state, rules, issuers, naming };
+            Event::ExternalAuthorityChanged(external)
+        };
+        let mut pushed = Pushed::default();
+        let seen = |pushed: &Pushed, verified| pushed.external(1 << 30, verified);
+        assert_eq!(seen(&pushed, ExternalState::Active), ExternalState::Active);
+        pushed.take(1, b"a", &state(ExternalState::Disabled));
+        pushed.take(2, b"b", &state(ExternalState::Stale));
+        assert_eq!(seen(&pushed, ExternalState::Active), ExternalState::Disabled);
+        assert_eq!(seen(&pushed, ExternalState::Ended), ExternalState::Ended);
+        assert_eq!(pushed.external(1, ExternalState::Active), ExternalState::Active, "another one");
+        pushed.settle(2, |_| Some(b"a"));
+        assert_eq!(seen(&pushed, ExternalState::Active), ExternalState::Stale);
     }
 
     #[test]

@@ -9,7 +9,7 @@ pub(crate) use fleetmark_ledger::state::State;
 use fleetmark_ledger::state::{ActivePolicy, Authority, Holding};
 use fleetmark_policy::Set;
 
-use super::Freshness;
+use super::{Freshness, KnownExternal};
 use super::pushed::Pushed;
 use crate::clock::{Clock, Received};
 use crate::disk::Attributes;
@@ -70,6 +70,12 @@ impl Table {
         let mut authority = self.state.authority(id)?;
         authority.state = self.pushed.authority(id, authority.state);
         Some(authority)
+    }
+
+    /// An external authority with its pushed state.
+    pub(crate) fn external(&self, id: u32) -> Option<KnownExternal> {
+        let external = self.state.external(id)?;
+        Some(KnownExternal { state: self.pushed.external(id, external.state), naming: external.naming.clone() })
     }
 
     pub(crate) fn attributes(&self, subject: u64) -> Option<Arc<BTreeMap<String, String>>> {

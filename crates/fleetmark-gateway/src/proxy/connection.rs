@@ -107,19 +107,22 @@ async fn judge(
     let (_, session) = device.get_ref();
     let certificate = session.peer_certificates().and_then(<[_]>::first);
     let Some(certificate) = certificate else { return Err(denied(Reason::CertificateRequired, String::new())) };
-    let presented = Presented::parse(certificate).map_err(|reason| denied(reason, String::new()))?;
-    let uri = presented.uri();
-    let who = uri.clone().unwrap_or_else(|| presented.fingerprint.to_string());
+    let mut presented = Presented::parse(certificate).map_err(|reason| denied(reason, String::new()))?;
     let source = peer.ip().to_canonical();
     let protocol = shared.settings.protocol.as_deref();
     let wanted = Wanted { act: Act::Connect, topic: None, source: Some(source), protocol, firmware: None };
     let verdict = shared.watcher.judge.judge_patiently(&presented, &wanted, (shared.watcher.clock)()).await;
+    shared.watcher.judge.recognize(&mut presented);
+    let uri = presented.uri();
+    let who = uri.clone().unwrap_or_else(|| presented.fingerprint.to_string());
     if !verdict.allow {
         return Err(denied(verdict.reason, who));
     }
     let header = (shared.settings.proxy_protocol == ProxyProtocol::V2).then(|| {
         let version = if session.protocol_version() == Some(ProtocolVersion::TLSv1_2) { "TLSv1.2" } else { "TLSv1.3" };
-        let common_name = common_name(certificate);
+        // Of another authority's certificate the name by the rule: whoever reads this knows our names.
+        let named = presented.identity.as_ref().filter(|_| presented.foreign.is_some());
+        let common_name = named.map(|identity| identity.name().to_string()).or_else(|| common_name(certificate));
         let (common_name, spiffe_id) = (common_name.as_deref(), uri.as_deref());
         encode(&Client { source: peer, destination: local, version, common_name, spiffe_id })
     });

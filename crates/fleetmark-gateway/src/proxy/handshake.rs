@@ -139,6 +139,9 @@ impl Verifier {
 
 /// None for a certificate that is not on a ledger.
 fn is_revoked(knowledge: &Knowledge, certificate: &CertificateDer<'_>) -> Option<bool> {
+    if let Some((_, adopted)) = knowledge.adopted(&fingerprint(certificate)) {
+        return Some(matches!(adopted.standing, Standing::Revoked(_)));
+    }
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let serial = Serial::from_octets(parsed.raw_serial()).ok()?;
     let known = knowledge.certificate(serial.epoch(), serial.index())?;

@@ -153,6 +153,7 @@ mod tests {
             authority_key: Vec::new(),
             not_before: Timestamp(0),
             not_after: Timestamp(0),
+            foreign: None,
         };
         Live::new(presented, Ipv4Addr::LOCALHOST.into(), None, &CancellationToken::new())
     }

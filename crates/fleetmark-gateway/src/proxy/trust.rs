@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use fleetmark_domain::Timestamp;
+use fleetmark_external::Foreign;
 use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
@@ -57,12 +58,23 @@ impl Trust {
         if certificate.len() > MAX_CERTIFICATE {
             return Err(Refused::Denied(Reason::CertificateMalformed));
         }
-        let named = authority_key(certificate).ok_or(Refused::CertificateForeign)?;
-        let anchor = self.anchor(&named).ok_or(Refused::CertificateForeign)?;
+        let Some(anchor) = authority_key(certificate).and_then(|named| self.anchor(&named)) else {
+            return self.verify_abroad(certificate);
+        };
         let leaf = EndEntityCert::try_from(certificate).map_err(|_| Refused::CertificateForeign)?;
         let key = std::slice::from_ref(&anchor.key);
         leaf.verify_for_usage(algorithms, key, &[], now, KeyUsage::client_auth(), None, None).map_err(|e| refused(&e))?;
         anchor.in_time(now)
+    }
+
+    /// A certificate of another authority that a ledger here speaks of. Its chain was verified when it was adopted: whether it was,
+    /// by its fingerprint, the judge says after the handshake, which shows that the client holds the key.
+    fn verify_abroad(&self, certificate: &CertificateDer<'_>) -> Result<(), Refused> {
+        let foreign = Foreign::parse(certificate).map_err(|_| Refused::CertificateForeign)?;
+        let is_known = self.knowledge.has_issuer(&foreign.issuer) || self.knowledge.adopted(&foreign.fingerprint).is_some();
+        // rustls must be able to read its key.
+        EndEntityCert::try_from(certificate).map_err(|_| Refused::CertificateForeign)?;
+        if is_known { Ok(()) } else { Err(Refused::CertificateForeign) }
     }
 
     fn anchor(&self, key_id: &[u8]) -> Option<Anchor> {

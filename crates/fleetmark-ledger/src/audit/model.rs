@@ -1,13 +1,13 @@
 //! What the entries mean, as far as one can be wrong about them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use fleetmark_domain::{Epoch, Index, Standing};
 
 use super::Rule;
-use crate::entry::{AuthorityState, Event, IndexSet, Issued, Range};
+use crate::entry::{Adopted, AuthorityState, Event, ExternalAuthority, ExternalState, IndexSet, Issued, Range};
 use crate::note::VerifierKey;
-use crate::state::{ActivePolicy, Authority};
+use crate::state::{ActivePolicy, Authority, ShortFingerprint};
 
 /// What is kept of each certificate.
 pub(crate) trait Places {
@@ -37,13 +37,18 @@ pub(crate) struct Model<P> {
     pub(crate) policy: Option<ActivePolicy>,
     /// Size and hash of the snapshot that was made last.
     pub(crate) snapshot: Option<(u64, [u8; 32])>,
+    /// Other authorities whose certificates may be adopted.
+    pub(crate) externals: BTreeMap<u32, ExternalAuthority>,
+    /// The places of what was adopted.
+    pub(crate) adopted: HashMap<ShortFingerprint, (Epoch, Index)>,
     pub(crate) places: P,
 }
 
 impl<P: Places + Default> Model<P> {
     pub(crate) fn new(whole: bool) -> Self {
-        let (epochs, authorities) = (BTreeMap::new(), BTreeMap::new());
-        Self { whole, epochs, authorities, policy: None, snapshot: None, places: P::default() }
+        let (epochs, authorities, externals) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (adopted, places) = (HashMap::new(), P::default());
+        Self { whole, epochs, authorities, policy: None, snapshot: None, externals, adopted, places }
     }
 }
 
@@ -59,6 +64,8 @@ impl<P: Places> Model<P> {
                 return self.authority_changed(*authority, next);
             }
             Event::Issued(issued) => return self.issued(issued),
+            Event::ExternalAuthorityChanged(next) => return self.external_changed(next),
+            Event::ExternalAdopted(adopted) => return self.adopt(adopted),
             Event::Confirmed { epoch, index } => return self.confirmed(*epoch, *index),
             Event::StandingChanged { standing, certificates } => return self.standing_changed(*standing, certificates),
             Event::SnapshotMade { size, .. } if *size > position => return Err(Rule::SnapshotAhead),
@@ -98,13 +105,49 @@ impl<P: Places> Model<P> {
         Ok(())
     }
 
+    /// Its rule of names is for ever, and its end too.
+    fn external_changed(&mut self, next: &ExternalAuthority) -> Result<(), Rule> {
+        match self.externals.get(&next.authority) {
+            Some(before) if before.state == ExternalState::Ended || before.naming != next.naming => Err(Rule::ExternalChanged),
+            // What was opened or issued under this id before would be taken for adopted.
+            None if self.epochs.values().any(|authority| *authority == next.authority) => Err(Rule::ExternalChanged),
+            _ => {
+                self.externals.insert(next.authority, next.clone());
+                Ok(())
+            }
+        }
+    }
+
+    fn adopt(&mut self, adopted: &Adopted) -> Result<(), Rule> {
+        match self.externals.get(&adopted.authority) {
+            Some(external) if external.state == ExternalState::Ended => return Err(Rule::ExternalUnknown),
+            None if self.whole => return Err(Rule::ExternalUnknown),
+            _ => {}
+        }
+        let short = ShortFingerprint::from(&adopted.fingerprint);
+        if self.adopted.contains_key(&short) {
+            return Err(Rule::AdoptedAgain);
+        }
+        self.place(&adopted.place())?;
+        self.adopted.insert(short, (adopted.epoch, adopted.index));
+        Ok(())
+    }
+
     fn issued(&mut self, issued: &Issued) -> Result<(), Rule> {
+        if self.externals.contains_key(&issued.authority) {
+            return Err(Rule::ExternalUnknown);
+        }
         match self.state(issued.authority) {
             Some(AuthorityState::Revoked) => return Err(Rule::AuthorityEnded),
             // Subject 0: a tainted authority still certifies its OCSP responder.
             Some(AuthorityState::Tainted) if issued.subject != 0 => return Err(Rule::AuthorityEnded),
             _ => {}
         }
+        self.place(issued)
+    }
+
+    /// Puts a certificate into its place, which its authority's epoch must have and which must be empty.
+    fn place(&mut self, issued: &Issued) -> Result<(), Rule> {
         match self.epochs.get(&issued.epoch) {
             Some(authority) if *authority != issued.authority => return Err(Rule::OtherAuthority),
             None if self.whole => return Err(Rule::EpochUnknown),

@@ -1,7 +1,7 @@
 use fleetmark_domain::{Epoch, Fingerprint, Index, Kind, RevocationReason, Standing, Timestamp};
 
 use super::*;
-use crate::entry::{AuthorityKind, AuthorityState, Event, IndexSet, Issued};
+use crate::entry::{Adopted, AuthorityKind, AuthorityState, Event, ExternalAuthority, ExternalState, IndexSet, Issued};
 use crate::merkle::Head;
 use crate::note::LedgerKey;
 
@@ -94,6 +94,58 @@ fn before() -> Vec<Event> {
 fn broken(events: Vec<Event>) -> Rule {
     let all = before().into_iter().chain(events).collect();
     feed(all).map(|_| ()).expect_err("nothing was found").rule
+}
+
+const FOREIGN: u32 = 1 << 30;
+
+fn external(state: ExternalState, prefix: &str) -> Event {
+    let naming = fleetmark_domain::Naming { prefix: prefix.to_owned(), ..Default::default() };
+    let (rules, issuers) = ([4; 32], vec![[5; 32]]);
+    Event::ExternalAuthorityChanged(ExternalAuthority { authority: FOREIGN, state, rules, issuers, naming })
+}
+
+fn adopt(index: u32, fingerprint: u8) -> Event {
+    Event::ExternalAdopted(Adopted {
+        authority: FOREIGN,
+        epoch: Epoch(9),
+        index: Index(index),
+        fingerprint: Fingerprint([fingerprint; 32]),
+        subject: 8,
+        generation: 1,
+        not_after: Timestamp(1_900_000_000),
+        key: [3; 32],
+    })
+}
+
+#[test]
+fn adopted_certificates_have_a_standing_as_any_other() {
+    let honest = || vec![external(ExternalState::Stale, ""), epoch_opened(FOREIGN, 9), adopt(0, 1), adopt(1, 2)];
+    let goes_on = |events: Vec<Event>| before().into_iter().chain(honest()).chain(events).collect::<Vec<_>>();
+    feed(goes_on(vec![
+        external(ExternalState::Active, ""),
+        changed(Standing::Held, &[(9, 0), (9, 1)]),
+        changed(Standing::Good, &[(9, 0)]),
+        changed(Standing::Superseded, &[(9, 0)]),
+        changed(REVOKED, &[(9, 1)]),
+        external(ExternalState::Ended, ""),
+    ]))
+    .unwrap();
+    let ended = || external(ExternalState::Ended, "");
+    for (events, rule) in [
+        (vec![adopt(2, 1)], Rule::AdoptedAgain),
+        (vec![adopt(1, 3)], Rule::IndexReused),
+        (vec![changed(Standing::Held, &[(9, 2)])], Rule::CertificateUnknown),
+        (vec![external(ExternalState::Active, "x")], Rule::ExternalChanged),
+        (vec![ended(), external(ExternalState::Active, "")], Rule::ExternalChanged),
+        (vec![ended(), adopt(2, 3)], Rule::ExternalUnknown),
+        (vec![issue(FOREIGN, 9, 5)], Rule::ExternalUnknown),
+    ] {
+        let found = feed(goes_on(events)).map(|_| ()).expect_err("nothing was found").rule;
+        assert_eq!(found, rule);
+    }
+    assert_eq!(broken(vec![adopt(0, 1)]), Rule::ExternalUnknown);
+    assert_eq!(broken(vec![external(ExternalState::Active, ""), adopt(0, 1)]), Rule::EpochUnknown);
+    assert_eq!(broken(vec![epoch_opened(FOREIGN, 9), external(ExternalState::Active, "")]), Rule::ExternalChanged);
 }
 
 #[test]

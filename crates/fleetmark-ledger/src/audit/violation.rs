@@ -41,6 +41,12 @@ pub enum Rule {
     StandingForbidden,
     /// A snapshot is of more entries than there are before it.
     SnapshotAhead,
+    /// A certificate is adopted of an external authority that is not there or has ended; or one is issued by an external authority.
+    ExternalUnknown,
+    /// An external authority that has ended changes, or one names its devices by another rule than before.
+    ExternalChanged,
+    /// A certificate is adopted a second time.
+    AdoptedAgain,
     /// The checkpoint is of another ledger.
     AnotherLedger,
     /// The checkpoint states another size.
@@ -71,6 +77,9 @@ impl Rule {
             Self::NotUnconfirmed => "not_unconfirmed",
             Self::StandingForbidden => "standing_forbidden",
             Self::SnapshotAhead => "snapshot_ahead",
+            Self::ExternalUnknown => "external_unknown",
+            Self::ExternalChanged => "external_changed",
+            Self::AdoptedAgain => "adopted_again",
             Self::AnotherLedger => "another_ledger",
             Self::SizeDiffers => "size_differs",
             Self::RootDiffers => "root_differs",
@@ -98,6 +107,9 @@ impl Rule {
             Self::NotUnconfirmed => "a certificate is confirmed that does not wait for it",
             Self::StandingForbidden => "a certificate of that standing may not come to have this one",
             Self::SnapshotAhead => "a snapshot is of more entries than there are before it",
+            Self::ExternalUnknown => "a certificate is of an external authority that is not there, has ended, or issues here",
+            Self::ExternalChanged => "an external authority has ended, or names devices otherwise than before",
+            Self::AdoptedAgain => "a certificate is adopted a second time",
             Self::AnotherLedger => "the checkpoint is of another ledger",
             Self::SizeDiffers => "the checkpoint is of another size than what was read",
             Self::RootDiffers => "the checkpoint has another root than what was read",

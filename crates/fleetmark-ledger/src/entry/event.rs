@@ -3,7 +3,7 @@
 use fleetmark_domain::serial::EPOCH_CAPACITY;
 use fleetmark_domain::{Epoch, Fingerprint, Index, Kind, Standing, Timestamp};
 
-use super::{EntryError, IndexSet};
+use super::{Adopted, EntryError, ExternalAuthority, ExternalState, IndexSet};
 use crate::cbor::{Reader, Writer, Written, form};
 use crate::note;
 
@@ -90,6 +90,10 @@ pub enum Event {
         /// About whom; 0: nobody in particular.
         subject: u64,
     },
+    /// An external authority was made, or its rules or state changed.
+    ExternalAuthorityChanged(ExternalAuthority),
+    /// A certificate of an external authority was adopted.
+    ExternalAdopted(Adopted),
 }
 
 /// A certificate's place, holder and fingerprint.
@@ -151,6 +155,8 @@ impl Event {
             Self::FleetChanged { .. } => 10,
             Self::SnapshotMade { .. } => 11,
             Self::Alarmed { .. } => 12,
+            Self::ExternalAuthorityChanged(_) => 13,
+            Self::ExternalAdopted(_) => 14,
         }
     }
 
@@ -160,6 +166,7 @@ impl Event {
         match self {
             Self::StandingChanged { standing, .. } => !matches!(standing, Standing::Good),
             Self::AuthorityChanged { state, .. } => matches!(state, AuthorityState::Tainted | AuthorityState::Revoked),
+            Self::ExternalAuthorityChanged(authority) => !matches!(authority.state, ExternalState::Active),
             Self::PolicyActivated { .. } => true,
             Self::Opened { .. }
             | Self::EpochOpened { .. }
@@ -169,7 +176,8 @@ impl Event {
             | Self::Confirmed { .. }
             | Self::FleetChanged { .. }
             | Self::SnapshotMade { .. }
-            | Self::Alarmed { .. } => false,
+            | Self::Alarmed { .. }
+            | Self::ExternalAdopted(_) => false,
         }
     }
 
@@ -181,6 +189,8 @@ impl Event {
             Self::StandingChanged { standing: Standing::Unconfirmed, .. } => Err(form("nothing becomes unconfirmed")),
             Self::StandingChanged { certificates, .. } => certificates.check(),
             Self::Issued(issued) => issued.check(),
+            Self::ExternalAuthorityChanged(authority) => authority.check(),
+            Self::ExternalAdopted(adopted) => adopted.check(),
             Self::Alarmed { alarm, .. } if !is_alarm(alarm) => Err(form("an alarm has another form of name")),
             _ => Ok(()),
         }
@@ -205,6 +215,8 @@ impl Event {
             Self::FleetChanged { version } => w.map(1)?.u8(1)?.u64(*version)?.ok(),
             Self::SnapshotMade { size, hash } => w.map(2)?.u8(1)?.u64(*size)?.u8(2)?.bytes(hash)?.ok(),
             Self::Alarmed { alarm, subject } => w.map(2)?.u8(1)?.str(alarm)?.u8(2)?.u64(*subject)?.ok(),
+            Self::ExternalAuthorityChanged(authority) => authority.write(w),
+            Self::ExternalAdopted(adopted) => adopted.write(w),
         }
     }
 
@@ -213,7 +225,8 @@ impl Event {
             1 | 2 | 4 | 7 | 8 | 9 | 11 | 12 => 2,
             3 => 4,
             5 | 10 => 1,
-            6 => 8,
+            6 | 14 => 8,
+            13 => 5,
             _ => return Err(EntryError::Form(format!("there is no event {code}"))),
         };
         r.map_of(fields)?;
@@ -230,6 +243,8 @@ impl Event {
             9 => Self::PolicyActivated { version: r.u64()?, hash: second(r, Reader::octets)? },
             10 => Self::FleetChanged { version: r.u64()? },
             11 => Self::SnapshotMade { size: r.u64()?, hash: second(r, Reader::octets)? },
+            13 => Self::ExternalAuthorityChanged(ExternalAuthority::read(r)?),
+            14 => Self::ExternalAdopted(Adopted::read(r)?),
             _ => Self::Alarmed { alarm: r.text()?, subject: second(r, Reader::u64)? },
         })
     }
@@ -324,17 +339,17 @@ fn standing_from_code(code: u8) -> Result<Standing, EntryError> {
     Standing::from_code(code, None).ok_or_else(|| form("there is no such standing"))
 }
 
-fn check_index(index: Index) -> Result<(), EntryError> {
+pub(super) fn check_index(index: Index) -> Result<(), EntryError> {
     if index.0 < EPOCH_CAPACITY { Ok(()) } else { Err(form("an index is above an epoch's capacity")) }
 }
 
 /// The value of key 2.
-fn second<'a, T>(r: &mut Reader<'a>, value: impl FnOnce(&mut Reader<'a>) -> Result<T, EntryError>) -> Result<T, EntryError> {
+pub(super) fn second<'a, T>(r: &mut Reader<'a>, value: impl FnOnce(&mut Reader<'a>) -> Result<T, EntryError>) -> Result<T, EntryError> {
     field(r, 2, value)
 }
 
 /// The value of this key, which must come next.
-fn field<'a, T>(
+pub(super) fn field<'a, T>(
     r: &mut Reader<'a>,
     key: u8,
     value: impl FnOnce(&mut Reader<'a>) -> Result<T, EntryError>,

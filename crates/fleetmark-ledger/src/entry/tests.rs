@@ -1,4 +1,6 @@
-use fleetmark_domain::{Epoch, Fingerprint, Index, Kind, RevocationReason, Standing, Timestamp};
+use fleetmark_domain::{
+    Epoch, Fingerprint, Index, Kind, NameForm, NamePart, NameSource, Naming, RevocationReason, Standing, Timestamp,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -178,6 +180,71 @@ fn an_alarms_entry_is_the_one_written_by_hand() {
     }
 }
 
+fn external() -> ExternalAuthority {
+    ExternalAuthority {
+        authority: 1 << 30,
+        state: ExternalState::Stale,
+        rules: [0xaa; 32],
+        issuers: vec![[0x11; 32], [0x22; 32]],
+        naming: Naming {
+            from: NameSource::Dns,
+            strip_prefix: String::new(),
+            strip_suffix: ".x".to_owned(),
+            part: NamePart::First,
+            form: NameForm::Lowercase,
+            prefix: "s".to_owned(),
+        },
+    }
+}
+
+/// Written by hand from the CDDL in docs/ledger.md and RFC 8949.
+#[test]
+fn entries_about_other_authorities_are_the_ones_written_by_hand() {
+    let by_hand = format!(
+        "a30100020d04a5011a400000000201035820{}04825820{}5820{}05a60102026003622e780401050106 6173",
+        "aa".repeat(32),
+        "11".repeat(32),
+        "22".repeat(32)
+    )
+    .replace(' ', "");
+    let entry = Entry { at: Timestamp(0), event: Event::ExternalAuthorityChanged(external()), details: None };
+    assert_eq!(hex::encode(entry.encode().unwrap()), by_hand);
+    assert_eq!(Entry::decode(&hex::decode(by_hand).unwrap()), Ok(entry));
+
+    let by_hand = format!("a30100020e04a8011a40000000020303040458 20{}05070601071864085820{}", "bb".repeat(32), "cc".repeat(32));
+    let by_hand = by_hand.replace(' ', "");
+    let adopted = Adopted {
+        authority: 1 << 30,
+        epoch: Epoch(3),
+        index: Index(4),
+        fingerprint: Fingerprint([0xbb; 32]),
+        subject: 7,
+        generation: 1,
+        not_after: Timestamp(100),
+        key: [0xcc; 32],
+    };
+    let entry = Entry { at: Timestamp(0), event: Event::ExternalAdopted(adopted), details: None };
+    assert_eq!(hex::encode(entry.encode().unwrap()), by_hand);
+    assert_eq!(Entry::decode(&hex::decode(by_hand).unwrap()), Ok(entry));
+}
+
+#[test]
+fn an_external_authority_has_issuers_and_a_rule_within_limits() {
+    let written = |change: &dyn Fn(&mut ExternalAuthority)| {
+        let mut authority = external();
+        change(&mut authority);
+        Entry { at: Timestamp(0), event: Event::ExternalAuthorityChanged(authority), details: None }.encode()
+    };
+    assert!(written(&|_| {}).is_ok());
+    assert!(written(&|a| a.issuers = (0..8).map(|n| [n; 32]).collect()).is_ok());
+    assert!(written(&|a| a.issuers = (0..9).map(|n| [n; 32]).collect()).is_err());
+    assert!(written(&|a| a.issuers.clear()).is_err());
+    assert!(written(&|a| a.issuers.reverse()).is_err());
+    assert!(written(&|a| a.issuers = vec![[1; 32]; 2]).is_err());
+    assert!(written(&|a| a.naming.strip_suffix = "x".repeat(129)).is_err());
+    assert!(written(&|a| a.naming.prefix = "x\n".to_owned()).is_err());
+}
+
 #[test]
 fn bad_news_is_urgent() {
     let certificates = IndexSet::from_certificates([(Epoch(1), Index(1))]);
@@ -193,6 +260,9 @@ fn bad_news_is_urgent() {
     assert!(![AuthorityState::Prepared, AuthorityState::Active].into_iter().any(authority));
     assert!(Event::PolicyActivated { version: 1, hash: [0; 32] }.is_urgent());
     assert!(!Event::Confirmed { epoch: Epoch(1), index: Index(1) }.is_urgent());
+    let external = |state| Event::ExternalAuthorityChanged(ExternalAuthority { state, ..external() }).is_urgent();
+    assert!([ExternalState::Stale, ExternalState::Disabled, ExternalState::Ended].into_iter().all(external));
+    assert!(!external(ExternalState::Active));
 }
 
 #[test]
@@ -224,6 +294,30 @@ fn kinds() -> impl Strategy<Value = Kind> {
     prop::sample::select(Kind::ALL.to_vec())
 }
 
+fn other_authorities() -> impl Strategy<Value = Event> {
+    let naming = ((0..6_u8, 0..3_u8, 0..3_u8), ("\\PC{0,20}", "[a-z.]{0,40}", "[a-z]{0,40}")).prop_map(|(codes, texts)| Naming {
+        from: NameSource::from_code(codes.0).unwrap(),
+        part: NamePart::from_code(codes.1).unwrap(),
+        form: NameForm::from_code(codes.2).unwrap(),
+        strip_prefix: texts.0,
+        strip_suffix: texts.1,
+        prefix: texts.2,
+    });
+    let issuers = proptest::collection::btree_set(any::<[u8; 32]>(), 1..9);
+    let changed = (any::<(u32, [u8; 32])>(), 0..4_u8, issuers, naming).prop_map(|((authority, rules), state, issuers, naming)| {
+        let (state, issuers) = (ExternalState::from_code(state).unwrap(), issuers.into_iter().collect());
+        Event::ExternalAuthorityChanged(ExternalAuthority { authority, state, rules, issuers, naming })
+    });
+    let adopted = (any::<(u32, u32, [u8; 32], u64, u32, i64, [u8; 32])>(), 0..1_u32 << 24).prop_map(
+        |((authority, epoch, fingerprint, subject, generation, not_after, key), index)| {
+            let (epoch, index, fingerprint) = (Epoch(epoch), Index(index), Fingerprint(fingerprint));
+            let not_after = Timestamp(not_after);
+            Event::ExternalAdopted(Adopted { authority, epoch, index, fingerprint, subject, generation, not_after, key })
+        },
+    );
+    prop_oneof![changed, adopted]
+}
+
 fn events() -> impl Strategy<Value = Event> {
     let index = 0..1_u32 << 24;
     let authority_kind = prop_oneof![Just(AuthorityKind::Root), kinds().prop_map(AuthorityKind::Of)];
@@ -245,6 +339,7 @@ fn events() -> impl Strategy<Value = Event> {
         },
     );
     prop_oneof![
+        other_authorities(),
         ("[a-z0-9./-]{1,200}", any::<[u8; 32]>()).prop_map(|(origin, key)| Event::Opened { origin, key }),
         any::<(u32, u32)>().prop_map(|(authority, epoch)| Event::EpochOpened { authority, epoch: Epoch(epoch) }),
         (any::<(u32, [u8; 32])>(), authority_kind, prop::sample::select(states.to_vec())).prop_map(

@@ -6,8 +6,9 @@ use fleetmark_domain::serial::EPOCH_CAPACITY;
 use fleetmark_domain::{Epoch, Fingerprint, Index, Standing};
 use ring::digest::{Context, SHA256};
 
-use super::{BLOCK, MAGIC, SnapshotError};
-use crate::entry::{AuthorityKind, AuthorityState};
+use super::{BLOCK, MAGIC, MAGIC_2, SnapshotError};
+use crate::cbor::{self, Reader};
+use crate::entry::{AuthorityKind, AuthorityState, EntryError, ExternalAuthority};
 use crate::merkle::{Frontier, finish};
 use crate::note::VerifierKey;
 use crate::state::{ActivePolicy, Authority, Holding, ShortFingerprint, State};
@@ -32,7 +33,8 @@ pub fn read(key: VerifierKey, from: &mut impl Read, limit: u64) -> Result<(State
 
 /// All but the certificates; returns the epochs.
 fn read_header<R: Read>(source: &mut Source<'_, R>, state: &mut State) -> Result<Vec<Epoch>, SnapshotError> {
-    if source.array()? != *MAGIC {
+    let magic: [u8; 21] = source.array()?;
+    if magic != *MAGIC && magic != *MAGIC_2 {
         return Err(SnapshotError::Form("it does not begin as a snapshot does"));
     }
     let length = u16::from_be_bytes(source.array()?);
@@ -51,6 +53,9 @@ fn read_header<R: Read>(source: &mut Source<'_, R>, state: &mut State) -> Result
         }
         state.model.authorities.insert(id, authority);
     }
+    if magic == *MAGIC_2 {
+        read_externals(source, state)?;
+    }
     state.model.policy = source.optional()?.map(|(version, hash)| ActivePolicy { version, hash });
     state.model.snapshot = source.optional()?;
     if state.model.snapshot.is_some_and(|(size, _)| size >= state.frontier.size()) {
@@ -66,6 +71,29 @@ fn read_header<R: Read>(source: &mut Source<'_, R>, state: &mut State) -> Result
         epochs.push(epoch);
     }
     Ok(epochs)
+}
+
+fn read_externals<R: Read>(source: &mut Source<'_, R>, state: &mut State) -> Result<(), SnapshotError> {
+    let wrong = |_: EntryError| SnapshotError::Form("an external authority is not of its form");
+    let count = source.count(state)?;
+    if count == 0 {
+        return Err(SnapshotError::Form("without external authorities it is of the first form"));
+    }
+    for _ in 0..count {
+        let length = u16::from_be_bytes(source.array()?);
+        let octets = source.octets(length.into())?;
+        let mut reader = Reader::new(octets);
+        let external = reader.map_of(5).and_then(|()| reader.key(1)).and_then(|()| ExternalAuthority::read(&mut reader));
+        let external = external.and_then(|external| external.check().map(|()| external)).map_err(wrong)?;
+        if cbor::write(|w| external.write(w)) != octets {
+            return Err(SnapshotError::Form("an external authority is not of its form"));
+        }
+        if state.model.externals.last_key_value().is_some_and(|(last, _)| *last >= external.authority) {
+            return Err(SnapshotError::Form("the external authorities are not ascending"));
+        }
+        state.model.externals.insert(external.authority, external);
+    }
+    Ok(())
 }
 
 fn read_authority<R: Read>(source: &mut Source<'_, R>) -> Result<(u32, Authority), SnapshotError> {
@@ -94,6 +122,7 @@ fn read_certificates<R: Read>(source: &mut Source<'_, R>, state: &mut State, epo
     if state.certificates > state.frontier.size() {
         return Err(SnapshotError::Form("there are more certificates than entries"));
     }
+    let is_adopted = state.model.epochs.get(&epoch).is_some_and(|authority| state.model.externals.contains_key(authority));
     let mut indices = runs.into_iter().flat_map(|(first, count)| first..first + count).map(Index);
     let mut left = usize::try_from(count).map_err(|_| SnapshotError::Form("there are too many certificates"))?;
     while left > 0 {
@@ -107,6 +136,9 @@ fn read_certificates<R: Read>(source: &mut Source<'_, R>, state: &mut State, epo
             let standing = Standing::from_code(*standing, None).ok_or(SnapshotError::Form("there is no such standing"))?;
             let fingerprint = ShortFingerprint(*fingerprint);
             let holding = Holding { fingerprint, standing, subject: u64::from_be_bytes(*subject) };
+            if is_adopted && state.model.adopted.insert(fingerprint, (epoch, index)).is_some() {
+                return Err(SnapshotError::Form("a certificate is adopted twice"));
+            }
             state.model.places.insert(epoch, index, holding);
         }
     }

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::entry::Event;
 use crate::state::State;
-use crate::state::tests::{events, issued, key, octets, opened};
+use crate::entry::ExternalState;
+use crate::state::tests::{adopted, events, external, issued, key, octets, opened};
 
 const LIMIT: u64 = 1 << 20;
 
@@ -75,6 +76,41 @@ fn a_snapshot_is_the_one_written_by_hand() {
     assert_eq!(hex::encode(written(&small()).0), by_hand.concat());
 }
 
+/// A ledger with external authorities is written in the second form; its header by hand from docs/ledger.md.
+#[test]
+fn other_authorities_are_in_a_snapshot_of_the_second_form() {
+    let state = state([
+        opened(),
+        external(4, ExternalState::Stale, ""),
+        Event::EpochOpened { authority: 4, epoch: Epoch(4) },
+        adopted(4, 0),
+        adopted(4, 1),
+    ]);
+    let (octets, hash) = written(&state);
+    let entry = crate::state::tests::octets(external(4, ExternalState::Stale, ""));
+    // What the entry's key 4 holds: after the map's head, the time, the code and the key.
+    let fields = &entry[6..];
+    let by_hand = [&b"\0\0\0\x01"[..], &u16::try_from(fields.len()).unwrap().to_be_bytes(), fields].concat();
+    assert!(octets.starts_with(b"fleetmark snapshot 2\n"));
+    assert!(octets.windows(by_hand.len()).any(|some| some == by_hand), "{}", hex::encode(&octets));
+    let (read, read_hash) = read_all(&octets, LIMIT).unwrap();
+    assert_eq!(hash, read_hash);
+    assert_eq!(read.externals().collect::<Vec<_>>(), state.externals().collect::<Vec<_>>());
+    let fingerprint = |index: u32| {
+        let Event::ExternalAdopted(adopted) = adopted(4, index) else { unreachable!() };
+        adopted.fingerprint
+    };
+    for index in 0..3 {
+        let expected = (index < 2).then_some((Epoch(4), fleetmark_domain::Index(index)));
+        assert_eq!([read.adopted(&fingerprint(index)), state.adopted(&fingerprint(index))], [expected; 2]);
+    }
+    for end in 0..octets.len() {
+        assert!(read_all(&octets[..end], LIMIT).is_err(), "cut at {end}");
+    }
+    let first_form = String::from_utf8_lossy(&octets[..21]).replace('2', "1");
+    assert!(read_all(&[first_form.as_bytes(), &octets[21..]].concat(), LIMIT).is_err());
+}
+
 #[test]
 fn many_certificates_are_read_as_written() {
     let good = |index| issued(1, index, Standing::Good);
@@ -111,7 +147,8 @@ fn octets_that_are_no_snapshot_are_refused() {
         assert!(good.contains(from), "{from}");
         assert!(form(&hex::decode(good.replacen(from, to, 1)).unwrap()), "{from} as {to}");
     };
-    change("736e617073686f742031", "736e617073686f742032"); // version
+    change("736e617073686f742031", "736e617073686f742032"); // another version
+    change("736e617073686f742031", "736e617073686f742033"); // one that is not there yet
     change("0000000000000006cccc", "0000000000000007cccc"); // a snapshot of more than there was
     change("010000000000000003bb", "020000000000000003bb"); // neither there nor not
     change("0000000200000000000000020000000500000001", "0000000200000000000000060000000500000001"); // overlapping

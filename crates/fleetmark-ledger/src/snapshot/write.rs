@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use fleetmark_domain::{Epoch, Index};
 use ring::digest::{Context, SHA256};
 
-use super::{BLOCK, MAGIC};
+use super::{BLOCK, MAGIC, MAGIC_2};
+use crate::cbor;
 use crate::merkle::finish;
 use crate::state::{Holding, State};
 
@@ -38,7 +39,8 @@ pub fn write(state: &State, to: &mut impl Write) -> io::Result<[u8; 32]> {
 
 /// All but the certificates.
 fn header(state: &State) -> Vec<u8> {
-    let mut octets = MAGIC.to_vec();
+    let has_externals = !state.model.externals.is_empty();
+    let mut octets = if has_externals { MAGIC_2 } else { MAGIC }.to_vec();
     let origin = state.key.name.as_bytes();
     // A key name has at most 512 octets.
     octets.extend(u16::try_from(origin.len()).unwrap_or(u16::MAX).to_be_bytes());
@@ -50,6 +52,15 @@ fn header(state: &State) -> Vec<u8> {
         octets.extend(id.to_be_bytes());
         octets.extend([authority.kind.code(), authority.state.code()]);
         octets.extend(authority.fingerprint.octets());
+    }
+    if has_externals {
+        octets.extend(number(state.model.externals.len()));
+        for external in state.model.externals.values() {
+            let written = cbor::write(|w| external.write(w));
+            // At most some 700 octets: 8 issuers, texts of 296 octets.
+            octets.extend(u16::try_from(written.len()).unwrap_or(u16::MAX).to_be_bytes());
+            octets.extend(written);
+        }
     }
     let policy = state.model.policy.map(|policy| (policy.version, policy.hash));
     for optional in [policy, state.model.snapshot] {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::audit::Auditor;
-use crate::entry::{IndexSet, Issued};
+use crate::entry::{Adopted, ExternalAuthority, ExternalState, IndexSet, Issued};
 
 pub(crate) fn key() -> VerifierKey {
     VerifierKey { name: "fleet.example/ledger/default".to_owned(), key: [7; 32] }
@@ -41,6 +41,20 @@ fn authority(authority: u32, state: AuthorityState) -> Event {
     Event::AuthorityChanged { authority, kind, state, fingerprint: Fingerprint([1; 32]) }
 }
 
+/// An external authority whose epoch is the one of its number below 2^30.
+pub(crate) fn external(authority: u32, state: ExternalState, prefix: &str) -> Event {
+    let naming = fleetmark_domain::Naming { prefix: prefix.to_owned(), ..Default::default() };
+    Event::ExternalAuthorityChanged(ExternalAuthority { authority, state, rules: [4; 32], issuers: vec![[5; 32], [6; 32]], naming })
+}
+
+pub(crate) fn adopted(epoch: u32, index: u32) -> Event {
+    let Event::Issued(Issued { fingerprint, subject, generation, not_after, .. }) = issued(epoch, index, Standing::Good) else {
+        unreachable!()
+    };
+    let (authority, epoch, index) = (epoch, Epoch(epoch), Index(index));
+    Event::ExternalAdopted(Adopted { authority, epoch, index, fingerprint, subject, generation, not_after, key: [9; 32] })
+}
+
 /// Events of which some fit what came before and some do not.
 pub(crate) fn events() -> impl Strategy<Value = Vec<Event>> {
     let place = (1..3_u32, prop_oneof![4 => 0..12_u32, 1 => 16_777_200..16_777_216_u32]);
@@ -60,6 +74,10 @@ pub(crate) fn events() -> impl Strategy<Value = Vec<Event>> {
         }),
         6 => place.prop_map(|(epoch, index)| Event::Confirmed { epoch: Epoch(epoch), index: Index(index) }),
         8 => changed,
+        3 => (4..6_u32, 0..4_u8, prop::sample::select(vec!["", "", "x"]))
+            .prop_map(|(id, state, prefix)| external(id, ExternalState::from_code(state).unwrap(), prefix)),
+        2 => (4..6_u32).prop_map(|epoch| Event::EpochOpened { authority: epoch, epoch: Epoch(epoch) }),
+        6 => (3..6_u32, 0..8_u32).prop_map(|(epoch, index)| adopted(epoch, index)),
         1 => any::<(u64, [u8; 32])>().prop_map(|(version, hash)| Event::PolicyActivated { version, hash }),
         1 => (0..60_u64, any::<[u8; 32]>()).prop_map(|(size, hash)| Event::SnapshotMade { size, hash }),
     ];
@@ -74,6 +92,11 @@ fn note(map: &mut BTreeMap<(Epoch, Index), Holding>, event: &Event) {
             let fingerprint = ShortFingerprint::from(&issued.fingerprint);
             let holding = Holding { fingerprint, standing: issued.standing, subject: issued.subject };
             map.insert((issued.epoch, issued.index), holding);
+        }
+        Event::ExternalAdopted(adopted) => {
+            let fingerprint = ShortFingerprint::from(&adopted.fingerprint);
+            let holding = Holding { fingerprint, standing: Standing::Good, subject: adopted.subject };
+            map.insert((adopted.epoch, adopted.index), holding);
         }
         Event::Confirmed { epoch, index } => map.get_mut(&(*epoch, *index)).unwrap().standing = Standing::Good,
         Event::StandingChanged { standing, certificates } => {
@@ -109,7 +132,7 @@ proptest! {
         }
         prop_assert_eq!(state.frontier(), auditor.frontier());
         prop_assert_eq!(state.certificates(), map.len() as u64);
-        for epoch in 1..3 {
+        for epoch in 1..6 {
             for index in (0..13).chain(16_777_200..16_777_216) {
                 let place = (Epoch(epoch), Index(index));
                 prop_assert_eq!(state.certificate(place.0, place.1), map.get(&place).copied());
