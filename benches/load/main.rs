@@ -8,6 +8,7 @@ mod client;
 mod gateway;
 mod imports;
 mod limits;
+mod listed;
 mod maker;
 mod nginx;
 mod ocsp;
@@ -16,6 +17,7 @@ mod report;
 mod revocations;
 mod rounds;
 mod server;
+mod standing;
 
 use std::error::Error;
 
@@ -41,6 +43,8 @@ struct Size {
     gateway: gateway::Size,
     /// Orders for many certificates.
     revocations: revocations::Size,
+    /// Lists and OCSP.
+    standing: standing::Size,
 }
 
 impl Size {
@@ -53,6 +57,7 @@ impl Size {
             imports: imports::Size { devices: 5_000, beside: 400 },
             gateway: gateway::Size { live: 100, cut: 50, followers: 50, handshakes: 500, revoked: 2_000 },
             revocations: revocations::Size { certificates: 5_000, singles: 10 },
+            standing: standing::Size { misses: 500, hits: 5_000, listed: 40_000, acts: 50 },
         }
     }
 
@@ -65,6 +70,7 @@ impl Size {
             imports: imports::Size { devices: 100_000, beside: 2_000 },
             gateway: gateway::Size { live: 1_000, cut: 300, followers: 500, handshakes: 3_000, revoked: 100_000 },
             revocations: revocations::Size { certificates: 100_000, singles: 20 },
+            standing: standing::Size { misses: 5_000, hits: 50_000, listed: 1_000_000, acts: 300 },
         }
     }
 }
@@ -80,6 +86,9 @@ fn main() -> Outcome<()> {
     runtime.block_on(async {
         report.machine()?;
         let all = !has("--enroll") && !has("--gateway") && !has("--standing");
+        if all || has("--standing") {
+            standing::run(&size.standing, &limits::measure()?, &report).await?;
+        }
         let server = server::Server::start().await?;
         if all || has("--enroll") {
             let limits = limits::measure()?;

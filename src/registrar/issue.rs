@@ -44,7 +44,11 @@ impl Registrar {
     /// [`Registrar::return_index`].
     pub(super) async fn sign(&self, order: &Order<'_>, now: Timestamp) -> Result<Certificate> {
         let place = self.index(order.authority, now).await?;
-        match self.sign_at(order, place, now).await {
+        let signed = match self.found_shard(order.authority, place.0, place.1, now).await {
+            Ok(()) => self.sign_at(order, place, now).await,
+            Err(error) => Err(error),
+        };
+        match signed {
             Ok(certificate) => Ok(certificate),
             Err(error) => {
                 self.return_index(order.authority, place).await;
@@ -77,7 +81,7 @@ impl Registrar {
             not_before: dates.not_before,
             not_after: dates.not_after,
             spki: order.spki,
-            pointers: &order.authority.pointers,
+            pointers: &order.authority.pointers_at(epoch, index),
         };
         let prepared = prepare(&order.authority.issuer, &template).map_err(unsigned)?;
         let issued = self.with_key(&order.authority.issuer.signer, move |signer| prepared.sign(signer)).await?;

@@ -1,8 +1,9 @@
 //! The records, as the rest of the server sees them. Rows of the database are private to the backends.
 
 mod enrollment;
-mod revocations;
 mod external;
+mod lists;
+mod revocations;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,8 +18,9 @@ use fleetmark_ledger::merkle::{Frontier, Head};
 use serde::{Deserialize, Serialize};
 
 pub use enrollment::*;
-pub use revocations::*;
 pub use external::*;
+pub use lists::*;
+pub use revocations::*;
 
 /// A fleet.
 #[derive(Debug, Clone, PartialEq, Eq)]
