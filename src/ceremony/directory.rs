@@ -17,9 +17,9 @@ use super::judge::{Certifiable, certifiable};
 use super::record::{CertificateLine, ListLine, Record, name};
 use super::request::{RootRequest, ToRevoke};
 use super::{CeremonyError, MAX_FILE, from_json, from_pem, json, root_names, sha256};
-use crate::pki::crl::{CrlHeader, RevokedCertificate, build};
+use crate::pki::crl::{CrlHeader, RevokedCertificate, build, entries};
 use crate::pki::issue::{Issuer, Pointers, Template, facts, issue};
-use crate::pki::keys::{KeyAlgorithm, KeyFiles};
+use crate::pki::keys::{KeyAlgorithm, Keys};
 use crate::pki::profile::Profiles;
 use crate::pki::request::verified_list;
 use crate::pki::{PkiError, bundle, detached};
@@ -122,7 +122,7 @@ impl RootDirectory {
         if path.join(CERTIFICATE).exists() {
             return Err(CeremonyError::Exists(path.to_owned()));
         }
-        let keys = KeyFiles::open(&path.join("keys"), passphrase)?;
+        let keys = Keys::open(&path.join("keys"), passphrase)?;
         // One that is there is of a ceremony that died before its certificate was kept.
         let signer = if keys.contains(KEY) { keys.load(KEY)? } else { keys.create(KEY, algorithm)? };
         let random = SystemRandom::new();
@@ -174,7 +174,7 @@ impl RootDirectory {
         if path.join(CERTIFICATE).exists() {
             return Err(CeremonyError::Exists(path.to_owned()));
         }
-        let keys = KeyFiles::open(&path.join("keys"), passphrase)?;
+        let keys = Keys::open(&path.join("keys"), passphrase)?;
         write(&path.join("keys/root.key.pem"), key)?;
         let signer = keys.load(KEY)?;
         let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|_| unreadable("the root's certificate"))?;
@@ -221,7 +221,7 @@ impl RootDirectory {
         verify(path)?;
         let state: State = from_json("root.json", &read(&path.join(STATE))?)?;
         let certificate = certificate(path)?;
-        let signer = KeyFiles::open(&path.join("keys"), passphrase)?.load(KEY)?;
+        let signer = Keys::open(&path.join("keys"), passphrase)?.load(KEY)?;
         let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).map_err(|_| unreadable("root.pem"))?;
         if facts(&certificate)?.fingerprint != state.root || parsed.public_key().raw != signer.public_key() {
             return Err(CeremonyError::Foreign("root.pem, root.json and the key are of different roots".to_owned()));
@@ -239,11 +239,7 @@ impl RootDirectory {
     ///
     /// # Errors
     /// [`CeremonyError::Foreign`], [`CeremonyError::Refused`].
-    pub fn judge<'a>(
-        &self,
-        request: &'a RootRequest,
-        profiles: &'a Profiles,
-    ) -> Result<Vec<Certifiable<'a>>, CeremonyError> {
+    pub fn judge<'a>(&self, request: &'a RootRequest, profiles: &'a Profiles) -> Result<Vec<Certifiable<'a>>, CeremonyError> {
         if request.trust_domain != self.state.trust_domain {
             let why = format!("the request is of {}, this root is of {}", request.trust_domain, self.state.trust_domain);
             return Err(CeremonyError::Foreign(why));
@@ -322,9 +318,9 @@ impl RootDirectory {
         for issued in &self.state.issued {
             let der = from_pem("a certificate in root.json", "CERTIFICATE", &issued.certificate)?;
             let known = facts(&der)?;
-            let place = known.serial.is_some_and(|serial| {
-                (serial.epoch(), serial.index()) == (Epoch(item.asked.epoch), Index(item.asked.index))
-            });
+            let place = known
+                .serial
+                .is_some_and(|serial| (serial.epoch(), serial.index()) == (Epoch(item.asked.epoch), Index(item.asked.index)));
             match (place, known.key_hash == item.csr.key_hash()) {
                 (true, true) if issued.title == item.asked.title() => return Ok(Some(der)),
                 (true, _) => return Err(refused("the place of its serial was given to another authority")),
@@ -362,12 +358,12 @@ impl RootDirectory {
         let revoked = new.iter().map(|line| Ok((line.serial()?, line.reason))).collect::<Result<_, CeremonyError>>()?;
         self.state.revoked.extend(new);
         self.state.list = self.state.list.saturating_add(1);
-        let header = CrlHeader { number: self.state.list, this_update: now, next_update: now + lifetime };
+        let header = CrlHeader { number: self.state.list, this_update: now, next_update: now + lifetime, point: None };
         let lines = self.state.revoked.iter().map(|line| {
             Ok(RevokedCertificate { serial: line.serial()?, since: line.since.min(now), reason: Some(line.reason) })
         });
         let lines = lines.collect::<Result<Vec<_>, CeremonyError>>()?;
-        let list = build(&self.root, &header, &lines)?;
+        let list = build(&self.root, &header, &[&entries(&lines)])?;
         let texts = [
             (CERTIFICATE, bundle::pem(&[&self.root.certificate]).into_bytes()),
             (LIST, bundle::crl_pem(&list).into_bytes()),
@@ -509,7 +505,10 @@ fn lock(path: &Path) -> Result<File, CeremonyError> {
 
 /// Finishes or forgets what a process that died left: files that the newest record names take their place, others never were.
 fn settle(path: &Path) -> Result<(), CeremonyError> {
-    let failed = |path: &Path| { let path = path.to_owned(); move |source| CeremonyError::File { path, source } };
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| CeremonyError::File { path, source }
+    };
     let (number, _) = newest(path)?;
     let named = if number == 0 {
         Vec::new()

@@ -54,7 +54,9 @@ pub enum CeremonyError {
     #[error("{}: another process works with this root", .0.display())]
     Busy(PathBuf),
     /// The request is not the one whose digest was read out.
-    #[error("request_changed: the request's SHA-256 is {found}, not {expected}: it is another file than the one that was compared")]
+    #[error(
+        "request_changed: the request's SHA-256 is {found}, not {expected}: it is another file than the one that was compared"
+    )]
     Digest {
         /// What it should be.
         expected: String,

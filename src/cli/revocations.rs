@@ -337,7 +337,8 @@ fn maker_of(text: &str) -> Result<String, Failure> {
         return Ok(fingerprint.to_string());
     }
     let certificate = CertificateDer::from_pem_file(text);
-    let certificate = certificate.map_err(|error| Failure::Usage(format!("{text}: no fingerprint, and no certificate: {error}")))?;
+    let certificate =
+        certificate.map_err(|error| Failure::Usage(format!("{text}: no fingerprint, and no certificate: {error}")))?;
     Ok(hex::encode(digest(&SHA256, &certificate)))
 }
 

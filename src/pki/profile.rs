@@ -281,8 +281,7 @@ impl Profile {
                 "ocsp-signing is for authorities and OCSP responders",
             ),
             (
-                usages.iter().any(|usage| usage.own().is_some())
-                    && (self.ca.is_some() || self.identity || usages.len() != 1),
+                usages.iter().any(|usage| usage.own().is_some()) && (self.ca.is_some() || self.identity || usages.len() != 1),
                 "claim and status-signing stand alone, and name no identity",
             ),
             (

@@ -1,9 +1,7 @@
 //! Requests of our own authorities (PKCS#10, RFC 2986), for a root on another machine or a corporate authority.
 
 use fleetmark_domain::Timestamp;
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, IsCa, KeyUsagePurpose,
-};
+use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, IsCa, KeyUsagePurpose};
 
 use super::issue::CapturingKey;
 use super::keys::{KeyAlgorithm, Signer};
@@ -63,8 +61,7 @@ pub fn verified_list(der: &[u8], issuer: &[u8]) -> Result<ListFacts, PkiError> {
     use x509_parser::prelude::FromDer as _;
     let unreadable = || PkiError::List("it is no revocation list in DER".to_owned());
     let (rest, list) = x509_parser::revocation_list::CertificateRevocationList::from_der(der).map_err(|_| unreadable())?;
-    let (_, issuer) =
-        x509_parser::parse_x509_certificate(issuer).map_err(|error| PkiError::Certificate(error.to_string()))?;
+    let (_, issuer) = x509_parser::parse_x509_certificate(issuer).map_err(|error| PkiError::Certificate(error.to_string()))?;
     if !rest.is_empty() {
         return Err(unreadable());
     }
@@ -131,9 +128,9 @@ mod tests {
     fn a_list_is_believed_by_its_issuers_key_alone() {
         let (one, other) = (Installation::new(KeyAlgorithm::P256), Installation::new(KeyAlgorithm::P256));
         let serial = fleetmark_domain::Serial::new(fleetmark_domain::Epoch(1), fleetmark_domain::Index(3), [7; 8]);
-        let header = CrlHeader { number: 9, this_update: one.now, next_update: one.now + Duration::from_secs(86_400) };
+        let header = CrlHeader { number: 9, this_update: one.now, next_update: one.now + Duration::from_secs(86_400), point: None };
         let line = RevokedCertificate { serial, since: one.now, reason: Some(RevocationReason::KeyCompromise) };
-        let der = build(&one.root, &header, &[line]).unwrap();
+        let der = build(&one.root, &header, &[&crate::pki::crl::entries(&[line])]).unwrap();
         let facts = verified_list(&der, &one.root.certificate).unwrap();
         assert_eq!((facts.number, facts.this_update, facts.next_update), (9, header.this_update, Some(header.next_update)));
         assert_eq!(facts.serials, [serial.octets().to_vec()]);

@@ -340,7 +340,9 @@ fn root_records(
 /// The trust domain is written down at the first start, and never changes: every identity hangs from it.
 async fn check_trust_domain(store: &dyn Store, wanted: &TrustDomain) -> Result<()> {
     match read(store, |rows| rows.value(TRUST_DOMAIN)).await? {
-        None => Ok(commit(store, SetValue { name: TRUST_DOMAIN, value: wanted.as_str().as_bytes().to_vec() }).await?),
+        None => {
+            Ok(commit(store, SetValue { name: TRUST_DOMAIN.to_owned(), value: wanted.as_str().as_bytes().to_vec() }).await?)
+        }
         Some(known) if known == wanted.as_str().as_bytes() => Ok(()),
         Some(known) => {
             let known = String::from_utf8_lossy(&known).into_owned();

@@ -28,7 +28,7 @@ use super::rows::{Rows, StandingUpdate, certificate_id};
 /// Runs every check on `backend`, which must be empty.
 pub fn holds(backend: &impl Backend) {
     let mut connection = backend.connect_writer().unwrap();
-    let checks: [fn(&mut dyn Rows); 12] = [
+    let checks: [fn(&mut dyn Rows); 13] = [
         values_and_fleets,
         authorities_and_epochs,
         leases,

@@ -6,11 +6,12 @@ use fleetmark_ledger::merkle::{Hash, Node};
 
 use super::StoreError;
 use super::model::{
-    Allowance, ApprovalRequest, AuthorityId, AuthorityRecord, BlockedKey, Certificate, CertificateFilter, EpochRecord, External,
-    ExternalCertificate, Fleet, ForeignList, Group, GroupId, Hardware, HardwareId, LeaseRecord, LedgerRecord, ListedSerial,
-    PolicyActivation, PolicySet, PolicyVersion, Remembered, RequestState, RootRequest, StoredCrl, StoredEntry, Subject,
-    SubjectFilter, SubjectId, Token, TokenId,
+    Allowance, ApprovalRequest, AuthorityId, AuthorityRecord, BlockedKey, Certificate, CertificateFilter, EpochRecord,
+    External, ExternalCertificate, Fleet, ForeignList, Group, GroupId, Hardware, HardwareId, LeaseRecord, LedgerRecord,
+    ListedSerial, PolicyActivation, PolicySet, PolicyVersion, Remembered, RequestState, RootRequest, StoredCrl, StoredEntry,
+    Subject, SubjectFilter, SubjectId, Token, TokenId,
 };
+use super::model::{CertificateStanding, ListKey, ListKind, PublishedList};
 use super::model::{Order, OrderId, OrderState, Pick, Picked, Reach};
 use super::model::{CertificateStanding, ListKey, ListKind, PublishedList};
 

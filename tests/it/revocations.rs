@@ -91,7 +91,9 @@ fn every_selector_reaches_what_it_names_and_no_more() {
         let b = Device::good(&server, &fleet, "B-side").await;
         let pump = Device::good(&server, &fleet, "pump-1").await;
         let fresh = Device::unconfirmed(&server, &fleet, "pump-2").await;
-        for (name, attributes) in [("a", json!({"fw": "1.2", "site": "x"})), ("B-side", json!({"fw": "1.20"})), ("pump-1", json!({"fw": "1.2"}))] {
+        for (name, attributes) in
+            [("a", json!({"fw": "1.2", "site": "x"})), ("B-side", json!({"fw": "1.20"})), ("pump-1", json!({"fw": "1.2"}))]
+        {
             let path = format!("/v1/fleets/{fleet}/devices/{name}");
             server.owner().patch(&path, &[], &json!({"attributes": attributes})).await.is(200);
         }
@@ -104,7 +106,12 @@ fn every_selector_reaches_what_it_names_and_no_more() {
         enrolled.is(200);
         let other = Device::good(&server, &server.fleet(json!({})).await, "pump-1").await;
         let ca = std::fs::read(server.write_scratch("orders-ca.pem", maker.root_pem().as_bytes())).unwrap();
-        let ca = sha256(rustls_pki_types::pem::PemObject::from_pem_slice(&ca).map(|der: rustls_pki_types::CertificateDer<'_>| der.to_vec()).unwrap().as_slice());
+        let ca = sha256(
+            rustls_pki_types::pem::PemObject::from_pem_slice(&ca)
+                .map(|der: rustls_pki_types::CertificateDer<'_>| der.to_vec())
+                .unwrap()
+                .as_slice(),
+        );
         let public_key = sha256(&b.key.0.public_key_der());
         let authority = authority_id(&server, "device", Some(&fleet)).await;
 
@@ -138,7 +145,11 @@ fn every_selector_reaches_what_it_names_and_no_more() {
             let size = ledger_size(&server, &fleet).await;
             let mut body = json!({"fleet": fleet, "act": "hold", "select": select, "dry_run": true});
             let told = order(server.owner(), &body).await.is(200).json();
-            assert_eq!((&told["certificates"], &told["devices"]), (&json!(wanted.len()), &json!(wanted.len())), "{body}: {told}");
+            assert_eq!(
+                (&told["certificates"], &told["devices"]),
+                (&json!(wanted.len()), &json!(wanted.len())),
+                "{body}: {told}"
+            );
             assert_eq!(told["needs_approval"], false, "{told}");
             assert_eq!(standings(&server, &fleet).await, before, "a dry run changed a standing");
             body["dry_run"] = false.into();
@@ -150,7 +161,12 @@ fn every_selector_reaches_what_it_names_and_no_more() {
             let entries = ledger_size(&server, &fleet).await - size;
             assert_eq!(entries, u64::from(!wanted.is_empty()), "one entry for all, and none for a dry run");
             // Back as they were: what was never confirmed would be confirmed by a release.
-            sql(&server, &format!("UPDATE certificates SET standing = CASE WHEN (SELECT confirmed_generation FROM subjects WHERE subjects.id = subject) = 0 THEN 0 ELSE 1 END WHERE ledger = '{fleet}'"));
+            sql(
+                &server,
+                &format!(
+                    "UPDATE certificates SET standing = CASE WHEN (SELECT confirmed_generation FROM subjects WHERE subjects.id = subject) = 0 THEN 0 ELSE 1 END WHERE ledger = '{fleet}'"
+                ),
+            );
         }
         assert_eq!(other.standing(&server).await, "good");
         assert_eq!(fresh.verdict(&server).await, "ok", "its first use confirms it");
@@ -223,7 +239,11 @@ fn what_makes_no_sense_is_refused_and_nothing_is_ordered() {
             (with(json!({"query": {"name": "a%"}})), 422, "invalid_value"),
             (with(json!({"query": {"standing": "gone"}})), 422, "invalid_value"),
             (with(json!({"query": {"serial": "1"}})), 400, "malformed_request"),
-            (json!({"fleet": fleet, "act": "hold", "reason": "keyCompromise", "select": {"devices": ["a"]}}), 422, "invalid_value"),
+            (
+                json!({"fleet": fleet, "act": "hold", "reason": "keyCompromise", "select": {"devices": ["a"]}}),
+                422,
+                "invalid_value",
+            ),
             (json!({"fleet": fleet, "at": later(400 * 86_400), "select": {"devices": ["a"]}}), 422, "invalid_value"),
         ];
         for (body, status, code) in cases {
@@ -360,8 +380,10 @@ fn gateways_and_operators_take_the_rights_over_them() {
             hex::encode(x509_parser::parse_x509_certificate(identity.leaf()).unwrap().1.raw_serial())
         };
         let (victim, _) = operator(&server, &format!("{fleet}-victim"), Role::Viewer, Value::Null).await;
-        let officer = server.admin_client(Some(&operator(&server, &format!("{fleet}-so"), Role::SecurityOfficer, Value::Null).await.0));
-        let local = server.admin_client(Some(&operator(&server, &format!("{fleet}-so-1"), Role::SecurityOfficer, json!([fleet])).await.0));
+        let officer =
+            server.admin_client(Some(&operator(&server, &format!("{fleet}-so"), Role::SecurityOfficer, Value::Null).await.0));
+        let local = server
+            .admin_client(Some(&operator(&server, &format!("{fleet}-so-1"), Role::SecurityOfficer, json!([fleet])).await.0));
         let hold = |identity| json!({"act": "hold", "select": {"certificates": [serial(identity)]}});
         order(&local, &hold(&gateway)).await.refused(403, "not_permitted");
         order(&officer, &hold(&victim)).await.refused(403, "not_permitted");
@@ -379,7 +401,8 @@ fn gateways_and_operators_take_the_rights_over_them() {
 
 fn sql_value(server: &Server, query: &str) -> String {
     let database = server.data().join("fleetmark.db");
-    let output = Command::new("sqlite3").args(["-readonly", "-cmd", ".timeout 10000"]).arg(database).arg(query).output().unwrap();
+    let output =
+        Command::new("sqlite3").args(["-readonly", "-cmd", ".timeout 10000"]).arg(database).arg(query).output().unwrap();
     assert!(output.status.success(), "{query}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
@@ -429,7 +452,10 @@ fn what_is_scheduled_runs_at_its_time_whether_or_not_the_server_was_there() {
         assert_eq!(comes_to(owner, &lost, "failed").await["failure"], "not_permitted");
         let waits = comes_to(owner, &many, "awaiting_approval").await;
         assert_eq!(waits["devices"], 2);
-        assert_eq!((standing(2).await.as_str(), standing(3).await.as_str(), standing(4).await.as_str()), ("revoked", "good", "good"));
+        assert_eq!(
+            (standing(2).await.as_str(), standing(3).await.as_str(), standing(4).await.as_str()),
+            ("revoked", "good", "good")
+        );
         owner.post(&format!("{ORDERS}/{many}/approve"), &json!({})).await.is(200);
         comes_to(owner, &many, "done").await;
         assert_eq!(standing(4).await, "revoked");
@@ -456,7 +482,8 @@ async fn seed(server: &Server, fleet: &str, count: u32) {
     while places.len() < count as usize {
         let window = Duration::from_secs(365 * 86_400);
         let expires_at = at + Duration::from_secs(600);
-        let lease = LeaseIndices { authority, ledger: ledger.clone(), count: count - places.len() as u32, window, expires_at, at };
+        let lease =
+            LeaseIndices { authority, ledger: ledger.clone(), count: count - places.len() as u32, window, expires_at, at };
         let lease = commit(&*store, lease).await.unwrap();
         places.extend(lease.indices.into_iter().map(|index| (lease.epoch, index)));
     }
@@ -609,7 +636,8 @@ fn a_gateway_takes_in_a_part_of_which_no_two_certificates_are_neighbours() {
         server.stop();
         seed(&server, &fleet, 4_200).await;
         server.start_again();
-        let attributes = |name: &str, lot: &str| (format!("/v1/fleets/{fleet}/devices/{name}"), json!({"attributes": {"lot": lot}}));
+        let attributes =
+            |name: &str, lot: &str| (format!("/v1/fleets/{fleet}/devices/{name}"), json!({"attributes": {"lot": lot}}));
         let (bad, good) = (Device::good(&server, &fleet, "bad").await, Device::good(&server, &fleet, "good").await);
         for (name, lot) in [("bad", "odd"), ("good", "even")] {
             let (path, body) = attributes(name, lot);
@@ -627,11 +655,17 @@ fn a_gateway_takes_in_a_part_of_which_no_two_certificates_are_neighbours() {
         gateway.says("revoked", &bad.identity, 2).await;
         stays.echo().await.unwrap();
         gateway.says("allowed", &good.identity, 2).await;
-        assert!((server.metric("fleetmark_feed_resyncs_total", &[]).await - resyncs).abs() < 0.5, "a pushed entry was too large");
+        assert!(
+            (server.metric("fleetmark_feed_resyncs_total", &[]).await - resyncs).abs() < 0.5,
+            "a pushed entry was too large"
+        );
         let size = ledger_size(&server, &fleet).await;
         until("the gateway verifies it all", 20, || async {
             let status = gateway.status().await;
-            let known = status["ledgers"].as_array()?.iter().find(|ledger| ledger["name"] == fleet.as_str() || ledger["ledger"] == fleet.as_str())?;
+            let known = status["ledgers"]
+                .as_array()?
+                .iter()
+                .find(|ledger| ledger["name"] == fleet.as_str() || ledger["ledger"] == fleet.as_str())?;
             (known["size"].as_u64()? >= size).then_some(())
         })
         .await;
@@ -650,7 +684,8 @@ fn the_command_line_orders_waits_and_approves() {
         let fleetmark = |arguments: &[&str]| -> Output {
             Command::new(env!("CARGO_BIN_EXE_fleetmark")).arg("--operator").arg(&profile).args(arguments).output().unwrap()
         };
-        let said = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        let said =
+            |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         let list = server.write_scratch("orders.list", b"# the two\none\n\ntwo\n").display().to_string();
         let order = |rest: &[&str]| fleetmark(&[&["revocation", "order", "revoke", "--fleet", &fleet], rest].concat());
 
@@ -674,7 +709,9 @@ fn the_command_line_orders_waits_and_approves() {
 
         let later = order(&["--device", "three", "--at", &later(3_600)]);
         assert!(later.status.success() && said(&later).contains("It runs at"), "{}", said(&later));
-        for nonsense in [&["--device", "one", "--group", "a"][..], &["--device", "one", "--key", "a"], &["--everything", "--name", "a"]] {
+        for nonsense in
+            [&["--device", "one", "--group", "a"][..], &["--device", "one", "--key", "a"], &["--everything", "--name", "a"]]
+        {
             assert_eq!(order(nonsense).status.code(), Some(2), "{nonsense:?}");
         }
         assert_eq!(order(&[]).status.code(), Some(2), "nothing is selected");

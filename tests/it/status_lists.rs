@@ -4,9 +4,9 @@
 use std::process::Command;
 use std::time::Duration;
 
+use fleetmark_status::key::P256Key;
 use fleetmark_status::reason::Answer;
 use fleetmark_status::{List, Scope, Terms};
-use fleetmark_status::key::P256Key;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 

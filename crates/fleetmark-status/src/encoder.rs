@@ -524,9 +524,8 @@ mod tests {
     fn serials_are_taken_apart() {
         let octets = list(&standings(10, |index| index != 5));
         let list = List::open(&octets, &SCOPE, &TERMS, &Anybody).unwrap();
-        let serial = |first: u8, epoch: u32, index: u32| {
-            [&[first][..], &epoch.to_be_bytes(), &index.to_be_bytes(), &[0xaa; 8]].concat()
-        };
+        let serial =
+            |first: u8, epoch: u32, index: u32| [&[first][..], &epoch.to_be_bytes(), &index.to_be_bytes(), &[0xaa; 8]].concat();
         assert_eq!(list.query_serial(&serial(1, 3, FIRST + 4)), Answer::Good);
         assert_eq!(list.query_serial(&serial(1, 3, FIRST + 5)), Answer::NotGood);
         assert_eq!(list.query_serial(&serial(1, 3, FIRST + 10)), Answer::Beyond);

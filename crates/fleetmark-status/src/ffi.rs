@@ -114,13 +114,7 @@ pub unsafe extern "C" fn fleetmark_status_query_serial(list: *const RawList, ser
 
 /// # Safety
 /// `list` is null or writable, `octets` null or `length` octets that outlive the list, `terms` null or readable.
-unsafe fn open(
-    list: *mut RawList,
-    octets: *const u8,
-    length: usize,
-    terms: *const RawTerms,
-    key: &impl Verify,
-) -> c_int {
+unsafe fn open(list: *mut RawList, octets: *const u8, length: usize, terms: *const RawTerms, key: &impl Verify) -> c_int {
     // SAFETY: by the caller's word.
     let (Some(out), Some(raw)) = (unsafe { list.as_mut() }, unsafe { terms.as_ref() }) else {
         return refused(Refusal::Malformed);

@@ -131,16 +131,8 @@ mod tests {
     #[test]
     fn a_header_has_84_octets_and_reads_back() {
         let scope = Scope { fleet: [1; 16], authority: [2; 20], epoch: 3, slice: 4 };
-        let header = Header {
-            key_id: [5; 8],
-            scope,
-            sequence: 6,
-            this_update: 7,
-            next_update: 8,
-            count: 1 << 20,
-            shift: 20,
-            width: 21,
-        };
+        let header =
+            Header { key_id: [5; 8], scope, sequence: 6, this_update: 7, next_update: 8, count: 1 << 20, shift: 20, width: 21 };
         let mut octets = header.octets();
         assert_eq!(octets.len(), HEADER_LENGTH);
         assert_eq!(Header::parse(&octets), Err(Refusal::Malformed), "no room for a signature");

@@ -141,15 +141,8 @@ impl Statement {
 
 impl Worth {
     /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Unconfirmed,
-        Self::Good,
-        Self::Superseded,
-        Self::Held,
-        Self::Quarantined,
-        Self::Revoked,
-        Self::Expired,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Unconfirmed, Self::Good, Self::Superseded, Self::Held, Self::Quarantined, Self::Revoked, Self::Expired];
 
     /// The stable code.
     #[expect(clippy::as_conversions, reason = "the discriminant is the code")]
@@ -178,16 +171,8 @@ impl Worth {
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::GoOn,
-        Self::Confirm,
-        Self::Renew,
-        Self::UseNewer,
-        Self::Wait,
-        Self::Update,
-        Self::Enroll,
-        Self::Stop,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::GoOn, Self::Confirm, Self::Renew, Self::UseNewer, Self::Wait, Self::Update, Self::Enroll, Self::Stop];
 
     /// The stable code.
     #[expect(clippy::as_conversions, reason = "the discriminant is the code")]

@@ -58,13 +58,7 @@ fn sign(octets: &[u8], secret: &[u8; 32]) -> [u8; 64] {
 }
 
 fn heading() -> Heading {
-    Heading {
-        key_id: key_id(&point(&SECRET)),
-        scope: scope(),
-        sequence: 42,
-        this_update: MADE,
-        next_update: MADE + 86_400,
-    }
+    Heading { key_id: key_id(&point(&SECRET)), scope: scope(), sequence: 42, this_update: MADE, next_update: MADE + 86_400 }
 }
 
 fn header(count: u32, shift: u8, width: u8) -> Header {
@@ -123,10 +117,15 @@ const DIRECTORY: &str = "00000 000111  01000 000111  10010 000000";
 const CODES: &str = "1 1100100  001 0101100";
 
 fn opened() -> Vec<Case> {
-    let mut elsewhere = good("fifth-slice", "an index is counted from the slice's first", standings(300, |index| index % 7 != 0));
+    let mut elsewhere =
+        good("fifth-slice", "an index is counted from the slice's first", standings(300, |index| index % 7 != 0));
     elsewhere.scope.slice = 5;
     elsewhere.octets = list(&Heading { scope: elsewhere.scope, ..heading() }, elsewhere.standings.as_ref().unwrap());
-    let mut hand = good("by-hand", "another encoder's blocks: the reader takes any that are sound", standings(1_000, |i| i != 100 && i != 812));
+    let mut hand = good(
+        "by-hand",
+        "another encoder's blocks: the reader takes any that are sound",
+        standings(1_000, |i| i != 100 && i != 812),
+    );
     hand.octets = by_hand(DIRECTORY, CODES);
     let mut at_the_edge = good("last-second", "next update is the last second", standings(10, |_| true));
     at_the_edge.terms = Terms { now: MADE + 86_400, lowest_sequence: 42, max_age: 86_400 };
@@ -141,9 +140,13 @@ fn opened() -> Vec<Case> {
         good("tenth", "1 in 10 is not good", standings(50_000, |index| mixed(index) % 10 != 0)),
         good("half", "a bitmap, since no code is smaller", standings(5_003, |index| mixed(index) % 2 != 0)),
         good("most", "9 in 10 are not good: blocks that list the good ones", standings(20_000, |index| mixed(index) % 10 == 0)),
-        good("ranges", "a batch revoked as one, a lease never used, and single ones", standings(60_000, |index| {
-            !(10_000..22_000).contains(&index) && !(40_960..45_056).contains(&index) && mixed(index) % 100 != 0
-        })),
+        good(
+            "ranges",
+            "a batch revoked as one, a lease never used, and single ones",
+            standings(60_000, |index| {
+                !(10_000..22_000).contains(&index) && !(40_960..45_056).contains(&index) && mixed(index) % 100 != 0
+            }),
+        ),
         good("last-is-not", "the highest index is not good", standings(4_097, |index| index != 4_096)),
         elsewhere,
         hand,
@@ -170,7 +173,12 @@ fn of_another_scope() -> Vec<Case> {
         on("not-yet", "301 s in the future", Terms { now: MADE - 301, ..TERMS }, Refusal::NotYet),
         on("no-clock", "a device in 1970", Terms { now: 0, ..TERMS }, Refusal::NotYet),
         on("stale", "a second after the next update", Terms { now: MADE + 86_401, max_age: u32::MAX, ..TERMS }, Refusal::Stale),
-        on("too-old", "a second older than the reader allows", Terms { now: MADE + 7_201, max_age: 7_200, ..TERMS }, Refusal::TooOld),
+        on(
+            "too-old",
+            "a second older than the reader allows",
+            Terms { now: MADE + 7_201, max_age: 7_200, ..TERMS },
+            Refusal::TooOld,
+        ),
         with("other-key", "another key is trusted", point(&OTHER_SECRET), Refusal::OtherKey),
         with("key-off-the-curve", "the trusted key is no point", off_the_curve, Refusal::BadKey),
         with("key-compressed", "the trusted key is not written uncompressed", compressed, Refusal::BadKey),
@@ -234,10 +242,20 @@ fn with_blocks_that_lie() -> Vec<Case> {
         lie("offset-early", "a code of the first block ends in the second", "00000 000111  00111 000111  10010 000000", CODES),
         lie("offset-late", "the first block ends within a code", "00000 000111  01001 000111  10010 000000", CODES),
         lie("offsets-back", "the second block ends before it begins", "00000 000111  10010 000111  01000 000000", CODES),
-        lie("beyond-block", "the last block has 488 indices, 500 is listed", "00000 000111  01000 000111  10011 000000", "1 1100100  0001 1110100"),
+        lie(
+            "beyond-block",
+            "the last block has 488 indices, 500 is listed",
+            "00000 000111  01000 000111  10011 000000",
+            "1 1100100  0001 1110100",
+        ),
         lie("zeros", "a code without its one", DIRECTORY, "1 1100100  000 0000000"),
         lie("rice-21", "a Rice parameter above 20", "00000 010101  10110 000111  10110 000000", "1 000000000000001100100"),
-        lie("rice-31", "a Rice parameter above 20, in a block that lists nothing of its range", "00000 011111  01000 000111  10010 000000", CODES),
+        lie(
+            "rice-31",
+            "a Rice parameter above 20, in a block that lists nothing of its range",
+            "00000 011111  01000 000111  10010 000000",
+            CODES,
+        ),
     ]
 }
 

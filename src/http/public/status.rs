@@ -62,7 +62,7 @@ async fn list(request: HttpRequest, state: Data<State>, path: Path<(String, Stri
     let list = &made.list;
     let max_age = list.next_update.since(state.clock.now()).min(AGE);
     let tag = format!("{}-{}", list.number, hex::encode(made.key_id));
-    Ok(Validators { tag, modified: list.this_update, max_age }.answer(&request, LIST, || list.octets.clone()))
+    Ok(Validators { tag, modified: list.this_update, max_age }.answer(&request, LIST, || list.octets.clone().into()))
 }
 
 /// The key that signs now, the one that will sign next where it is there, and their authority.
@@ -73,7 +73,7 @@ async fn signers(request: HttpRequest, state: Data<State>, path: Path<String>) -
     chain.push(&authority.record.certificate);
     let tag = format!("{}-{}", hex::encode(signer.key_id), chain.len());
     let validators = Validators { tag, modified: authority.record.created_at, max_age: KEYS_AGE };
-    Ok(validators.answer(&request, "application/x-pem-file", || pem(&chain).into_bytes()))
+    Ok(validators.answer(&request, "application/x-pem-file", || pem(&chain).into()))
 }
 
 async fn index(request: HttpRequest, state: Data<State>, path: Path<String>) -> Result<HttpResponse, Problem> {
@@ -97,7 +97,7 @@ async fn index(request: HttpRequest, state: Data<State>, path: Path<String>) -> 
     let (key_id, signer) = (hex::encode(&authority.key_id), hex::encode(signer.key_id));
     let index = Index { authority: authority.record.id, key_id, signer, lists };
     let json = serde_json::to_vec(&index).map_err(|_| Refusal::StorageDamaged)?;
-    Ok(Validators { tag, modified: newest, max_age: AGE }.answer(&request, "application/json", || json))
+    Ok(Validators { tag, modified: newest, max_age: AGE }.answer(&request, "application/json", || json.into()))
 }
 
 fn signer(state: &State, authority: &str) -> Result<(std::sync::Arc<Authority>, std::sync::Arc<StatusSigner>), Refusal> {

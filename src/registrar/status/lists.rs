@@ -11,9 +11,10 @@ use fleetmark_status::Scope;
 use fleetmark_status::encoder::{Heading, Standings, encode};
 use fleetmark_status::header::{SLICE_INDICES, SLICE_SHIFT};
 
+use ring::digest::{SHA256, digest};
+
 use super::insert;
 use super::signers::StatusSigner;
-use crate::pki::encoding::sha256;
 use crate::registrar::authorities::Authority;
 use crate::registrar::caller::alarm;
 use crate::registrar::{Error, Registrar, Result};
@@ -147,10 +148,7 @@ impl Registrar {
         let epochs = read(&*self.store, move |rows| rows.epochs_of(id)).await?;
         let slices = |next: u32| 0..next.div_ceil(SLICE_INDICES);
         let key = |epoch, slice| ListKey { kind: ListKind::StatusList, authority: id, epoch, slice };
-        Ok(epochs
-            .into_iter()
-            .flat_map(|epoch| slices(epoch.next_index).map(move |slice| key(epoch.number, slice)))
-            .collect())
+        Ok(epochs.into_iter().flat_map(|epoch| slices(epoch.next_index).map(move |slice| key(epoch.number, slice))).collect())
     }
 
     /// Takes up a list that was made before this process began.
@@ -254,7 +252,15 @@ impl Registrar {
         let list = PublishedList { key, number, this_update: now, next_update, position, octets };
         if commit(&*self.store, PutList { list: list.clone() }).await? {
             let (size, certificates) = (list.octets.len(), standings.count());
-            tracing::info!(authority = key.authority, epoch = key.epoch.0, slice = key.slice, number, certificates, size, "status list made");
+            tracing::info!(
+                authority = key.authority,
+                epoch = key.epoch.0,
+                slice = key.slice,
+                number,
+                certificates,
+                size,
+                "status list made"
+            );
             metrics::counter!("fleetmark_status_lists_made_total").increment(1);
             insert(&self.status.lists, key, MadeList { list, key_id: signer.key_id, standings: Some(standings) });
             return Ok(true);
@@ -284,7 +290,8 @@ impl Registrar {
 fn is_due(kept: &MadeList, signer: [u8; 8], now: Timestamp) -> bool {
     let key = kept.list.key;
     let spread = LIFETIME.as_secs() / 8;
-    let own = u64::from(key.authority).wrapping_mul(7_919) ^ u64::from(key.epoch.0).wrapping_mul(104_729) ^ u64::from(key.slice);
+    let own =
+        u64::from(key.authority).wrapping_mul(7_919) ^ u64::from(key.epoch.0).wrapping_mul(104_729) ^ u64::from(key.slice);
     let moment = kept.list.this_update + REFRESH + Duration::from_secs(own.wrapping_mul(2_654_435_761) % spread);
     moment <= now || kept.key_id != signer
 }
@@ -293,7 +300,7 @@ fn is_due(kept: &MadeList, signer: [u8; 8], now: Timestamp) -> bool {
 fn scope(domain: &TrustDomain, fleet: Option<&FleetName>, signer: &StatusSigner, key: &ListKey) -> Scope {
     let name = format!("{domain}/{}", fleet.map_or("", |fleet| fleet.as_str())).to_ascii_lowercase();
     Scope {
-        fleet: sha256(name.as_bytes()).first_chunk().copied().unwrap_or_default(),
+        fleet: digest(&SHA256, name.as_bytes()).as_ref().first_chunk().copied().unwrap_or_default(),
         authority: signer.authority,
         epoch: key.epoch.0,
         slice: u16::try_from(key.slice).unwrap_or(u16::MAX),

@@ -11,16 +11,17 @@ use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
 use fleetmark_status::encoder::raw_signature;
 use fleetmark_status::header::SIGNATURE_LENGTH;
 
+use ring::digest::{SHA256, digest};
+
 use super::insert;
 use crate::pki::PkiError;
-use crate::pki::encoding::sha256;
 use crate::pki::keys::{KeyAlgorithm, Signer};
 use crate::registrar::authorities::Authority;
 use crate::registrar::own::{OwnCertificate, OwnOrder};
 use crate::registrar::{Error, Registrar, Result};
 use crate::store::acts::lists::SetValue;
-use crate::store::model::{AuthorityId, Credential};
 use crate::store::commit;
+use crate::store::model::{AuthorityId, Credential};
 
 /// The profile of their certificates.
 const PROFILE: &str = "status";
@@ -96,11 +97,15 @@ impl Registrar {
         let unavailable = |cause| Error::caused(Refusal::AuthorityUnavailable, cause);
         let signer = self.authorities.keys().load(&current.key_label).map_err(unavailable)?;
         let point = point(&*signer).ok_or_else(|| unavailable(PkiError::Encoding("a status key is a P-256 key".to_owned())))?;
-        let key_id = *sha256(&point).first_chunk().ok_or(Refusal::AuthorityUnavailable)?;
+        let key_id = *digest(&SHA256, &point).as_ref().first_chunk().ok_or(Refusal::AuthorityUnavailable)?;
         let authority = authority.key_id.as_slice().try_into().map_err(|_| {
             unavailable(PkiError::Certificate("an authority's subject key identifier has 20 octets".to_owned()))
         })?;
-        insert(&self.status.signers, id, StatusSigner { certificate: current.certificate.der, successor, key_id, authority, signer });
+        insert(
+            &self.status.signers,
+            id,
+            StatusSigner { certificate: current.certificate.der, successor, key_id, authority, signer },
+        );
         Ok(())
     }
 

@@ -73,7 +73,11 @@ fn advice(
     now: Timestamp,
 ) -> (Worth, Action, Option<RevocationReason>) {
     let is_out = holder.state == DeviceState::Out;
-    let sight = certificate.standing.seen_by(View::Verdict, certificate.has_lapsed(now), fleetmark_domain::standing::Choices::default());
+    let sight = certificate.standing.seen_by(
+        View::Verdict,
+        certificate.has_lapsed(now),
+        fleetmark_domain::standing::Choices::default(),
+    );
     match (certificate.standing, sight) {
         (_, Sight::Revoked(reason)) if is_out => (Worth::Revoked, Action::Stop, Some(reason)),
         (_, Sight::Revoked(reason)) => (Worth::Revoked, Action::Enroll, Some(reason)),

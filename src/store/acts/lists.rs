@@ -119,7 +119,7 @@ impl Act for MarkListed {
 #[derive(Debug)]
 pub struct SetValue {
     /// Its name.
-    pub name: &'static str,
+    pub name: String,
     /// The value.
     pub value: Vec<u8>,
 }
@@ -132,6 +132,6 @@ impl Act for SetValue {
     }
 
     fn perform(&self, transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
-        transaction.rows.set_value(self.name, &self.value)
+        transaction.rows.set_value(&self.name, &self.value)
     }
 }

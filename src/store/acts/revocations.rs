@@ -164,7 +164,8 @@ fn begin(rows: &mut dyn Rows, order: Order, at: Timestamp) -> Result<Order, Stor
         rows.count_touched(order.ordered_by, fleet, at, order.devices)?;
     }
     // The one certificate of a key that somebody else has must not be followed by another one.
-    if let (Selector::Key(_, key), CertificateEvent::Revoked(RevocationReason::KeyCompromise)) = (&order.selector, order.change) {
+    if let (Selector::Key(_, key), CertificateEvent::Revoked(RevocationReason::KeyCompromise)) = (&order.selector, order.change)
+    {
         let reason = RevocationReason::KeyCompromise.to_string();
         rows.block_key(&BlockedKey { key_hash: *key, reason, blocked_at: at, blocked_by: order.ordered_by })?;
     }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use fleetmark_domain::{CertificateEvent, Epoch, FleetName, Index, KeyHash, Kind, LedgerName, RevocationReason, Standing, Timestamp};
+use fleetmark_domain::{
+    CertificateEvent, Epoch, FleetName, Index, KeyHash, Kind, LedgerName, RevocationReason, Standing, Timestamp,
+};
 
 use super::{certificate, subject};
-use crate::store::model::{
-    Among, Certificate, Condition, Order, OrderState, Pick, Reach, Selector, Subject, SubjectState,
-};
+use crate::store::model::{Among, Certificate, Condition, Order, OrderState, Pick, Reach, Selector, Subject, SubjectState};
 use crate::store::rows::{Rows, certificate_id};
 
 const EPOCH: u32 = 77;
@@ -29,7 +29,8 @@ fn fill(rows: &mut dyn Rows) -> Vec<u64> {
     let mut ids = Vec::new();
     let lives = [("Line-4_a", "1.2", Some(9)), ("line-4xb", "1.20", None), ("other", "1.2", Some(8))];
     for (number, (name, firmware, group)) in lives.into_iter().enumerate() {
-        let attributes = BTreeMap::from([("a".to_owned(), "\"fw\":\"1.2\"".to_owned()), ("fw".to_owned(), firmware.to_owned())]);
+        let attributes =
+            BTreeMap::from([("a".to_owned(), "\"fw\":\"1.2\"".to_owned()), ("fw".to_owned(), firmware.to_owned())]);
         let holder = subject(Kind::Device, Some("orders"), name);
         let state = if number == 2 { SubjectState::Active } else { SubjectState::Registered };
         let id = rows.insert_subject(&Subject { attributes, group, state, confirmed_generation: 1, ..holder }).unwrap();
@@ -161,7 +162,13 @@ fn kept(rows: &mut dyn Rows) {
     rows.update_order(&moved).unwrap();
     assert_eq!(rows.order(20).unwrap().as_ref(), Some(&moved));
     assert_eq!(rows.due_orders(Timestamp(0), 10).unwrap(), [(20, OrderState::Running)]);
-    let done = Order { state: OrderState::Failed, cancelled_by: Some(3), ended_at: Some(Timestamp(9)), failure: "x".to_owned(), ..moved };
+    let done = Order {
+        state: OrderState::Failed,
+        cancelled_by: Some(3),
+        ended_at: Some(Timestamp(9)),
+        failure: "x".to_owned(),
+        ..moved
+    };
     rows.update_order(&done).unwrap();
     assert_eq!(rows.open_orders(&ledger()).unwrap(), 4);
     let ledgers = [ledger()];

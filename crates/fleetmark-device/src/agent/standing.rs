@@ -93,7 +93,8 @@ fn verified(
     // At the time that it states: the device may have no clock, and whoever signed it answers for its time too.
     let anchor = webpki::anchor_from_trusted_cert(authority).map_err(|why| bad(&why.to_string()))?;
     let leaf = webpki::EndEntityCert::try_from(&signer).map_err(|why| bad(&why.to_string()))?;
-    let (at, usage) = (UnixTime::since_unix_epoch(Duration::from_secs(statement.at)), webpki::KeyUsage::required(STATUS_SIGNING));
+    let (at, usage) =
+        (UnixTime::since_unix_epoch(Duration::from_secs(statement.at)), webpki::KeyUsage::required(STATUS_SIGNING));
     leaf.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &[anchor], &[], at, usage, None, None)
         .map_err(|why| bad(&format!("its key is not one of the authority that issued this certificate ({why})")))?;
     Ok(statement)

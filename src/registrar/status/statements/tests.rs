@@ -1,4 +1,4 @@
-use fleetmark_domain::{Fingerprint, KeyHash, Kind, LedgerName, SubjectState};
+use fleetmark_domain::{DeviceState, Fingerprint, KeyHash, Kind, LedgerName};
 
 use super::*;
 use crate::registrar::subjects::new_subject;
@@ -45,7 +45,7 @@ fn every_standing_is_told_with_what_to_do() {
     for (standing, worth, action, reason) in table {
         assert_eq!(advice(&certificate(standing), &holder(), true, NOW), (worth, action, reason), "{standing:?}");
     }
-    let out = Subject { state: SubjectState::Out, ..holder() };
+    let out = Subject { state: DeviceState::Out, ..holder() };
     let (_, action, _) = advice(&certificate(Standing::Revoked(revoked)), &out, true, NOW);
     assert_eq!(action, Action::Stop, "who is out of use does not enroll again");
 }
