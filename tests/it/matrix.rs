@@ -536,6 +536,7 @@ fn every_route_of_the_device_door_answers_every_credential_by_name() {
             ("POST", "/v1/enroll".into(), None, same("proof_required")),
             ("POST", est(&fleet, "simpleenroll"), None, same("proof_required")),
             ("POST", format!("/v1/fleets/{fleet}/challenge"), None, same("malformed_request")),
+            ("POST", "/v1/standing".into(), None, same("malformed_request")),
             ("GET", format!("/v1/fleets/{fleet}/renewal"), None, by_fleet("200")),
             ("POST", format!("/v1/fleets/{fleet}/renew"), None, by_fleet("csr_malformed")),
             ("POST", "/v1/renew".into(), None, by_anybody("csr_malformed")),
