@@ -85,8 +85,8 @@ class Header:
          self.this_update, self.next_update, self.count) = self.FIELDS.unpack_from(octets)
         if magic != b"FMS1":
             raise Refused("unknown_version")
-        if (self.next_update <= self.this_update or not 1 <= self.count <= SLICE or self.shift > 20 or self.width > 21
-                or (self.shift == 0 and self.width != 0) or len(octets) - self.LENGTH - 64 > (self.count + 7) // 8):
+        if (self.next_update <= self.this_update or self.slice > 4095 or not 1 <= self.count <= SLICE or self.shift > 20
+                or self.width > 21 or (self.shift == 0 and self.width != 0) or len(octets) - self.LENGTH - 64 > (self.count + 7) // 8):
             raise Refused("malformed")
 
 

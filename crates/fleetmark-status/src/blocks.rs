@@ -44,17 +44,25 @@ impl Blocks<'_> {
         let mut listed = 0;
         // The first index of which nothing was said yet.
         let mut next = 0;
+        if rice > HIGHEST_RICE {
+            return Answer::Unreadable;
+        }
         while next <= target && at != end {
-            while self.bits(at, 1) == 0 {
-                at += 1;
-                next += 1 << rice;
+            loop {
+                // A window has 25 bits that are the body's: zeros beyond are of the next one.
+                let zeros = leading_zeros(self.window(at) | 0x40);
+                at += zeros;
+                next += zeros << rice;
                 if at >= end || next >= length {
                     return Answer::Unreadable;
+                }
+                if zeros < 25 {
+                    break;
                 }
             }
             next += self.bits(at + 1, rice);
             at += 1 + rice;
-            if at > end || next >= length || rice > HIGHEST_RICE {
+            if at > end || next >= length {
                 return Answer::Unreadable;
             }
             listed = u32::from(next == target);
@@ -95,11 +103,29 @@ impl Blocks<'_> {
     }
 
     /// At most 25 bits at a bit position, the most significant of an octet first; zeros beyond the end.
-    #[expect(clippy::as_conversions, reason = "a position in memory; usize has 32 bits or more where this is compiled")]
     fn bits(&self, at: u32, count: u32) -> u32 {
-        let rest = self.octets.get((at >> 3) as usize..).and_then(<[u8]>::first_chunk);
-        let window = rest.map_or(0, |four| u32::from_be_bytes(*four)) << (at & 7);
         // In two steps: a shift by 32 is none.
-        (window >> 1) >> (31 - count)
+        (self.window(at) >> 1) >> (31 - count)
     }
+
+    /// The bits from a position on; 25 of them count.
+    #[expect(clippy::as_conversions, reason = "a position in memory; usize has 32 bits or more where this is compiled")]
+    fn window(&self, at: u32) -> u32 {
+        let rest = self.octets.get((at >> 3) as usize..).and_then(<[u8]>::first_chunk);
+        rest.map_or(0, |four| u32::from_be_bytes(*four)) << (at & 7)
+    }
+}
+
+/// Counted one by one on a Cortex-M0, which has neither compare-and-swap nor an instruction for this: the function of the compiler's
+/// library is as large as half a query.
+fn leading_zeros(mut window: u32) -> u32 {
+    if cfg!(target_has_atomic = "32") {
+        return window.leading_zeros();
+    }
+    let mut zeros = 0;
+    while window >> 31 == 0 {
+        window <<= 1;
+        zeros += 1;
+    }
+    zeros
 }

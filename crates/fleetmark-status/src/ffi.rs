@@ -1,4 +1,4 @@
-//! The functions of include/fleetmark_status.h, which says what callers owe. The only module with `unsafe`.
+//! The functions of `include/fleetmark_status.h`, which says what callers owe. The only module with `unsafe`.
 #![expect(unsafe_code, reason = "pointers from C")]
 #![allow(clippy::missing_safety_doc, reason = "the header file says what holds for each pointer")]
 
@@ -114,13 +114,7 @@ pub unsafe extern "C" fn fleetmark_status_query_serial(list: *const RawList, ser
 
 /// # Safety
 /// `list` is null or writable, `octets` null or `length` octets that outlive the list, `terms` null or readable.
-unsafe fn open(
-    list: *mut RawList,
-    octets: *const u8,
-    length: usize,
-    terms: *const RawTerms,
-    key: &impl Verify,
-) -> c_int {
+unsafe fn open(list: *mut RawList, octets: *const u8, length: usize, terms: *const RawTerms, key: &impl Verify) -> c_int {
     // SAFETY: by the caller's word.
     let (Some(out), Some(raw)) = (unsafe { list.as_mut() }, unsafe { terms.as_ref() }) else {
         return refused(Refusal::Malformed);

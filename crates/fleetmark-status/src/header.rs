@@ -16,7 +16,7 @@ pub const SLICE_INDICES: u32 = 1 << SLICE_SHIFT;
 pub const LONGEST: usize = HEADER_LENGTH + (1 << (SLICE_SHIFT - 3)) + SIGNATURE_LENGTH;
 
 /// Which slice of its epoch an index is in.
-#[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "12 bits are left")]
+#[expect(clippy::as_conversions, reason = "12 bits are left")]
 pub const fn slice_of(index: u32) -> u16 {
     (index >> SLICE_SHIFT) as u16
 }
@@ -30,7 +30,7 @@ pub struct Scope {
     pub authority: [u8; 20],
     /// The epoch in the certificates' serials.
     pub epoch: u32,
-    /// The slice of the epoch: [`slice_of`] an index.
+    /// The slice of the epoch: [`slice_of`] an index, at most 4,095.
     pub slice: u16,
 }
 
@@ -87,6 +87,7 @@ impl Header {
             count: u32::from_be_bytes(take(fixed)?),
         };
         let sound = header.next_update > header.this_update
+            && u32::from(header.scope.slice) <= u32::MAX >> SLICE_SHIFT
             && header.count.wrapping_sub(1) < SLICE_INDICES
             && u32::from(header.shift) <= SLICE_SHIFT
             && u32::from(header.width) <= SLICE_SHIFT + 1
@@ -131,16 +132,8 @@ mod tests {
     #[test]
     fn a_header_has_84_octets_and_reads_back() {
         let scope = Scope { fleet: [1; 16], authority: [2; 20], epoch: 3, slice: 4 };
-        let header = Header {
-            key_id: [5; 8],
-            scope,
-            sequence: 6,
-            this_update: 7,
-            next_update: 8,
-            count: 1 << 20,
-            shift: 20,
-            width: 21,
-        };
+        let header =
+            Header { key_id: [5; 8], scope, sequence: 6, this_update: 7, next_update: 8, count: 1 << 20, shift: 20, width: 21 };
         let mut octets = header.octets();
         assert_eq!(octets.len(), HEADER_LENGTH);
         assert_eq!(Header::parse(&octets), Err(Refusal::Malformed), "no room for a signature");

@@ -1,7 +1,7 @@
 //! P-256 and SHA-256 in Rust, for firmware that has none.
 
-use p256::ecdsa::signature::Verifier;
 use p256::EncodedPoint;
+use p256::ecdsa::signature::Verifier;
 use p256::ecdsa::{Signature, VerifyingKey};
 use sha2::{Digest, Sha256};
 

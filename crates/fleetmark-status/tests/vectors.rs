@@ -3,6 +3,8 @@
 //!
 //! After a change of the format that is meant: `FLEETMARK_WRITE_VECTORS=1 cargo test -p fleetmark-status --test vectors`.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -58,13 +60,7 @@ fn sign(octets: &[u8], secret: &[u8; 32]) -> [u8; 64] {
 }
 
 fn heading() -> Heading {
-    Heading {
-        key_id: key_id(&point(&SECRET)),
-        scope: scope(),
-        sequence: 42,
-        this_update: MADE,
-        next_update: MADE + 86_400,
-    }
+    Heading { key_id: key_id(&point(&SECRET)), scope: scope(), sequence: 42, this_update: MADE, next_update: MADE + 86_400 }
 }
 
 fn header(count: u32, shift: u8, width: u8) -> Header {
@@ -80,6 +76,11 @@ fn signed(mut octets: Vec<u8>) -> Vec<u8> {
 
 fn list(heading: &Heading, standings: &Standings) -> Vec<u8> {
     encode::<()>(heading, standings, |octets| Ok(sign(octets, &SECRET))).unwrap()
+}
+
+/// One index in so many, at random as it looks.
+fn one_in(share: u32, index: u32) -> bool {
+    mixed(index).is_multiple_of(share)
 }
 
 /// A number that looks random, the same everywhere.
@@ -123,10 +124,15 @@ const DIRECTORY: &str = "00000 000111  01000 000111  10010 000000";
 const CODES: &str = "1 1100100  001 0101100";
 
 fn opened() -> Vec<Case> {
-    let mut elsewhere = good("fifth-slice", "an index is counted from the slice's first", standings(300, |index| index % 7 != 0));
+    let mut elsewhere =
+        good("fifth-slice", "an index is counted from the slice's first", standings(300, |index| !index.is_multiple_of(7)));
     elsewhere.scope.slice = 5;
     elsewhere.octets = list(&Heading { scope: elsewhere.scope, ..heading() }, elsewhere.standings.as_ref().unwrap());
-    let mut hand = good("by-hand", "another encoder's blocks: the reader takes any that are sound", standings(1_000, |i| i != 100 && i != 812));
+    let mut hand = good(
+        "by-hand",
+        "another encoder's blocks: the reader takes any that are sound",
+        standings(1_000, |i| i != 100 && i != 812),
+    );
     hand.octets = by_hand(DIRECTORY, CODES);
     let mut at_the_edge = good("last-second", "next update is the last second", standings(10, |_| true));
     at_the_edge.terms = Terms { now: MADE + 86_400, lowest_sequence: 42, max_age: 86_400 };
@@ -136,14 +142,18 @@ fn opened() -> Vec<Case> {
         good("one-good", "the smallest list", standings(1, |_| true)),
         good("one-hole", "the smallest list that lets nobody in", standings(1, |_| false)),
         good("all-good", "a full slice without a gap", standings(1 << 20, |_| true)),
-        good("thousandth", "1 in 1,000 is not good", standings(100_000, |index| mixed(index) % 1_000 != 0)),
-        good("hundredth", "1 in 100 is not good", standings(100_000, |index| mixed(index) % 100 != 0)),
-        good("tenth", "1 in 10 is not good", standings(50_000, |index| mixed(index) % 10 != 0)),
-        good("half", "a bitmap, since no code is smaller", standings(5_003, |index| mixed(index) % 2 != 0)),
-        good("most", "9 in 10 are not good: blocks that list the good ones", standings(20_000, |index| mixed(index) % 10 == 0)),
-        good("ranges", "a batch revoked as one, a lease never used, and single ones", standings(60_000, |index| {
-            !(10_000..22_000).contains(&index) && !(40_960..45_056).contains(&index) && mixed(index) % 100 != 0
-        })),
+        good("thousandth", "1 in 1,000 is not good", standings(100_000, |index| !one_in(1_000, index))),
+        good("hundredth", "1 in 100 is not good", standings(100_000, |index| !one_in(100, index))),
+        good("tenth", "1 in 10 is not good", standings(50_000, |index| !one_in(10, index))),
+        good("half", "a bitmap, since no code is smaller", standings(5_003, |index| !one_in(2, index))),
+        good("most", "9 in 10 are not good: blocks that list the good ones", standings(20_000, |index| one_in(10, index))),
+        good(
+            "ranges",
+            "a batch revoked as one, a lease never used, and single ones",
+            standings(60_000, |index| {
+                !(10_000..22_000).contains(&index) && !(40_960..45_056).contains(&index) && !one_in(100, index)
+            }),
+        ),
         good("last-is-not", "the highest index is not good", standings(4_097, |index| index != 4_096)),
         elsewhere,
         hand,
@@ -153,7 +163,7 @@ fn opened() -> Vec<Case> {
 }
 
 fn of_another_scope() -> Vec<Case> {
-    let octets = || list(&heading(), &standings(1_000, |index| mixed(index) % 100 != 0));
+    let octets = || list(&heading(), &standings(1_000, |index| !one_in(100, index)));
     let about = |name, scope: Scope, refusal| Case { scope, ..bad(name, "asked for another", octets(), refusal) };
     let on = |name, why, terms: Terms, refusal| Case { terms, ..bad(name, why, octets(), refusal) };
     let with = |name, why, point: [u8; 65], refusal| Case { point, ..bad(name, why, octets(), refusal) };
@@ -170,7 +180,12 @@ fn of_another_scope() -> Vec<Case> {
         on("not-yet", "301 s in the future", Terms { now: MADE - 301, ..TERMS }, Refusal::NotYet),
         on("no-clock", "a device in 1970", Terms { now: 0, ..TERMS }, Refusal::NotYet),
         on("stale", "a second after the next update", Terms { now: MADE + 86_401, max_age: u32::MAX, ..TERMS }, Refusal::Stale),
-        on("too-old", "a second older than the reader allows", Terms { now: MADE + 7_201, max_age: 7_200, ..TERMS }, Refusal::TooOld),
+        on(
+            "too-old",
+            "a second older than the reader allows",
+            Terms { now: MADE + 7_201, max_age: 7_200, ..TERMS },
+            Refusal::TooOld,
+        ),
         with("other-key", "another key is trusted", point(&OTHER_SECRET), Refusal::OtherKey),
         with("key-off-the-curve", "the trusted key is no point", off_the_curve, Refusal::BadKey),
         with("key-compressed", "the trusted key is not written uncompressed", compressed, Refusal::BadKey),
@@ -178,7 +193,7 @@ fn of_another_scope() -> Vec<Case> {
 }
 
 fn with_other_octets() -> Vec<Case> {
-    let sound = list(&heading(), &standings(1_000, |index| mixed(index) % 100 != 0));
+    let sound = list(&heading(), &standings(1_000, |index| !one_in(100, index)));
     let unsigned = &sound[..sound.len() - 64];
     let changed = |at: usize| {
         let mut octets = sound.clone();
@@ -215,8 +230,10 @@ fn with_blocks_that_lie() -> Vec<Case> {
     };
     let lie = |name, why, directory: &str, codes: &str| bad(name, why, by_hand(directory, codes), Refusal::BadBlocks);
     let times = Header { next_update: MADE, ..header(8, 0, 0) };
+    let slice = Header { scope: Scope { slice: 4_096, ..scope() }, ..header(8, 0, 0) };
     vec![
         headed("times-reversed", "next update is not later", times, &[0], Refusal::Malformed),
+        headed("slice-beyond", "no index of 32 bits is in it", slice, &[0], Refusal::Malformed),
         headed("count-zero", "no index", header(0, 0, 0), &[], Refusal::Malformed),
         headed("count-beyond", "more than 2^20 indices", header((1 << 20) + 1, 20, 0), &[0, 0, 0], Refusal::Malformed),
         headed("shift-beyond", "blocks of 2^21 indices", header(1_000, 21, 0), &[0, 0], Refusal::Malformed),
@@ -234,10 +251,20 @@ fn with_blocks_that_lie() -> Vec<Case> {
         lie("offset-early", "a code of the first block ends in the second", "00000 000111  00111 000111  10010 000000", CODES),
         lie("offset-late", "the first block ends within a code", "00000 000111  01001 000111  10010 000000", CODES),
         lie("offsets-back", "the second block ends before it begins", "00000 000111  10010 000111  01000 000000", CODES),
-        lie("beyond-block", "the last block has 488 indices, 500 is listed", "00000 000111  01000 000111  10011 000000", "1 1100100  0001 1110100"),
+        lie(
+            "beyond-block",
+            "the last block has 488 indices, 500 is listed",
+            "00000 000111  01000 000111  10011 000000",
+            "1 1100100  0001 1110100",
+        ),
         lie("zeros", "a code without its one", DIRECTORY, "1 1100100  000 0000000"),
         lie("rice-21", "a Rice parameter above 20", "00000 010101  10110 000111  10110 000000", "1 000000000000001100100"),
-        lie("rice-31", "a Rice parameter above 20, in a block that lists nothing of its range", "00000 011111  01000 000111  10010 000000", CODES),
+        lie(
+            "rice-31",
+            "a Rice parameter above 20, in a block that lists nothing of its range",
+            "00000 011111  01000 000111  10010 000000",
+            CODES,
+        ),
     ]
 }
 
@@ -381,7 +408,7 @@ fn a_second_reader_agrees() {
 #[test]
 fn openssl_agrees_about_the_signature() {
     let made = tempfile::tempdir().unwrap();
-    let octets = list(&heading(), &standings(100, |index| index % 9 != 0));
+    let octets = list(&heading(), &standings(100, |index| !index.is_multiple_of(9)));
     let (message, raw) = octets.split_at(octets.len() - 64);
     let signature = Signature::from_slice(raw).unwrap();
     // RFC 5480: the head of every P-256 SubjectPublicKeyInfo.
