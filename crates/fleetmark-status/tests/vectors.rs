@@ -383,7 +383,9 @@ fn the_files_are_made_again_identically() {
     if std::env::var_os("FLEETMARK_WRITE_VECTORS").is_some() {
         let _ = fs::remove_dir_all(directory());
         fs::create_dir_all(directory()).unwrap();
-        files.iter().for_each(|(name, octets)| fs::write(directory().join(name), octets).unwrap());
+        for (name, octets) in &files {
+            fs::write(directory().join(name), octets).unwrap();
+        }
     }
     for (name, octets) in &files {
         let kept = fs::read(directory().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
