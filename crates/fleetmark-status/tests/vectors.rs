@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use fleetmark_status::encoder::{Heading, Standings, encode};
+use fleetmark_status::encoder::{Heading, Standings, encode, raw_signature};
 use fleetmark_status::header::{Header, MAGIC};
 use fleetmark_status::key::{P256Key, key_id};
 use fleetmark_status::{Answer, List, Refusal, Scope, Terms};
@@ -134,6 +134,11 @@ fn opened() -> Vec<Case> {
         standings(1_000, |i| i != 100 && i != 812),
     );
     hand.octets = by_hand(DIRECTORY, CODES);
+    let mut high = good("high-s", "the other of the two signatures that verify: s is n - s", standings(10, |index| index != 3));
+    let (signed, signature) = high.octets.split_at(high.octets.len() - 64);
+    let low = Signature::from_slice(signature).unwrap();
+    let (r, s) = low.split_scalars();
+    high.octets = [signed, &Signature::from_scalars(r, -s).unwrap().to_bytes()].concat();
     let mut at_the_edge = good("last-second", "next update is the last second", standings(10, |_| true));
     at_the_edge.terms = Terms { now: MADE + 86_400, lowest_sequence: 42, max_age: 86_400 };
     let mut ahead = good("ahead", "the signer's clock is 300 s ahead", standings(10, |_| true));
@@ -157,6 +162,7 @@ fn opened() -> Vec<Case> {
         good("last-is-not", "the highest index is not good", standings(4_097, |index| index != 4_096)),
         elsewhere,
         hand,
+        high,
         at_the_edge,
         ahead,
     ]
@@ -333,6 +339,7 @@ fn described(case: &Case) -> serde_json::Value {
         value["count"] = json!(standings.count());
         value["bitmap_sha256"] = json!(digest(standings));
         value["queries"] = json!(queries);
+        value["by_the_rules"] = json!(case.name != "by-hand");
     }
     value
 }
@@ -406,6 +413,38 @@ fn a_second_reader_agrees() {
     assert_eq!(said.lines().filter(|line| line.starts_with("ok ")).count(), cases().len(), "{said}");
 }
 
+/// The server's keys sign in DER; openssl signs here.
+#[test]
+fn signatures_in_der_become_a_lists() {
+    let made = tempfile::tempdir().unwrap();
+    let path = |name: &str| made.path().join(name);
+    let run = |arguments: &[&str], input: &Path, output: &Path| {
+        let done = Command::new("openssl").args(arguments).arg("-out").arg(output).arg(input).output().expect("openssl");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    let key = path("key");
+    let made_key = Command::new("openssl")
+        .args(["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out"])
+        .arg(&key)
+        .output()
+        .expect("openssl");
+    assert!(made_key.status.success());
+    let public = Command::new("openssl").args(["pkey", "-pubout", "-outform", "DER", "-in"]).arg(&key).output().unwrap();
+    let point: [u8; 65] = *public.stdout.last_chunk().unwrap();
+    let heading = Heading { key_id: key_id(&point), ..heading() };
+    // Often enough for an r or s that begins with zeros, or with a high bit.
+    for round in 0..24 {
+        let octets = encode::<()>(&heading, &standings(50, |index| index != round), |octets| {
+            fs::write(path("message"), octets).unwrap();
+            run(&["dgst", "-sha256", "-sign", key.to_str().unwrap()], &path("message"), &path("signature"));
+            Ok(raw_signature(&fs::read(path("signature")).unwrap()).unwrap())
+        });
+        let octets = octets.unwrap();
+        let list = List::open(&octets, &scope(), &TERMS, &P256Key::from_point(&point).unwrap()).unwrap();
+        assert_eq!((list.query(round), list.query(49 - round)), (Answer::NotGood, Answer::Good));
+    }
+}
+
 /// openssl judges the signatures.
 #[test]
 fn openssl_agrees_about_the_signature() {
@@ -428,5 +467,5 @@ fn openssl_agrees_about_the_signature() {
         .output()
         .expect("openssl");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(fleetmark_status::encoder::raw_signature(signature.to_der().as_bytes()).unwrap(), raw);
+    assert_eq!(raw_signature(signature.to_der().as_bytes()).unwrap(), raw);
 }
