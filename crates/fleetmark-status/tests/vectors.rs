@@ -237,7 +237,10 @@ fn with_blocks_that_lie() -> Vec<Case> {
     let lie = |name, why, directory: &str, codes: &str| bad(name, why, by_hand(directory, codes), Refusal::BadBlocks);
     let times = Header { next_update: MADE, ..header(8, 0, 0) };
     let slice = Header { scope: Scope { slice: 4_096, ..scope() }, ..header(8, 0, 0) };
+    // 2^12 zeros of 2^20 each, and 5: in 32 bits, 5.
+    let wrapping = bits(&format!("{:016b} 0 10100  {:016b} 000000  {}1 {:020b}", 0, 4_117, "0".repeat(4_096), 5));
     vec![
+        headed("gap-wraps", "a gap of 2^32 + 5 is not one of 5", header(100_000, 17, 16), &wrapping, Refusal::BadBlocks),
         headed("times-reversed", "next update is not later", times, &[0], Refusal::Malformed),
         headed("slice-beyond", "no index of 32 bits is in it", slice, &[0], Refusal::Malformed),
         headed("count-zero", "no index", header(0, 0, 0), &[], Refusal::Malformed),
@@ -253,6 +256,12 @@ fn with_blocks_that_lie() -> Vec<Case> {
         lie("body-octet-more", "an octet after the last code", DIRECTORY, "1 1100100  001 0101100  00000 00000000"),
         lie("body-octet-less", "the last octet is missing", DIRECTORY, "1 1100100"),
         lie("first-offset", "the first block begins at 1", "00001 000111  01000 000111  10010 000000", CODES),
+        lie(
+            "skipped",
+            "octets before the first code that no block has",
+            "01000 000111  10000 000111  11010 000000",
+            "11111111  1 1100100  001 0101100",
+        ),
         lie("end-parameters", "the end has parameters", "00000 000111  01000 000111  10010 000001", CODES),
         lie("offset-early", "a code of the first block ends in the second", "00000 000111  00111 000111  10010 000000", CODES),
         lie("offset-late", "the first block ends within a code", "00000 000111  01001 000111  10010 000000", CODES),
