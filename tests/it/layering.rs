@@ -45,6 +45,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("cfb_mode", &["pki"]),
     ("fleetmark_device", &["cli"]),
     ("fleetmark_policy", &["registrar", "http", "cli"]),
+    ("fleetmark_status", &["pki", "registrar"]),
     ("cedar_policy", &[]),
 ];
 
@@ -55,7 +56,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("fleetmark-policy", &["fleetmark-domain"]),
     ("fleetmark-device", &["fleetmark-domain"]),
     ("fleetmark-gateway", &["fleetmark-domain", "fleetmark-ledger", "fleetmark-policy", "fleetmark-device"]),
-    ("fleetmark", &["fleetmark-domain", "fleetmark-ledger", "fleetmark-policy", "fleetmark-device"]),
+    ("fleetmark-status", &[]),
+    ("fleetmark", &["fleetmark-domain", "fleetmark-ledger", "fleetmark-policy", "fleetmark-device", "fleetmark-status"]),
 ];
 
 /// A use that the tables forbid.

@@ -118,7 +118,7 @@ static void opened_as_damaged(gate *gate, const vector *vector, uint32_t at, con
 
 static void story(void)
 {
-    /* 100 indices of 1,000 by hand: 100 was revoked; 812 was never issued: a hole. */
+    /* 1,000 indices by hand: 100 was revoked, 812 was never issued. */
     const vector *vector = vector_named("by-hand");
     gate gate = {.terms = vector->terms, .point = vector->point};
     uint64_t now = vector->terms.now;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Fleetmark's status list, read by a second implementation: docs/status-list.md and the standard library, nothing else.
 
-usage: status_list.py vectors DIRECTORY     judges the vectors: a line `ok NAME` or `FAIL NAME ...` each
+usage: status_list.py vectors DIRECTORY     judges the vectors: a line `ok NAME` or `FAIL NAME ...` each; what opens is made anew too
        status_list.py show FILE             prints a list's header and how many indices are not good; verifies nothing
 """
 
@@ -85,8 +85,8 @@ class Header:
          self.this_update, self.next_update, self.count) = self.FIELDS.unpack_from(octets)
         if magic != b"FMS1":
             raise Refused("unknown_version")
-        if (self.next_update <= self.this_update or not 1 <= self.count <= SLICE or self.shift > 20 or self.width > 21
-                or (self.shift == 0 and self.width != 0) or len(octets) - self.LENGTH - 64 > (self.count + 7) // 8):
+        if (self.next_update <= self.this_update or self.slice > 4095 or not 1 <= self.count <= SLICE or self.shift > 20
+                or self.width > 21 or (self.shift == 0 and self.width != 0) or len(octets) - self.LENGTH - 64 > (self.count + 7) // 8):
             raise Refused("malformed")
 
 
@@ -181,6 +181,44 @@ def bitmap(listed):
     return int(text, 2).to_bytes(len(text) // 8, "big")
 
 
+def gaps_of(listed):
+    following = 0
+    for index in listed:
+        yield index - following
+        following = index + 1
+
+
+def plan(listed, shift):
+    """Blocks by rules 1 and 2: (lists good, k, bits, gaps) each."""
+    for start in range(0, len(listed), 1 << shift):
+        block = listed[start:start + (1 << shift)]
+        lists_good = 2 * sum(block) > len(block)
+        gaps = list(gaps_of(index for index, one in enumerate(block) if one != lists_good))
+        bits, rice = min((sum((gap >> rice) + 1 + rice for gap in gaps), rice) for rice in range(21))
+        yield lists_good, rice, bits, gaps
+
+
+def encoded(listed):
+    """The body by the rules of docs/status-list.md: shift, width, octets."""
+    plans = {}
+    for shift in range(6, 21):
+        blocks = list(plan(listed, shift))
+        codes = sum(block[2] for block in blocks)
+        width = codes.bit_length()
+        plans[shift] = ((len(blocks) + 1) * (width + 6) + codes, shift, width, blocks)
+    fewest = min(size for size, *_ in plans.values())
+    size, shift, width, blocks = next(plan for plan in plans.values() if plan[0] <= fewest + fewest // 32)
+    if (size + 7) // 8 >= (len(listed) + 7) // 8:
+        return 0, 0, bitmap(listed)
+    number = lambda value, count: f"{value:0{count}b}" if count else ""
+    directory, codes, offset = "", "", 0
+    for lists_good, rice, bits, gaps in blocks:
+        directory += number(offset, width) + number(lists_good, 1) + number(rice, 5)
+        codes += "".join("0" * (gap >> rice) + "1" + number(gap & (1 << rice) - 1, rice) for gap in gaps)
+        offset += bits
+    return shift, width, bitmap([int(bit) for bit in directory + number(offset, width) + "000000" + codes])
+
+
 def differences(case, octets):
     try:
         header, listed = open_list(octets, case)
@@ -191,6 +229,8 @@ def differences(case, octets):
     found = []
     if header.count != case["count"] or hashlib.sha256(bitmap(listed)).hexdigest() != case["bitmap_sha256"]:
         found.append("says other things of its indices")
+    if case["by_the_rules"] and encoded(listed) != (header.shift, header.width, octets[Header.LENGTH:-64]):
+        found.append("made anew from what it says, it is another")
     for index, expected in case["queries"]:
         said = answer(header, listed, index)
         if said != expected:

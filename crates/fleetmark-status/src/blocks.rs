@@ -44,17 +44,26 @@ impl Blocks<'_> {
         let mut listed = 0;
         // The first index of which nothing was said yet.
         let mut next = 0;
+        if rice > HIGHEST_RICE {
+            return Answer::Unreadable;
+        }
+        // Codes that run over the end never meet it again: what they list grows until it is beyond the block.
         while next <= target && at != end {
-            while self.bits(at, 1) == 0 {
-                at += 1;
-                next += 1 << rice;
-                if at >= end || next >= length {
+            loop {
+                // A window has 25 bits that are the body's: zeros beyond are of the next one.
+                let zeros = leading_zeros(self.window(at) | 0x40);
+                at += zeros;
+                next += zeros << rice;
+                if next >= length {
                     return Answer::Unreadable;
+                }
+                if zeros < 25 {
+                    break;
                 }
             }
             next += self.bits(at + 1, rice);
             at += 1 + rice;
-            if at > end || next >= length || rice > HIGHEST_RICE {
+            if next >= length {
                 return Answer::Unreadable;
             }
             listed = u32::from(next == target);
@@ -65,24 +74,17 @@ impl Blocks<'_> {
 
     /// Reads all of the body: whether every block ends where the next begins, within its indices, and nothing is left over.
     pub(crate) fn are_sound(&self) -> bool {
-        let body_length = self.octets.len().saturating_sub(SIGNATURE_LENGTH);
-        let total = if self.shift == 0 {
-            self.count
-        } else {
-            let blocks = self.blocks();
-            let last = blocks * (self.width + PARAMETER_BITS);
-            let directory_fits = usize::try_from(self.codes().div_ceil(8)).is_ok_and(|octets| octets <= body_length);
-            let ends_plainly = self.bits(last + self.width, PARAMETER_BITS) == 0;
-            let begins = self.bits(0, self.width) == 0;
-            if !(directory_fits && ends_plainly && begins)
-                || (0..blocks).any(|block| self.find_in(block, u32::MAX) == Answer::Unreadable)
-            {
-                return false;
-            }
-            self.codes() + self.bits(last, self.width)
-        };
-        let padding = total.wrapping_neg() & 7;
-        usize::try_from(total.div_ceil(8)).is_ok_and(|octets| octets == body_length) && self.bits(total, padding) == 0
+        let blocks = if self.shift == 0 { 0 } else { self.blocks() };
+        let end = blocks * (self.width + PARAMETER_BITS);
+        let total = if blocks == 0 { self.count } else { self.codes() + self.bits(end, self.width) };
+        // Before the blocks are read: who claims more of them than there are octets does not keep a device busy.
+        let length = usize::try_from(total.div_ceil(8)).unwrap_or(usize::MAX);
+        if length != self.octets.len().saturating_sub(SIGNATURE_LENGTH) || self.bits(total, total.wrapping_neg() & 7) != 0 {
+            return false;
+        }
+        let begins = self.bits(0, self.width) == 0;
+        let ends = self.bits(end + self.width, PARAMETER_BITS) == 0;
+        blocks == 0 || (begins && ends && (0..blocks).all(|block| self.find_in(block, u32::MAX) != Answer::Unreadable))
     }
 
     fn blocks(&self) -> u32 {
@@ -95,11 +97,29 @@ impl Blocks<'_> {
     }
 
     /// At most 25 bits at a bit position, the most significant of an octet first; zeros beyond the end.
-    #[expect(clippy::as_conversions, reason = "a position in memory; usize has 32 bits or more where this is compiled")]
     fn bits(&self, at: u32, count: u32) -> u32 {
-        let rest = self.octets.get((at >> 3) as usize..).and_then(<[u8]>::first_chunk);
-        let window = rest.map_or(0, |four| u32::from_be_bytes(*four)) << (at & 7);
         // In two steps: a shift by 32 is none.
-        (window >> 1) >> (31 - count)
+        (self.window(at) >> 1) >> (31 - count)
     }
+
+    /// The bits from a position on; 25 of them count.
+    #[expect(clippy::as_conversions, reason = "a position in memory; usize has 32 bits or more where this is compiled")]
+    fn window(&self, at: u32) -> u32 {
+        let rest = self.octets.get((at >> 3) as usize..).and_then(<[u8]>::first_chunk);
+        rest.map_or(0, |four| u32::from_be_bytes(*four)) << (at & 7)
+    }
+}
+
+/// Counted one by one on a Cortex-M0, which has neither compare-and-swap nor an instruction for this: the function of the compiler's
+/// library is as large as half a query.
+fn leading_zeros(mut window: u32) -> u32 {
+    if cfg!(target_has_atomic = "32") {
+        return window.leading_zeros();
+    }
+    let mut zeros = 0;
+    while window >> 31 == 0 {
+        window <<= 1;
+        zeros += 1;
+    }
+    zeros
 }

@@ -9,8 +9,8 @@ use crate::header::{Header, SIGNATURE_LENGTH, SLICE_INDICES, SLICE_SHIFT, Scope}
 
 /// The smallest blocks that are tried: 2 to this many indices.
 const SMALLEST_SHIFT: u32 = 6;
-/// What a finer directory may cost, as a part of the smallest body: 1/64.
-const DIRECTORY_SHARE: u32 = 6;
+/// What a finer directory may cost, as a part of the smallest body: 1/32.
+const DIRECTORY_SHARE: u32 = 5;
 
 /// Which indices of a slice are good. Until something is said of an index it is a hole, which is not good.
 #[derive(Clone, PartialEq, Eq)]
@@ -186,7 +186,7 @@ pub(crate) struct Body {
     pub(crate) width: u8,
 }
 
-/// The smallest blocks, that is the fastest query, among the bodies at most 1/64 larger than the smallest; a bitmap where that is no longer.
+/// The smallest blocks, that is the fastest query, among the bodies at most 1/32 larger than the smallest; a bitmap where that is no longer.
 fn body(standings: &Standings) -> Body {
     let not_good = standings.not_good();
     let sizes: Vec<(u32, u32)> =
@@ -354,7 +354,7 @@ struct Bits {
 impl Bits {
     fn push(&mut self, number: u32, count: u32) {
         for at in (0..count).rev() {
-            if self.used % 8 == 0 {
+            if self.used.is_multiple_of(8) {
                 self.octets.push(0);
             }
             if let Some(last) = self.octets.last_mut().filter(|_| number >> at & 1 == 1) {
@@ -426,6 +426,11 @@ mod tests {
         }
     }
 
+    /// One index in so many, at random as it looks.
+    fn one_in(share: u32, index: u32) -> bool {
+        mixed(index).is_multiple_of(share)
+    }
+
     /// A number that looks random.
     fn mixed(number: u32) -> u32 {
         let mut mixed = number.wrapping_add(0x9e37_79b9);
@@ -444,16 +449,16 @@ mod tests {
         }
         // A batch in one go, ranges never issued, both in others.
         agree(&standings(20_000, |index| !(5_000..11_000).contains(&index)), 1);
-        agree(&standings(20_000, |index| index / 2_000 % 3 != 0 && mixed(index) % 50 != 0), 1);
-        agree(&standings(SLICE_INDICES, |index| mixed(index) % 100 != 0), 997);
+        agree(&standings(20_000, |index| index / 2_000 % 3 != 0 && !one_in(50, index)), 1);
+        agree(&standings(SLICE_INDICES, |index| !one_in(100, index)), 997);
         agree(&standings(SLICE_INDICES, |_| true), 997);
         agree(&standings(SLICE_INDICES, |_| false), 997);
     }
 
     #[test]
     fn ranges_cost_next_to_nothing() {
-        let scattered = list(&standings(100_000, |index| mixed(index) % 100 != 0)).len();
-        let range = list(&standings(100_000, |index| mixed(index) % 100 != 0 && !(40_000..60_000).contains(&index))).len();
+        let scattered = list(&standings(100_000, |index| !one_in(100, index))).len();
+        let range = list(&standings(100_000, |index| !one_in(100, index) && !(40_000..60_000).contains(&index))).len();
         assert!(range < scattered + 20_000 / 8 / 10, "{range} octets with a range of 20,000, {scattered} without");
     }
 
@@ -492,7 +497,7 @@ mod tests {
 
     #[test]
     fn each_term_has_its_refusal() {
-        let octets = list(&standings(1_000, |index| mixed(index) % 10 != 0));
+        let octets = list(&standings(1_000, |index| !one_in(10, index)));
         assert_eq!(refusal(&octets, &SCOPE, &TERMS), None);
         for (scope, expected) in [
             (Scope { fleet: [0; 16], ..SCOPE }, Refusal::OtherFleet),

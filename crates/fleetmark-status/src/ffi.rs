@@ -1,4 +1,4 @@
-//! The functions of include/fleetmark_status.h, which says what callers owe. The only module with `unsafe`.
+//! The functions of `include/fleetmark_status.h`, which says what callers owe. The only module with `unsafe`.
 #![expect(unsafe_code, reason = "pointers from C")]
 #![allow(clippy::missing_safety_doc, reason = "the header file says what holds for each pointer")]
 

@@ -16,7 +16,7 @@ pub const SLICE_INDICES: u32 = 1 << SLICE_SHIFT;
 pub const LONGEST: usize = HEADER_LENGTH + (1 << (SLICE_SHIFT - 3)) + SIGNATURE_LENGTH;
 
 /// Which slice of its epoch an index is in.
-#[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "12 bits are left")]
+#[expect(clippy::as_conversions, reason = "12 bits are left")]
 pub const fn slice_of(index: u32) -> u16 {
     (index >> SLICE_SHIFT) as u16
 }
@@ -30,7 +30,7 @@ pub struct Scope {
     pub authority: [u8; 20],
     /// The epoch in the certificates' serials.
     pub epoch: u32,
-    /// The slice of the epoch: [`slice_of`] an index.
+    /// The slice of the epoch: [`slice_of`] an index, at most 4,095.
     pub slice: u16,
 }
 
@@ -87,6 +87,7 @@ impl Header {
             count: u32::from_be_bytes(take(fixed)?),
         };
         let sound = header.next_update > header.this_update
+            && u32::from(header.scope.slice) <= u32::MAX >> SLICE_SHIFT
             && header.count.wrapping_sub(1) < SLICE_INDICES
             && u32::from(header.shift) <= SLICE_SHIFT
             && u32::from(header.width) <= SLICE_SHIFT + 1

@@ -50,7 +50,7 @@ impl<'a> List<'a> {
     /// Each [`Refusal`] but [`Refusal::BadKey`].
     pub fn open(octets: &'a [u8], scope: &Scope, terms: &Terms, key: &impl Verify) -> Result<Self, Refusal> {
         let header = Header::parse(octets)?;
-        accept(&header, scope, terms, &key.key_id())?;
+        accept(&header, scope, terms, key.key_id())?;
         let (signed, signature) = octets.split_last_chunk().ok_or(Refusal::Malformed)?;
         if !key.verify(signed, signature) {
             return Err(Refusal::BadSignature);
@@ -91,20 +91,20 @@ impl Range<'_> {
     }
 
     pub(crate) fn query_serial(&self, serial: &[u8; 17]) -> Answer {
-        let [first, a, b, c, d, e, f, g, h, ..] = *serial;
+        let [first, e0, e1, e2, e3, i0, i1, i2, i3, ..] = *serial;
         if first != 1 {
             return Answer::ForeignSerial;
         }
-        if u32::from_be_bytes([a, b, c, d]) != self.epoch {
+        if u32::from_be_bytes([e0, e1, e2, e3]) != self.epoch {
             return Answer::OtherEpoch;
         }
-        self.query(u32::from_be_bytes([e, f, g, h]))
+        self.query(u32::from_be_bytes([i0, i1, i2, i3]))
     }
 }
 
-fn accept(header: &Header, scope: &Scope, terms: &Terms, key_id: &[u8; 8]) -> Result<(), Refusal> {
+fn accept(header: &Header, scope: &Scope, terms: &Terms, key_id: [u8; 8]) -> Result<(), Refusal> {
     let age = terms.now.saturating_sub(header.this_update);
-    Err(if header.key_id != *key_id {
+    Err(if header.key_id != key_id {
         Refusal::OtherKey
     } else if header.scope.fleet != scope.fleet {
         Refusal::OtherFleet

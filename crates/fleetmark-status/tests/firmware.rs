@@ -1,5 +1,7 @@
 //! The reader as firmware: its size, and a C program that lets devices in by it, run by qemu on a Cortex-M4 and a Cortex-M0.
 
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;

@@ -1,5 +1,7 @@
 //! How small lists are: beside the entropy of what they say, and beside a bitmap.
 
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+
 use fleetmark_status::encoder::{Heading, Standings, encode};
 use fleetmark_status::header::{HEADER_LENGTH, SIGNATURE_LENGTH};
 use fleetmark_status::{Answer, List, Scope, Terms, Verify};
@@ -38,7 +40,7 @@ fn random(revoked: u32, seed: u64) -> Standings {
     (0..COUNT).for_each(|index| standings.set_good(index));
     let mut left = revoked;
     while left > 0 {
-        let index = u32::try_from(sequence.next() * u64::from(COUNT) >> 32).expect("below COUNT");
+        let index = u32::try_from((sequence.next() * u64::from(COUNT)) >> 32).expect("below COUNT");
         if standings.is_good(index) {
             standings.set_not_good(index);
             left -= 1;

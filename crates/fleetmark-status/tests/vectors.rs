@@ -3,12 +3,14 @@
 //!
 //! After a change of the format that is meant: `FLEETMARK_WRITE_VECTORS=1 cargo test -p fleetmark-status --test vectors`.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use fleetmark_status::encoder::{Heading, Standings, encode};
+use fleetmark_status::encoder::{Heading, Standings, encode, raw_signature};
 use fleetmark_status::header::{Header, MAGIC};
 use fleetmark_status::key::{P256Key, key_id};
 use fleetmark_status::{Answer, List, Refusal, Scope, Terms};
@@ -76,6 +78,11 @@ fn list(heading: &Heading, standings: &Standings) -> Vec<u8> {
     encode::<()>(heading, standings, |octets| Ok(sign(octets, &SECRET))).unwrap()
 }
 
+/// One index in so many, at random as it looks.
+fn one_in(share: u32, index: u32) -> bool {
+    mixed(index).is_multiple_of(share)
+}
+
 /// A number that looks random, the same everywhere.
 fn mixed(number: u32) -> u32 {
     let mut mixed = number.wrapping_add(0x9e37_79b9);
@@ -118,7 +125,7 @@ const CODES: &str = "1 1100100  001 0101100";
 
 fn opened() -> Vec<Case> {
     let mut elsewhere =
-        good("fifth-slice", "an index is counted from the slice's first", standings(300, |index| index % 7 != 0));
+        good("fifth-slice", "an index is counted from the slice's first", standings(300, |index| !index.is_multiple_of(7)));
     elsewhere.scope.slice = 5;
     elsewhere.octets = list(&Heading { scope: elsewhere.scope, ..heading() }, elsewhere.standings.as_ref().unwrap());
     let mut hand = good(
@@ -127,6 +134,11 @@ fn opened() -> Vec<Case> {
         standings(1_000, |i| i != 100 && i != 812),
     );
     hand.octets = by_hand(DIRECTORY, CODES);
+    let mut high = good("high-s", "the other of the two signatures that verify: s is n - s", standings(10, |index| index != 3));
+    let (signed, signature) = high.octets.split_at(high.octets.len() - 64);
+    let low = Signature::from_slice(signature).unwrap();
+    let (r, s) = low.split_scalars();
+    high.octets = [signed, &Signature::from_scalars(r, -s).unwrap().to_bytes()].concat();
     let mut at_the_edge = good("last-second", "next update is the last second", standings(10, |_| true));
     at_the_edge.terms = Terms { now: MADE + 86_400, lowest_sequence: 42, max_age: 86_400 };
     let mut ahead = good("ahead", "the signer's clock is 300 s ahead", standings(10, |_| true));
@@ -135,28 +147,29 @@ fn opened() -> Vec<Case> {
         good("one-good", "the smallest list", standings(1, |_| true)),
         good("one-hole", "the smallest list that lets nobody in", standings(1, |_| false)),
         good("all-good", "a full slice without a gap", standings(1 << 20, |_| true)),
-        good("thousandth", "1 in 1,000 is not good", standings(100_000, |index| mixed(index) % 1_000 != 0)),
-        good("hundredth", "1 in 100 is not good", standings(100_000, |index| mixed(index) % 100 != 0)),
-        good("tenth", "1 in 10 is not good", standings(50_000, |index| mixed(index) % 10 != 0)),
-        good("half", "a bitmap, since no code is smaller", standings(5_003, |index| mixed(index) % 2 != 0)),
-        good("most", "9 in 10 are not good: blocks that list the good ones", standings(20_000, |index| mixed(index) % 10 == 0)),
+        good("thousandth", "1 in 1,000 is not good", standings(100_000, |index| !one_in(1_000, index))),
+        good("hundredth", "1 in 100 is not good", standings(100_000, |index| !one_in(100, index))),
+        good("tenth", "1 in 10 is not good", standings(50_000, |index| !one_in(10, index))),
+        good("half", "a bitmap, since no code is smaller", standings(5_003, |index| !one_in(2, index))),
+        good("most", "9 in 10 are not good: blocks that list the good ones", standings(20_000, |index| one_in(10, index))),
         good(
             "ranges",
             "a batch revoked as one, a lease never used, and single ones",
             standings(60_000, |index| {
-                !(10_000..22_000).contains(&index) && !(40_960..45_056).contains(&index) && mixed(index) % 100 != 0
+                !(10_000..22_000).contains(&index) && !(40_960..45_056).contains(&index) && !one_in(100, index)
             }),
         ),
         good("last-is-not", "the highest index is not good", standings(4_097, |index| index != 4_096)),
         elsewhere,
         hand,
+        high,
         at_the_edge,
         ahead,
     ]
 }
 
 fn of_another_scope() -> Vec<Case> {
-    let octets = || list(&heading(), &standings(1_000, |index| mixed(index) % 100 != 0));
+    let octets = || list(&heading(), &standings(1_000, |index| !one_in(100, index)));
     let about = |name, scope: Scope, refusal| Case { scope, ..bad(name, "asked for another", octets(), refusal) };
     let on = |name, why, terms: Terms, refusal| Case { terms, ..bad(name, why, octets(), refusal) };
     let with = |name, why, point: [u8; 65], refusal| Case { point, ..bad(name, why, octets(), refusal) };
@@ -186,7 +199,7 @@ fn of_another_scope() -> Vec<Case> {
 }
 
 fn with_other_octets() -> Vec<Case> {
-    let sound = list(&heading(), &standings(1_000, |index| mixed(index) % 100 != 0));
+    let sound = list(&heading(), &standings(1_000, |index| !one_in(100, index)));
     let unsigned = &sound[..sound.len() - 64];
     let changed = |at: usize| {
         let mut octets = sound.clone();
@@ -223,8 +236,13 @@ fn with_blocks_that_lie() -> Vec<Case> {
     };
     let lie = |name, why, directory: &str, codes: &str| bad(name, why, by_hand(directory, codes), Refusal::BadBlocks);
     let times = Header { next_update: MADE, ..header(8, 0, 0) };
+    let slice = Header { scope: Scope { slice: 4_096, ..scope() }, ..header(8, 0, 0) };
+    // 2^12 zeros of 2^20 each, and 5: in 32 bits, 5.
+    let wrapping = bits(&format!("{:016b} 0 10100  {:016b} 000000  {}1 {:020b}", 0, 4_117, "0".repeat(4_096), 5));
     vec![
+        headed("gap-wraps", "a gap of 2^32 + 5 is not one of 5", header(100_000, 17, 16), &wrapping, Refusal::BadBlocks),
         headed("times-reversed", "next update is not later", times, &[0], Refusal::Malformed),
+        headed("slice-beyond", "no index of 32 bits is in it", slice, &[0], Refusal::Malformed),
         headed("count-zero", "no index", header(0, 0, 0), &[], Refusal::Malformed),
         headed("count-beyond", "more than 2^20 indices", header((1 << 20) + 1, 20, 0), &[0, 0, 0], Refusal::Malformed),
         headed("shift-beyond", "blocks of 2^21 indices", header(1_000, 21, 0), &[0, 0], Refusal::Malformed),
@@ -238,6 +256,12 @@ fn with_blocks_that_lie() -> Vec<Case> {
         lie("body-octet-more", "an octet after the last code", DIRECTORY, "1 1100100  001 0101100  00000 00000000"),
         lie("body-octet-less", "the last octet is missing", DIRECTORY, "1 1100100"),
         lie("first-offset", "the first block begins at 1", "00001 000111  01000 000111  10010 000000", CODES),
+        lie(
+            "skipped",
+            "octets before the first code that no block has",
+            "01000 000111  10000 000111  11010 000000",
+            "11111111  1 1100100  001 0101100",
+        ),
         lie("end-parameters", "the end has parameters", "00000 000111  01000 000111  10010 000001", CODES),
         lie("offset-early", "a code of the first block ends in the second", "00000 000111  00111 000111  10010 000000", CODES),
         lie("offset-late", "the first block ends within a code", "00000 000111  01001 000111  10010 000000", CODES),
@@ -324,6 +348,7 @@ fn described(case: &Case) -> serde_json::Value {
         value["count"] = json!(standings.count());
         value["bitmap_sha256"] = json!(digest(standings));
         value["queries"] = json!(queries);
+        value["by_the_rules"] = json!(case.name != "by-hand");
     }
     value
 }
@@ -374,7 +399,9 @@ fn the_files_are_made_again_identically() {
     if std::env::var_os("FLEETMARK_WRITE_VECTORS").is_some() {
         let _ = fs::remove_dir_all(directory());
         fs::create_dir_all(directory()).unwrap();
-        files.iter().for_each(|(name, octets)| fs::write(directory().join(name), octets).unwrap());
+        for (name, octets) in &files {
+            fs::write(directory().join(name), octets).unwrap();
+        }
     }
     for (name, octets) in &files {
         let kept = fs::read(directory().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -395,11 +422,43 @@ fn a_second_reader_agrees() {
     assert_eq!(said.lines().filter(|line| line.starts_with("ok ")).count(), cases().len(), "{said}");
 }
 
+/// The server's keys sign in DER; openssl signs here.
+#[test]
+fn signatures_in_der_become_a_lists() {
+    let made = tempfile::tempdir().unwrap();
+    let path = |name: &str| made.path().join(name);
+    let run = |arguments: &[&str], input: &Path, output: &Path| {
+        let done = Command::new("openssl").args(arguments).arg("-out").arg(output).arg(input).output().expect("openssl");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    let key = path("key");
+    let made_key = Command::new("openssl")
+        .args(["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out"])
+        .arg(&key)
+        .output()
+        .expect("openssl");
+    assert!(made_key.status.success());
+    let public = Command::new("openssl").args(["pkey", "-pubout", "-outform", "DER", "-in"]).arg(&key).output().unwrap();
+    let point: [u8; 65] = *public.stdout.last_chunk().unwrap();
+    let heading = Heading { key_id: key_id(&point), ..heading() };
+    // Often enough for an r or s that begins with zeros, or with a high bit.
+    for round in 0..24 {
+        let octets = encode::<()>(&heading, &standings(50, |index| index != round), |octets| {
+            fs::write(path("message"), octets).unwrap();
+            run(&["dgst", "-sha256", "-sign", key.to_str().unwrap()], &path("message"), &path("signature"));
+            Ok(raw_signature(&fs::read(path("signature")).unwrap()).unwrap())
+        });
+        let octets = octets.unwrap();
+        let list = List::open(&octets, &scope(), &TERMS, &P256Key::from_point(&point).unwrap()).unwrap();
+        assert_eq!((list.query(round), list.query(49 - round)), (Answer::NotGood, Answer::Good));
+    }
+}
+
 /// openssl judges the signatures.
 #[test]
 fn openssl_agrees_about_the_signature() {
     let made = tempfile::tempdir().unwrap();
-    let octets = list(&heading(), &standings(100, |index| index % 9 != 0));
+    let octets = list(&heading(), &standings(100, |index| !index.is_multiple_of(9)));
     let (message, raw) = octets.split_at(octets.len() - 64);
     let signature = Signature::from_slice(raw).unwrap();
     // RFC 5480: the head of every P-256 SubjectPublicKeyInfo.
@@ -417,5 +476,5 @@ fn openssl_agrees_about_the_signature() {
         .output()
         .expect("openssl");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(fleetmark_status::encoder::raw_signature(signature.to_der().as_bytes()).unwrap(), raw);
+    assert_eq!(raw_signature(signature.to_der().as_bytes()).unwrap(), raw);
 }
