@@ -41,7 +41,12 @@ pub async fn run(server: &Server, size: &Size, report: &Report) -> Outcome<()> {
     order(server, "alone", size.certificates).await?;
     let elapsed = begin.elapsed().as_secs_f64();
     report.figure(&format!("{what}: whole time, beside the goal"), elapsed, "s", Some(goal));
-    report.figure(&format!("{what}: server CPU a certificate"), (server.cpu()? - cpu) * 1e6 / count(size.certificates), "µs", None);
+    report.figure(
+        &format!("{what}: server CPU a certificate"),
+        (server.cpu()? - cpu) * 1e6 / count(size.certificates),
+        "µs",
+        None,
+    );
 
     let ordering = async {
         let begin = Instant::now();

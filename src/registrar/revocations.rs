@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use fleetmark_domain::{
-    Action, CertificateEvent, Fingerprint, FleetName, Kind, KeyHash, LedgerName, Name, Refusal, Serial, Timestamp,
+    Action, CertificateEvent, Fingerprint, FleetName, KeyHash, Kind, LedgerName, Name, Refusal, Serial, Timestamp,
 };
 use tokio::sync::Notify;
 

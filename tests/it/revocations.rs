@@ -18,6 +18,8 @@ use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::{AuthorityKind, Entry, Event};
 use fleetmark_ledger::merkle::Head;
 use futures_util::future::join_all;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
@@ -32,6 +34,7 @@ use crate::kill::verify;
 use crate::matrix::operator;
 
 const ORDERS: &str = "/v1/revocations";
+const TRY: &str = "/v1/revocations/dry-run";
 
 fn now() -> Timestamp {
     Timestamp(OffsetDateTime::now_utc().unix_timestamp())
@@ -47,8 +50,9 @@ async fn standings(server: &Server, fleet: &str) -> BTreeMap<String, String> {
     loop {
         let page = server.owner().get(&format!("/v1/certificates?fleet={fleet}&limit=500{cursor}")).await.is(200).json();
         for one in page["items"].as_array().unwrap() {
-            let name = text(one, "identity").rsplit('/').next().unwrap().to_owned();
-            all.insert(name, text(one, "standing"));
+            // The fleet's OCSP responder's is nobody's.
+            let Some(identity) = one["identity"].as_str() else { continue };
+            all.insert(identity.rsplit('/').next().unwrap().to_owned(), text(one, "standing"));
         }
         match page["next"].as_str() {
             Some(next) => cursor = format!("&cursor={next}"),
@@ -82,6 +86,12 @@ async fn done(client: &Client, body: &Value) -> Value {
     comes_to(client, &id, "done").await
 }
 
+/// SHA-256 over the device's public key.
+fn key_hash(device: &Device) -> String {
+    let (_, certificate) = x509_parser::parse_x509_certificate(device.identity.leaf()).unwrap();
+    sha256(certificate.public_key().raw)
+}
+
 #[test]
 fn every_selector_reaches_what_it_names_and_no_more() {
     let server = shared();
@@ -91,7 +101,9 @@ fn every_selector_reaches_what_it_names_and_no_more() {
         let b = Device::good(&server, &fleet, "B-side").await;
         let pump = Device::good(&server, &fleet, "pump-1").await;
         let fresh = Device::unconfirmed(&server, &fleet, "pump-2").await;
-        for (name, attributes) in [("a", json!({"fw": "1.2", "site": "x"})), ("B-side", json!({"fw": "1.20"})), ("pump-1", json!({"fw": "1.2"}))] {
+        for (name, attributes) in
+            [("a", json!({"fw": "1.2", "site": "x"})), ("B-side", json!({"fw": "1.20"})), ("pump-1", json!({"fw": "1.2"}))]
+        {
             let path = format!("/v1/fleets/{fleet}/devices/{name}");
             server.owner().patch(&path, &[], &json!({"attributes": attributes})).await.is(200);
         }
@@ -103,9 +115,8 @@ fn every_selector_reaches_what_it_names_and_no_more() {
         let enrolled = connection.post(&format!("/v1/fleets/{fleet}/enroll"), &json!({"csr": key.csr()})).await.unwrap();
         enrolled.is(200);
         let other = Device::good(&server, &server.fleet(json!({})).await, "pump-1").await;
-        let ca = std::fs::read(server.write_scratch("orders-ca.pem", maker.root_pem().as_bytes())).unwrap();
-        let ca = sha256(rustls_pki_types::pem::PemObject::from_pem_slice(&ca).map(|der: rustls_pki_types::CertificateDer<'_>| der.to_vec()).unwrap().as_slice());
-        let public_key = sha256(&b.key.0.public_key_der());
+        let ca = sha256(&CertificateDer::from_pem_slice(maker.root_pem().as_bytes()).unwrap());
+        let public_key = key_hash(&b);
         let authority = authority_id(&server, "device", Some(&fleet)).await;
 
         let all: &[&str] = &["B-side", "a", "made", "pump-1", "pump-2"];
@@ -136,12 +147,15 @@ fn every_selector_reaches_what_it_names_and_no_more() {
         for (select, wanted) in table {
             let before = standings(&server, &fleet).await;
             let size = ledger_size(&server, &fleet).await;
-            let mut body = json!({"fleet": fleet, "act": "hold", "select": select, "dry_run": true});
-            let told = order(server.owner(), &body).await.is(200).json();
-            assert_eq!((&told["certificates"], &told["devices"]), (&json!(wanted.len()), &json!(wanted.len())), "{body}: {told}");
+            let body = json!({"fleet": fleet, "act": "hold", "select": select});
+            let told = server.owner().post(TRY, &body).await.is(200).json();
+            assert_eq!(
+                (&told["certificates"], &told["devices"]),
+                (&json!(wanted.len()), &json!(wanted.len())),
+                "{body}: {told}"
+            );
             assert_eq!(told["needs_approval"], false, "{told}");
             assert_eq!(standings(&server, &fleet).await, before, "a dry run changed a standing");
-            body["dry_run"] = false.into();
             let order = done(server.owner(), &body).await;
             assert_eq!((&order["changed"], &order["certificates"]), (&json!(wanted.len()), &json!(wanted.len())), "{order}");
             let now = standings(&server, &fleet).await;
@@ -150,18 +164,23 @@ fn every_selector_reaches_what_it_names_and_no_more() {
             let entries = ledger_size(&server, &fleet).await - size;
             assert_eq!(entries, u64::from(!wanted.is_empty()), "one entry for all, and none for a dry run");
             // Back as they were: what was never confirmed would be confirmed by a release.
-            sql(&server, &format!("UPDATE certificates SET standing = CASE WHEN (SELECT confirmed_generation FROM subjects WHERE subjects.id = subject) = 0 THEN 0 ELSE 1 END WHERE ledger = '{fleet}'"));
+            sql(
+                &server,
+                &format!(
+                    "UPDATE certificates SET standing = CASE WHEN (SELECT confirmed_generation FROM subjects WHERE subjects.id = subject) = 0 THEN 0 ELSE 1 END WHERE ledger = '{fleet}'"
+                ),
+            );
         }
         assert_eq!(other.standing(&server).await, "good");
         assert_eq!(fresh.verdict(&server).await, "ok", "its first use confirms it");
 
         // A public key whose secret leaked is also kept from another certificate. Fleet and certificate tell each other.
-        let body = json!({"select": {"public_key": sha256(&pump.key.0.public_key_der())}, "reason": "keyCompromise", "note": "published"});
+        let body = json!({"select": {"public_key": key_hash(&pump)}, "reason": "keyCompromise", "note": "published"});
         let order = done(server.owner(), &body).await;
         assert_eq!((&order["ledger"], &order["reason"]), (&json!(fleet), &json!("keyCompromise")));
         assert_eq!(pump.verdict(&server).await, "revoked");
         let blocked = server.owner().get("/v1/blocked-keys?limit=500").await.is(200).text();
-        assert!(blocked.contains(&sha256(&pump.key.0.public_key_der())));
+        assert!(blocked.contains(&key_hash(&pump)));
         assert_eq!(done(server.owner(), &body).await["changed"], 0, "a repeat changes nothing");
     });
 }
@@ -223,14 +242,16 @@ fn what_makes_no_sense_is_refused_and_nothing_is_ordered() {
             (with(json!({"query": {"name": "a%"}})), 422, "invalid_value"),
             (with(json!({"query": {"standing": "gone"}})), 422, "invalid_value"),
             (with(json!({"query": {"serial": "1"}})), 400, "malformed_request"),
-            (json!({"fleet": fleet, "act": "hold", "reason": "keyCompromise", "select": {"devices": ["a"]}}), 422, "invalid_value"),
+            (
+                json!({"fleet": fleet, "act": "hold", "reason": "keyCompromise", "select": {"devices": ["a"]}}),
+                422,
+                "invalid_value",
+            ),
             (json!({"fleet": fleet, "at": later(400 * 86_400), "select": {"devices": ["a"]}}), 422, "invalid_value"),
         ];
         for (body, status, code) in cases {
-            for dry_run in [false, true] {
-                let mut body = body.clone();
-                body["dry_run"] = dry_run.into();
-                let answer = order(server.owner(), &body).await;
+            for path in [ORDERS, TRY] {
+                let answer = server.owner().post(path, &body).await;
                 assert_eq!((answer.status, answer.code().as_str()), (status, code), "{body}");
             }
         }
@@ -243,7 +264,7 @@ fn what_makes_no_sense_is_refused_and_nothing_is_ordered() {
         comes_to(server.owner(), &text(&first, "id"), "done").await;
         let again = server.owner().post_with(ORDERS, &key, &body).await.is(201).json();
         assert_eq!(again["id"], first["id"]);
-        server.owner().post_with(ORDERS, &key, &with(json!({"devices": ["A"]}))).await.refused(409, "idempotency_key_reused");
+        server.owner().post_with(ORDERS, &key, &with(json!({"devices": ["A"]}))).await.refused(422, "idempotency_key_reused");
     });
 }
 
@@ -280,9 +301,7 @@ fn beyond_the_blast_radius_a_second_operator_decides() {
             devices.push(Device::good(&server, &fleet, &format!("d{number}")).await);
         }
         let everything = json!({"fleet": fleet, "act": "hold", "select": {"query": {"everything": true}}, "note": "recall 7"});
-        let mut dry = everything.clone();
-        dry["dry_run"] = true.into();
-        let told = order(&alice, &dry).await.is(200).json();
+        let told = alice.post(TRY, &everything).await.is(200).json();
         assert_eq!(
             (&told["devices"], &told["needs_approval"], &told["used"], &told["limit"]),
             (&json!(5), &json!(true), &json!(0), &json!(3))
@@ -360,8 +379,10 @@ fn gateways_and_operators_take_the_rights_over_them() {
             hex::encode(x509_parser::parse_x509_certificate(identity.leaf()).unwrap().1.raw_serial())
         };
         let (victim, _) = operator(&server, &format!("{fleet}-victim"), Role::Viewer, Value::Null).await;
-        let officer = server.admin_client(Some(&operator(&server, &format!("{fleet}-so"), Role::SecurityOfficer, Value::Null).await.0));
-        let local = server.admin_client(Some(&operator(&server, &format!("{fleet}-so-1"), Role::SecurityOfficer, json!([fleet])).await.0));
+        let officer =
+            server.admin_client(Some(&operator(&server, &format!("{fleet}-so"), Role::SecurityOfficer, Value::Null).await.0));
+        let local = server
+            .admin_client(Some(&operator(&server, &format!("{fleet}-so-1"), Role::SecurityOfficer, json!([fleet])).await.0));
         let hold = |identity| json!({"act": "hold", "select": {"certificates": [serial(identity)]}});
         order(&local, &hold(&gateway)).await.refused(403, "not_permitted");
         order(&officer, &hold(&victim)).await.refused(403, "not_permitted");
@@ -379,7 +400,8 @@ fn gateways_and_operators_take_the_rights_over_them() {
 
 fn sql_value(server: &Server, query: &str) -> String {
     let database = server.data().join("fleetmark.db");
-    let output = Command::new("sqlite3").args(["-readonly", "-cmd", ".timeout 10000"]).arg(database).arg(query).output().unwrap();
+    let output =
+        Command::new("sqlite3").args(["-readonly", "-cmd", ".timeout 10000"]).arg(database).arg(query).output().unwrap();
     assert!(output.status.success(), "{query}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
@@ -429,7 +451,10 @@ fn what_is_scheduled_runs_at_its_time_whether_or_not_the_server_was_there() {
         assert_eq!(comes_to(owner, &lost, "failed").await["failure"], "not_permitted");
         let waits = comes_to(owner, &many, "awaiting_approval").await;
         assert_eq!(waits["devices"], 2);
-        assert_eq!((standing(2).await.as_str(), standing(3).await.as_str(), standing(4).await.as_str()), ("revoked", "good", "good"));
+        assert_eq!(
+            (standing(2).await.as_str(), standing(3).await.as_str(), standing(4).await.as_str()),
+            ("revoked", "good", "good")
+        );
         owner.post(&format!("{ORDERS}/{many}/approve"), &json!({})).await.is(200);
         comes_to(owner, &many, "done").await;
         assert_eq!(standing(4).await, "revoked");
@@ -453,10 +478,11 @@ async fn seed(server: &Server, fleet: &str, count: u32) {
     let is_ours = |kind| kind == AuthorityKind::Of(Kind::Device);
     let authority = authorities.iter().find(|it| is_ours(it.kind) && it.fleet.as_ref() == Some(&name)).unwrap().id;
     let (at, mut places) = (now(), Vec::new());
-    while places.len() < count as usize {
+    while places.len() < usize::try_from(count).unwrap() {
         let window = Duration::from_secs(365 * 86_400);
         let expires_at = at + Duration::from_secs(600);
-        let lease = LeaseIndices { authority, ledger: ledger.clone(), count: count - places.len() as u32, window, expires_at, at };
+        let count = count - u32::try_from(places.len()).unwrap();
+        let lease = LeaseIndices { authority, ledger: ledger.clone(), count, window, expires_at, at };
         let lease = commit(&*store, lease).await.unwrap();
         places.extend(lease.indices.into_iter().map(|index| (lease.epoch, index)));
     }
@@ -555,12 +581,13 @@ async fn changed_from(server: &Server, fleet: &str, from: u64) -> Vec<(u32, u32)
 
 #[test]
 fn a_kill_in_the_middle_of_a_big_order_is_made_good_and_nothing_is_done_twice() {
-    const COUNT: u32 = 12_000;
+    // In a release build 100,000 are done within seconds (`scripts/bench --standing`).
+    let count: u32 = std::env::var("ORDER_CERTIFICATES").map_or(12_000, |count| count.parse().unwrap());
     let mut server = Server::start(&[]);
     run(async {
         let fleet = server.fleet(json!({"blast_radius": 100_000})).await;
         server.stop();
-        seed(&server, &fleet, COUNT).await;
+        seed(&server, &fleet, count).await;
         server.start_again();
         let state = server.scratch("big.state");
         verify(&server, &fleet, &state);
@@ -569,7 +596,8 @@ fn a_kill_in_the_middle_of_a_big_order_is_made_good_and_nothing_is_done_twice() 
         let id = text(&order(server.owner(), &body).await.is(201).json(), "id");
         let mut kills = 0;
         let mut last = 0;
-        for _ in 0..3 {
+        let most = if std::env::var("ORDER_KILLS").is_ok_and(|kills| kills == "0") { 0 } else { 3 };
+        for _ in 0..most {
             // Once it has gone on.
             let reached = until("the order goes on", 60, || async {
                 let order = server.owner().get(&format!("{ORDERS}/{id}")).await.is(200).json();
@@ -584,20 +612,25 @@ fn a_kill_in_the_middle_of_a_big_order_is_made_good_and_nothing_is_done_twice() 
             server.kill_and_start();
             kills += 1;
         }
-        assert!(kills > 0, "the order was done before it could be interrupted");
+        assert!(kills > 0 || most == 0, "the order was done before it could be interrupted");
         // Meanwhile others enroll, and are reached or not; those that were there before all are.
         let newcomer = Device::good(&server, &fleet, "newcomer").await;
         let order = comes_to(server.owner(), &id, "done").await;
         let met = u64::from(newcomer.standing(&server).await == "revoked");
-        assert_eq!(order["changed"].as_u64().unwrap(), u64::from(COUNT) + met, "{order}");
-        let left = sql_value(&server, &format!("SELECT COUNT(*) FROM certificates WHERE ledger = '{fleet}' AND standing <> 5"));
+        assert_eq!(order["changed"].as_u64().unwrap(), u64::from(count) + met, "{order}");
+        let left = sql_value(
+            &server,
+            &format!("SELECT COUNT(*) FROM certificates WHERE ledger = '{fleet}' AND standing <> 5 AND subject IS NOT NULL"),
+        );
         assert_eq!(left, (1 - met).to_string());
+        let reached = usize::try_from(order["changed"].as_u64().unwrap()).unwrap();
         let places = changed_from(&server, &fleet, before).await;
         let once: BTreeSet<_> = places.iter().copied().collect();
         // Confirmations of the newcomer are entries of another kind.
-        assert_eq!((places.len(), once.len()), (COUNT as usize + met as usize, COUNT as usize + met as usize));
+        assert_eq!((places.len(), once.len()), (reached, reached));
         verify(&server, &fleet, &state);
-        println!("{kills} kills, {met} newcomers met");
+        let took = sql_value(&server, "SELECT ended_at - started_at FROM revocations");
+        println!("{count} certificates in {took} s, with {kills} kills; {met} newcomers met");
     });
 }
 
@@ -609,7 +642,8 @@ fn a_gateway_takes_in_a_part_of_which_no_two_certificates_are_neighbours() {
         server.stop();
         seed(&server, &fleet, 4_200).await;
         server.start_again();
-        let attributes = |name: &str, lot: &str| (format!("/v1/fleets/{fleet}/devices/{name}"), json!({"attributes": {"lot": lot}}));
+        let attributes =
+            |name: &str, lot: &str| (format!("/v1/fleets/{fleet}/devices/{name}"), json!({"attributes": {"lot": lot}}));
         let (bad, good) = (Device::good(&server, &fleet, "bad").await, Device::good(&server, &fleet, "good").await);
         for (name, lot) in [("bad", "odd"), ("good", "even")] {
             let (path, body) = attributes(name, lot);
@@ -627,12 +661,15 @@ fn a_gateway_takes_in_a_part_of_which_no_two_certificates_are_neighbours() {
         gateway.says("revoked", &bad.identity, 2).await;
         stays.echo().await.unwrap();
         gateway.says("allowed", &good.identity, 2).await;
-        assert!((server.metric("fleetmark_feed_resyncs_total", &[]).await - resyncs).abs() < 0.5, "a pushed entry was too large");
+        assert!(
+            (server.metric("fleetmark_feed_resyncs_total", &[]).await - resyncs).abs() < 0.5,
+            "a pushed entry was too large"
+        );
         let size = ledger_size(&server, &fleet).await;
         until("the gateway verifies it all", 20, || async {
             let status = gateway.status().await;
-            let known = status["ledgers"].as_array()?.iter().find(|ledger| ledger["name"] == fleet.as_str() || ledger["ledger"] == fleet.as_str())?;
-            (known["size"].as_u64()? >= size).then_some(())
+            let known = status["ledgers"].as_array()?.iter().find(|known| known["ledger"] == fleet.as_str())?;
+            (known["position"].as_u64()? + 1 >= size).then_some(())
         })
         .await;
     });
@@ -650,7 +687,8 @@ fn the_command_line_orders_waits_and_approves() {
         let fleetmark = |arguments: &[&str]| -> Output {
             Command::new(env!("CARGO_BIN_EXE_fleetmark")).arg("--operator").arg(&profile).args(arguments).output().unwrap()
         };
-        let said = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        let said =
+            |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         let list = server.write_scratch("orders.list", b"# the two\none\n\ntwo\n").display().to_string();
         let order = |rest: &[&str]| fleetmark(&[&["revocation", "order", "revoke", "--fleet", &fleet], rest].concat());
 
@@ -672,9 +710,14 @@ fn the_command_line_orders_waits_and_approves() {
         let cancelled = fleetmark(&["revocation", "cancel", &id]);
         assert!(cancelled.status.success() && said(&cancelled).contains("cancelled"), "{}", said(&cancelled));
 
-        let later = order(&["--device", "three", "--at", &later(3_600)]);
+        let other = server.fleet(json!({})).await;
+        Device::good(&server, &other, "four").await;
+        let at = later(3_600);
+        let later = fleetmark(&["revocation", "order", "hold", "--fleet", &other, "--device", "four", "--at", &at]);
         assert!(later.status.success() && said(&later).contains("It runs at"), "{}", said(&later));
-        for nonsense in [&["--device", "one", "--group", "a"][..], &["--device", "one", "--key", "a"], &["--everything", "--name", "a"]] {
+        for nonsense in
+            [&["--device", "one", "--group", "a"][..], &["--device", "one", "--key", "a"], &["--everything", "--name", "a"]]
+        {
             assert_eq!(order(nonsense).status.code(), Some(2), "{nonsense:?}");
         }
         assert_eq!(order(&[]).status.code(), Some(2), "nothing is selected");

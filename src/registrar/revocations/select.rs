@@ -7,8 +7,8 @@ use fleetmark_ledger::entry::AuthorityKind;
 
 use super::{Query, Select, action_for, fleet_of};
 use crate::pki::anchors;
-use crate::registrar::tokens::sha256;
 use crate::registrar::caller::Caller;
+use crate::registrar::tokens::sha256;
 use crate::registrar::{Error, Registrar, Result};
 use crate::store::model::{AuthorityId, Certificate, Condition, Group, GroupId, GroupProof, Order, Selector, SubjectId};
 use crate::store::rows::{Rows, certificate_id};
@@ -93,12 +93,7 @@ impl Registrar {
         Ok(holders.await?.into_iter().map(action_for).collect())
     }
 
-    async fn certificates_listed(
-        &self,
-        caller: &Caller,
-        ledger: Option<LedgerName>,
-        serials: &[Serial],
-    ) -> Result<Selected> {
+    async fn certificates_listed(&self, caller: &Caller, ledger: Option<LedgerName>, serials: &[Serial]) -> Result<Selected> {
         listed("certificates", serials.len())?;
         let wanted: BTreeSet<Serial> = serials.iter().copied().collect();
         let looked_for = wanted.clone();

@@ -108,8 +108,7 @@ macro_rules! limit_rows {
             at: Timestamp,
         ) -> Result<(), StoreError> {
             let known = touched::table.find((signed(operator), fleet.as_str(), signed(subject))).select(touched::at);
-            let before: Option<i64> =
-                known.get_result(&mut self.connection).optional().map_err(|error| self.fault(error))?;
+            let before: Option<i64> = known.get_result(&mut self.connection).optional().map_err(|error| self.fault(error))?;
             if let Some(before) = before {
                 let counted = (signed(operator), fleet.as_str(), minute(Timestamp(before)));
                 let counted = touched_minutes::table.find(counted).filter(touched_minutes::devices.gt(0));

@@ -176,9 +176,8 @@ macro_rules! picked {
     ($query:expr, $pick:expr) => {{
         let pick: &Pick = $pick;
         let standings: Vec<i16> = pick.standings.iter().map(|code| i16::from(*code)).collect();
-        let mut query = $query
-            .filter(certificates::ledger.eq(pick.ledger.as_str()))
-            .filter(certificates::standing.eq_any(standings));
+        let mut query =
+            $query.filter(certificates::ledger.eq(pick.ledger.as_str())).filter(certificates::standing.eq_any(standings));
         match &pick.among {
             Among::Certificates(ids) => {
                 query = query.filter(certificates::id.eq_any(ids.iter().copied().map(signed).collect::<Vec<_>>()));
