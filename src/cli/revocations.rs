@@ -260,13 +260,12 @@ impl Order {
             ("select", Some(self.select.with(self.query)?)),
             ("note", self.why.note.map(Value::from)),
             ("at", self.at.map(|at| Value::from(at.to_string()))),
-            ("dry_run", self.dry_run.then_some(Value::from(true))),
         ]);
-        let ask = Ask::path(&["v1", "revocations"]).body(body);
         if self.dry_run {
+            let ask = Ask::path(&["v1", "revocations", "dry-run"]).body(body);
             return session.print_record(&session.client.post(ask).await?, &COUNTED);
         }
-        let answer = session.client.post(ask.creates()).await?;
+        let answer = session.client.post(Ask::path(&["v1", "revocations"]).body(body).creates()).await?;
         if self.no_wait { session.print_record(&answer, &FIRST) } else { follow(session, answer).await }
     }
 }

@@ -285,7 +285,7 @@ impl Subjects {
                 (format!("/v1/certificates/{serial}/{act}"), Some(none), true)
             }
             ("GET", ["v1", "revocations"]) => (pattern.to_owned(), None, false),
-            ("POST", ["v1", "revocations"]) => {
+            ("POST", ["v1", "revocations"] | ["v1", "revocations", "dry-run"]) => {
                 let (name, _) = self.device(server, is_fresh).await;
                 (pattern.to_owned(), Some(json!({"fleet": fleet, "act": "hold", "select": {"devices": [name]}})), true)
             }

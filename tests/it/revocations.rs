@@ -18,6 +18,8 @@ use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::{AuthorityKind, Entry, Event};
 use fleetmark_ledger::merkle::Head;
 use futures_util::future::join_all;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
@@ -32,6 +34,7 @@ use crate::kill::verify;
 use crate::matrix::operator;
 
 const ORDERS: &str = "/v1/revocations";
+const TRY: &str = "/v1/revocations/dry-run";
 
 fn now() -> Timestamp {
     Timestamp(OffsetDateTime::now_utc().unix_timestamp())
@@ -47,8 +50,9 @@ async fn standings(server: &Server, fleet: &str) -> BTreeMap<String, String> {
     loop {
         let page = server.owner().get(&format!("/v1/certificates?fleet={fleet}&limit=500{cursor}")).await.is(200).json();
         for one in page["items"].as_array().unwrap() {
-            let name = text(one, "identity").rsplit('/').next().unwrap().to_owned();
-            all.insert(name, text(one, "standing"));
+            // The fleet's OCSP responder's is nobody's.
+            let Some(identity) = one["identity"].as_str() else { continue };
+            all.insert(identity.rsplit('/').next().unwrap().to_owned(), text(one, "standing"));
         }
         match page["next"].as_str() {
             Some(next) => cursor = format!("&cursor={next}"),
@@ -82,6 +86,12 @@ async fn done(client: &Client, body: &Value) -> Value {
     comes_to(client, &id, "done").await
 }
 
+/// SHA-256 over the device's public key.
+fn key_hash(device: &Device) -> String {
+    let (_, certificate) = x509_parser::parse_x509_certificate(device.identity.leaf()).unwrap();
+    sha256(certificate.public_key().raw)
+}
+
 #[test]
 fn every_selector_reaches_what_it_names_and_no_more() {
     let server = shared();
@@ -105,14 +115,8 @@ fn every_selector_reaches_what_it_names_and_no_more() {
         let enrolled = connection.post(&format!("/v1/fleets/{fleet}/enroll"), &json!({"csr": key.csr()})).await.unwrap();
         enrolled.is(200);
         let other = Device::good(&server, &server.fleet(json!({})).await, "pump-1").await;
-        let ca = std::fs::read(server.write_scratch("orders-ca.pem", maker.root_pem().as_bytes())).unwrap();
-        let ca = sha256(
-            rustls_pki_types::pem::PemObject::from_pem_slice(&ca)
-                .map(|der: rustls_pki_types::CertificateDer<'_>| der.to_vec())
-                .unwrap()
-                .as_slice(),
-        );
-        let public_key = sha256(&b.key.0.public_key_der());
+        let ca = sha256(&CertificateDer::from_pem_slice(maker.root_pem().as_bytes()).unwrap());
+        let public_key = key_hash(&b);
         let authority = authority_id(&server, "device", Some(&fleet)).await;
 
         let all: &[&str] = &["B-side", "a", "made", "pump-1", "pump-2"];
@@ -143,8 +147,8 @@ fn every_selector_reaches_what_it_names_and_no_more() {
         for (select, wanted) in table {
             let before = standings(&server, &fleet).await;
             let size = ledger_size(&server, &fleet).await;
-            let mut body = json!({"fleet": fleet, "act": "hold", "select": select, "dry_run": true});
-            let told = order(server.owner(), &body).await.is(200).json();
+            let body = json!({"fleet": fleet, "act": "hold", "select": select});
+            let told = server.owner().post(TRY, &body).await.is(200).json();
             assert_eq!(
                 (&told["certificates"], &told["devices"]),
                 (&json!(wanted.len()), &json!(wanted.len())),
@@ -152,7 +156,6 @@ fn every_selector_reaches_what_it_names_and_no_more() {
             );
             assert_eq!(told["needs_approval"], false, "{told}");
             assert_eq!(standings(&server, &fleet).await, before, "a dry run changed a standing");
-            body["dry_run"] = false.into();
             let order = done(server.owner(), &body).await;
             assert_eq!((&order["changed"], &order["certificates"]), (&json!(wanted.len()), &json!(wanted.len())), "{order}");
             let now = standings(&server, &fleet).await;
@@ -172,12 +175,12 @@ fn every_selector_reaches_what_it_names_and_no_more() {
         assert_eq!(fresh.verdict(&server).await, "ok", "its first use confirms it");
 
         // A public key whose secret leaked is also kept from another certificate. Fleet and certificate tell each other.
-        let body = json!({"select": {"public_key": sha256(&pump.key.0.public_key_der())}, "reason": "keyCompromise", "note": "published"});
+        let body = json!({"select": {"public_key": key_hash(&pump)}, "reason": "keyCompromise", "note": "published"});
         let order = done(server.owner(), &body).await;
         assert_eq!((&order["ledger"], &order["reason"]), (&json!(fleet), &json!("keyCompromise")));
         assert_eq!(pump.verdict(&server).await, "revoked");
         let blocked = server.owner().get("/v1/blocked-keys?limit=500").await.is(200).text();
-        assert!(blocked.contains(&sha256(&pump.key.0.public_key_der())));
+        assert!(blocked.contains(&key_hash(&pump)));
         assert_eq!(done(server.owner(), &body).await["changed"], 0, "a repeat changes nothing");
     });
 }
@@ -247,10 +250,8 @@ fn what_makes_no_sense_is_refused_and_nothing_is_ordered() {
             (json!({"fleet": fleet, "at": later(400 * 86_400), "select": {"devices": ["a"]}}), 422, "invalid_value"),
         ];
         for (body, status, code) in cases {
-            for dry_run in [false, true] {
-                let mut body = body.clone();
-                body["dry_run"] = dry_run.into();
-                let answer = order(server.owner(), &body).await;
+            for path in [ORDERS, TRY] {
+                let answer = server.owner().post(path, &body).await;
                 assert_eq!((answer.status, answer.code().as_str()), (status, code), "{body}");
             }
         }
@@ -263,7 +264,7 @@ fn what_makes_no_sense_is_refused_and_nothing_is_ordered() {
         comes_to(server.owner(), &text(&first, "id"), "done").await;
         let again = server.owner().post_with(ORDERS, &key, &body).await.is(201).json();
         assert_eq!(again["id"], first["id"]);
-        server.owner().post_with(ORDERS, &key, &with(json!({"devices": ["A"]}))).await.refused(409, "idempotency_key_reused");
+        server.owner().post_with(ORDERS, &key, &with(json!({"devices": ["A"]}))).await.refused(422, "idempotency_key_reused");
     });
 }
 
@@ -300,9 +301,7 @@ fn beyond_the_blast_radius_a_second_operator_decides() {
             devices.push(Device::good(&server, &fleet, &format!("d{number}")).await);
         }
         let everything = json!({"fleet": fleet, "act": "hold", "select": {"query": {"everything": true}}, "note": "recall 7"});
-        let mut dry = everything.clone();
-        dry["dry_run"] = true.into();
-        let told = order(&alice, &dry).await.is(200).json();
+        let told = alice.post(TRY, &everything).await.is(200).json();
         assert_eq!(
             (&told["devices"], &told["needs_approval"], &told["used"], &told["limit"]),
             (&json!(5), &json!(true), &json!(0), &json!(3))
@@ -479,11 +478,11 @@ async fn seed(server: &Server, fleet: &str, count: u32) {
     let is_ours = |kind| kind == AuthorityKind::Of(Kind::Device);
     let authority = authorities.iter().find(|it| is_ours(it.kind) && it.fleet.as_ref() == Some(&name)).unwrap().id;
     let (at, mut places) = (now(), Vec::new());
-    while places.len() < count as usize {
+    while places.len() < usize::try_from(count).unwrap() {
         let window = Duration::from_secs(365 * 86_400);
         let expires_at = at + Duration::from_secs(600);
-        let lease =
-            LeaseIndices { authority, ledger: ledger.clone(), count: count - places.len() as u32, window, expires_at, at };
+        let count = count - u32::try_from(places.len()).unwrap();
+        let lease = LeaseIndices { authority, ledger: ledger.clone(), count, window, expires_at, at };
         let lease = commit(&*store, lease).await.unwrap();
         places.extend(lease.indices.into_iter().map(|index| (lease.epoch, index)));
     }
@@ -582,12 +581,13 @@ async fn changed_from(server: &Server, fleet: &str, from: u64) -> Vec<(u32, u32)
 
 #[test]
 fn a_kill_in_the_middle_of_a_big_order_is_made_good_and_nothing_is_done_twice() {
-    const COUNT: u32 = 12_000;
+    // In a release build 100,000 are done within seconds (`scripts/bench --standing`).
+    let count: u32 = std::env::var("ORDER_CERTIFICATES").map_or(12_000, |count| count.parse().unwrap());
     let mut server = Server::start(&[]);
     run(async {
         let fleet = server.fleet(json!({"blast_radius": 100_000})).await;
         server.stop();
-        seed(&server, &fleet, COUNT).await;
+        seed(&server, &fleet, count).await;
         server.start_again();
         let state = server.scratch("big.state");
         verify(&server, &fleet, &state);
@@ -596,7 +596,8 @@ fn a_kill_in_the_middle_of_a_big_order_is_made_good_and_nothing_is_done_twice() 
         let id = text(&order(server.owner(), &body).await.is(201).json(), "id");
         let mut kills = 0;
         let mut last = 0;
-        for _ in 0..3 {
+        let most = if std::env::var("ORDER_KILLS").is_ok_and(|kills| kills == "0") { 0 } else { 3 };
+        for _ in 0..most {
             // Once it has gone on.
             let reached = until("the order goes on", 60, || async {
                 let order = server.owner().get(&format!("{ORDERS}/{id}")).await.is(200).json();
@@ -611,20 +612,25 @@ fn a_kill_in_the_middle_of_a_big_order_is_made_good_and_nothing_is_done_twice() 
             server.kill_and_start();
             kills += 1;
         }
-        assert!(kills > 0, "the order was done before it could be interrupted");
+        assert!(kills > 0 || most == 0, "the order was done before it could be interrupted");
         // Meanwhile others enroll, and are reached or not; those that were there before all are.
         let newcomer = Device::good(&server, &fleet, "newcomer").await;
         let order = comes_to(server.owner(), &id, "done").await;
         let met = u64::from(newcomer.standing(&server).await == "revoked");
-        assert_eq!(order["changed"].as_u64().unwrap(), u64::from(COUNT) + met, "{order}");
-        let left = sql_value(&server, &format!("SELECT COUNT(*) FROM certificates WHERE ledger = '{fleet}' AND standing <> 5"));
+        assert_eq!(order["changed"].as_u64().unwrap(), u64::from(count) + met, "{order}");
+        let left = sql_value(
+            &server,
+            &format!("SELECT COUNT(*) FROM certificates WHERE ledger = '{fleet}' AND standing <> 5 AND subject IS NOT NULL"),
+        );
         assert_eq!(left, (1 - met).to_string());
+        let reached = usize::try_from(order["changed"].as_u64().unwrap()).unwrap();
         let places = changed_from(&server, &fleet, before).await;
         let once: BTreeSet<_> = places.iter().copied().collect();
         // Confirmations of the newcomer are entries of another kind.
-        assert_eq!((places.len(), once.len()), (COUNT as usize + met as usize, COUNT as usize + met as usize));
+        assert_eq!((places.len(), once.len()), (reached, reached));
         verify(&server, &fleet, &state);
-        println!("{kills} kills, {met} newcomers met");
+        let took = sql_value(&server, "SELECT ended_at - started_at FROM revocations");
+        println!("{count} certificates in {took} s, with {kills} kills; {met} newcomers met");
     });
 }
 
@@ -662,11 +668,8 @@ fn a_gateway_takes_in_a_part_of_which_no_two_certificates_are_neighbours() {
         let size = ledger_size(&server, &fleet).await;
         until("the gateway verifies it all", 20, || async {
             let status = gateway.status().await;
-            let known = status["ledgers"]
-                .as_array()?
-                .iter()
-                .find(|ledger| ledger["name"] == fleet.as_str() || ledger["ledger"] == fleet.as_str())?;
-            (known["size"].as_u64()? >= size).then_some(())
+            let known = status["ledgers"].as_array()?.iter().find(|known| known["ledger"] == fleet.as_str())?;
+            (known["position"].as_u64()? + 1 >= size).then_some(())
         })
         .await;
     });
@@ -707,7 +710,10 @@ fn the_command_line_orders_waits_and_approves() {
         let cancelled = fleetmark(&["revocation", "cancel", &id]);
         assert!(cancelled.status.success() && said(&cancelled).contains("cancelled"), "{}", said(&cancelled));
 
-        let later = order(&["--device", "three", "--at", &later(3_600)]);
+        let other = server.fleet(json!({})).await;
+        Device::good(&server, &other, "four").await;
+        let at = later(3_600);
+        let later = fleetmark(&["revocation", "order", "hold", "--fleet", &other, "--device", "four", "--at", &at]);
         assert!(later.status.success() && said(&later).contains("It runs at"), "{}", said(&later));
         for nonsense in
             [&["--device", "one", "--group", "a"][..], &["--device", "one", "--key", "a"], &["--everything", "--name", "a"]]

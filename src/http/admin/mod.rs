@@ -119,6 +119,7 @@ fn documented(config: &mut ServiceConfig<'_>) {
         .service(certificates::release_certificate)
         .service(revocations::list_revocations)
         .service(revocations::order_revocation)
+        .service(revocations::try_revocation)
         .service(revocations::show_revocation)
         .service(revocations::approve_revocation)
         .service(revocations::cancel_revocation)

@@ -11,7 +11,7 @@ use utoipa::IntoParams;
 
 use super::certificates::MAX_REMARK;
 use super::extract::{By, IdempotencyKey, Json, Path, Query, name, page, refuse, text};
-use super::openapi::{Act, List, Look};
+use super::openapi::{Act, Delete, List, Look};
 use super::{Answer, created, ok, page_of, schema, wire};
 use crate::http::State;
 use crate::http::problem::Problem;
@@ -77,31 +77,34 @@ pub async fn list_revocations(state: web::Data<State>, by: By, query: Query<Orde
 /// Revoke, hold, quarantine or release many certificates at once
 ///
 /// It begins at once, or at its time, and goes on by itself; it can be looked at meanwhile. Beyond what the caller may change alone in an
-/// hour it waits, a day long, until another operator approves it. With `dry_run` nothing is done, and the answer is 200.
+/// hour it waits, a day long, until another operator approves it.
 #[utoipa::path(
     tag = "revocations",
     params(IdempotencyKey),
     request_body = wire::NewRevocationOrder,
-    responses(
-        (status = 200, description = "What it would do (`dry_run`)", body = wire::RevocationPreview),
-        (status = 201, description = "Ordered", body = wire::RevocationOrder, headers(("Location" = String))),
-        Act
-    )
+    responses((status = 201, description = "Ordered", body = wire::RevocationOrder, headers(("Location" = String))), Act)
 )]
 #[post("/v1/revocations")]
 pub async fn order_revocation(state: web::Data<State>, by: By, key: IdempotencyKey, body: OrderBody) -> Answer {
     let OrderBody(body) = body;
     let idempotency: Option<Idempotency> = key.over(&body);
-    let is_dry = body.value.dry_run;
     let new = NewOrder::try_from(body.value)?;
-    let now = state.clock.now();
-    if is_dry {
-        let preview = state.registrar.preview(&by.0, new, now).await?;
-        return Ok(ok(&wire::RevocationPreview::from(preview)));
-    }
-    let view = state.registrar.order(&by.0, new, idempotency, now).await?;
+    let view = state.registrar.order(&by.0, new, idempotency, state.clock.now()).await?;
     let location = format!("/v1/revocations/{}", shown(view.order.id));
     Ok(created(&wire::RevocationOrder::from(view), location, None))
+}
+
+/// Count what an order would reach, and do nothing
+#[utoipa::path(
+    tag = "revocations",
+    request_body = wire::NewRevocationOrder,
+    responses((status = 200, description = "What it would do", body = wire::RevocationPreview), Act)
+)]
+#[post("/v1/revocations/dry-run")]
+pub async fn try_revocation(state: web::Data<State>, by: By, body: OrderBody) -> Answer {
+    let new = NewOrder::try_from(body.0.value)?;
+    let preview = state.registrar.preview(&by.0, new, state.clock.now()).await?;
+    Ok(ok(&wire::RevocationPreview::from(preview)))
 }
 
 /// One order, and how far it is
@@ -120,7 +123,7 @@ pub async fn show_revocation(state: web::Data<State>, by: By, path: Path<OrderPa
 #[utoipa::path(
     tag = "revocations",
     params(OrderPath),
-    responses((status = 200, description = "As it is now", body = wire::RevocationOrder), Act)
+    responses((status = 200, description = "As it is now", body = wire::RevocationOrder), Delete)
 )]
 #[post("/v1/revocations/{id}/approve")]
 pub async fn approve_revocation(state: web::Data<State>, by: By, path: Path<OrderPath>) -> Answer {
@@ -134,7 +137,7 @@ pub async fn approve_revocation(state: web::Data<State>, by: By, path: Path<Orde
 #[utoipa::path(
     tag = "revocations",
     params(OrderPath),
-    responses((status = 200, description = "As it is now", body = wire::RevocationOrder), Act)
+    responses((status = 200, description = "As it is now", body = wire::RevocationOrder), Delete)
 )]
 #[post("/v1/revocations/{id}/cancel")]
 pub async fn cancel_revocation(state: web::Data<State>, by: By, path: Path<OrderPath>) -> Answer {
@@ -156,7 +159,7 @@ impl TryFrom<wire::NewRevocationOrder> for NewOrder {
     type Error = Problem;
 
     fn try_from(new: wire::NewRevocationOrder) -> Result<Self, Problem> {
-        let wire::NewRevocationOrder { fleet, act, reason, select, note, at, dry_run: _ } = new;
+        let wire::NewRevocationOrder { fleet, act, reason, select, note, at } = new;
         let change = match act {
             wire::OrderAct::Revoke => Change::Revoke(reason.unwrap_or(RevocationReason::Unspecified)),
             _ if reason.is_some() => return Err(invalid("reason: goes with a revocation")),

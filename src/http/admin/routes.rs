@@ -68,6 +68,7 @@ pub const ROUTES: &[(&str, &str, Action)] = &[
     ("GET", "/v1/revocations", Action::Read),
     // Of gateways and services: ManageGateways; of operators: ManageOperators.
     ("POST", "/v1/revocations", Action::ChangeStanding),
+    ("POST", "/v1/revocations/dry-run", Action::ChangeStanding),
     ("GET", "/v1/revocations/{id}", Action::Read),
     ("POST", "/v1/revocations/{id}/approve", Action::ChangeStanding),
     ("POST", "/v1/revocations/{id}/cancel", Action::ChangeStanding),

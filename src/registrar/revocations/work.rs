@@ -48,9 +48,8 @@ impl Registrar {
             OrderState::Running => self.do_part(id, now).await,
             OrderState::Scheduled => self.start(id, now).await,
             _ => {
-                commit(&*self.store, ExpireOrder { id, at: now }).await?;
-                let order = read(&*self.store, move |rows| rows.order(id)).await?;
-                if let Some(order) = order.filter(|order| order.state == OrderState::Expired) {
+                let ledger = read(&*self.store, move |rows| rows.order(id)).await?.ok_or(Refusal::NotFound)?.ledger;
+                if let Some(order) = commit(&*self.store, ExpireOrder { id, ledger, at: now }).await? {
                     self.tell_of_order(&order, now);
                 }
                 Ok(false)
@@ -86,10 +85,10 @@ impl Registrar {
         let actor = by.map(uri).transpose()?.unwrap_or_else(|| "fleetmark".to_owned());
         let mut note = format!("order {}: {}", shown(order.id), order.selection);
         if let Some(approved_by) = approved_by {
-            note.push_str(&format!("; approved by {}", uri(approved_by)?));
+            note = format!("{note}; approved by {}", uri(approved_by)?);
         }
         if !order.note.is_empty() {
-            note.push_str(&format!("; {}", order.note));
+            note = format!("{note}; {}", order.note);
         }
         self.details(actor, None, reason_of(order), Some(note))
     }

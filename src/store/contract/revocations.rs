@@ -33,10 +33,11 @@ fn fill(rows: &mut dyn Rows) -> Vec<u64> {
             BTreeMap::from([("a".to_owned(), "\"fw\":\"1.2\"".to_owned()), ("fw".to_owned(), firmware.to_owned())]);
         let holder = subject(Kind::Device, Some("orders"), name);
         let state = if number == 2 { SubjectState::Active } else { SubjectState::Registered };
-        let id = rows.insert_subject(&Subject { attributes, group, state, confirmed_generation: 1, ..holder }).unwrap();
-        for generation in 1..=2 {
-            let index = u32::try_from(number).unwrap() * 2 + generation - 1;
-            let standing = if generation == 1 { Standing::Good } else { Standing::Unconfirmed };
+        let id = rows.insert_subject(&Subject { attributes, group, state, confirmed_generation: 101, ..holder }).unwrap();
+        // No other check holds such generations of whatever subject.
+        for generation in 101..=102 {
+            let index = u32::try_from(number).unwrap() * 2 + generation - 101;
+            let standing = if generation == 101 { Standing::Good } else { Standing::Unconfirmed };
             let made = certificate(EPOCH, index, Some(id));
             let issued_at = Timestamp(i64::from(index));
             rows.insert_certificate(&Certificate { generation, standing, ledger: ledger(), issued_at, ..made }).unwrap();
@@ -50,7 +51,7 @@ fn fill(rows: &mut dyn Rows) -> Vec<u64> {
 fn indices(rows: &mut dyn Rows, pick: &Pick) -> Vec<u32> {
     let found = rows.pick(pick, 0, 100).unwrap();
     let holders: std::collections::BTreeSet<_> = found.iter().map(|picked| picked.subject).collect();
-    let reach = Reach { certificates: found.len() as u64, holders: holders.len() as u64 };
+    let reach = Reach { certificates: u64::try_from(found.len()).unwrap(), holders: u64::try_from(holders.len()).unwrap() };
     assert_eq!(rows.reach(pick).unwrap(), reach);
     found.iter().map(|picked| picked.serial.index().0).collect()
 }
@@ -89,7 +90,7 @@ pub fn rows(rows: &mut dyn Rows) {
     let all = pick(Among::Where(Condition::default()));
     let page = rows.pick(&all, place(1), 2).unwrap();
     assert_eq!(page.iter().map(|picked| picked.serial.index().0).collect::<Vec<_>>(), [2, 3]);
-    assert_eq!((page[1].generation, page[1].standing, page[1].confirmed_generation), (2, Standing::Unconfirmed, 1));
+    assert_eq!((page[1].generation, page[1].standing, page[1].confirmed_generation), (102, Standing::Unconfirmed, 101));
 
     let revoked = Standing::Revoked(RevocationReason::KeyCompromise);
     assert_eq!(rows.set_standings(place(1), place(3), revoked, Timestamp(9)).unwrap(), 3);

@@ -69,9 +69,6 @@ pub struct NewRevocationOrder {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Time>)]
     pub at: Option<Timestamp>,
-    /// Count, and do nothing.
-    #[serde(default)]
-    pub dry_run: bool,
 }
 
 /// Which certificates: exactly one of these.
