@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::{Error, Registrar, Result};
 use crate::pki::PkiError;
-use crate::pki::keys::pkcs11::{PATIENCE, TokenError};
+use crate::pki::keys::pkcs11::{PATIENCE, Token, TokenError};
 use crate::pki::keys::{KeyAlgorithm, Keys, Signer};
 use crate::pki::profile::Profile;
 
@@ -24,7 +24,7 @@ pub(super) struct Turns(Semaphore);
 impl Turns {
     /// As many as these keys' token has sessions, less one for revocation lists.
     pub(super) fn of(keys: &Keys) -> Self {
-        let sessions = keys.token().map_or(1, crate::pki::keys::pkcs11::Token::sessions);
+        let sessions = keys.token().map_or(1, Token::sessions);
         Self(Semaphore::new(sessions.saturating_sub(1).max(1)))
     }
 }
@@ -34,7 +34,7 @@ impl Turns {
 pub(super) fn unsigned(error: PkiError) -> Error {
     match error {
         PkiError::Lint(_) => Error::caused(Refusal::LintFailed, error),
-        PkiError::Token(TokenError::Lost(_)) => Refusal::HsmUnavailable.into(),
+        PkiError::Token(ref token) if token.was_told() => Refusal::HsmUnavailable.into(),
         PkiError::Token(TokenError::Busy | TokenError::TooManySessions) => Error::caused(Refusal::Overloaded, error),
         PkiError::Token(_) => Error::caused(Refusal::HsmUnavailable, error),
         _ => Error::caused(Refusal::AuthorityUnavailable, error),
@@ -69,15 +69,35 @@ impl Registrar {
         off_the_worker(signer, work).await
     }
 
+    /// Looks for a token that was lost; when it is back, has the revocation lists made that could not be.
+    pub async fn revive_token(&self) {
+        let keys = self.authorities.shared_keys();
+        if keys.token().is_none_or(Token::is_up) {
+            return;
+        }
+        let is_back = spawn_blocking(move || keys.token().is_some_and(Token::revive)).await;
+        if is_back.unwrap_or(false) {
+            self.published.standing_changed();
+        }
+    }
+
     /// Makes an authority's key, where and of the algorithm that the configuration says, and gives it with its label, which tells
-    /// where it is. `what` begins the label: `root`, or `authority-` and the kind.
-    pub(super) async fn authority_key(&self, what: &str, profile: &Profile) -> Result<(String, Arc<dyn Signer>)> {
+    /// where it is. `what` begins the label: `root`, or `authority-` and the kind; `wanted` is stronger than the configuration.
+    ///
+    /// # Errors
+    /// `KeyTypeNotAllowed` for an algorithm that the profile does not name; `HsmUnavailable`, `AuthorityUnavailable`.
+    pub(super) async fn authority_key(
+        &self,
+        what: &str,
+        profile: &Profile,
+        wanted: Option<KeyAlgorithm>,
+    ) -> Result<(String, Arc<dyn Signer>)> {
         let keys = self.authorities.shared_keys();
         let choice = keys.choice(what == "root");
-        let algorithm = choice.algorithm.or_else(|| profile.keys.first().copied()).unwrap_or(KeyAlgorithm::P256);
+        let algorithm = wanted.or(choice.algorithm).or_else(|| profile.keys.first().copied()).unwrap_or(KeyAlgorithm::P256);
         if !profile.keys.contains(&algorithm) {
             let detail = format!("The profile {} does not let an authority have a {algorithm} key.", profile.name);
-            return Err(Error::with_detail(Refusal::AuthorityUnavailable, detail));
+            return Err(Error::with_detail(Refusal::KeyTypeNotAllowed, detail));
         }
         let label = Keys::label(choice.home, &self.label(what)?);
         let created = label.clone();

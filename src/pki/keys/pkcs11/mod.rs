@@ -93,14 +93,9 @@ impl Token {
         self.pool.is_up()
     }
 
-    /// The token's facts, as it tells them now.
-    ///
-    /// # Errors
-    /// [`PkiError::Token`].
-    pub fn facts(&self) -> Result<TokenFacts, PkiError> {
-        let (_, info) = self.pool.device().find()?;
-        let model = format!("{} {}", info.manufacturer_id().trim(), info.model().trim());
-        Ok(TokenFacts { label: info.label().trim().to_owned(), serial: info.serial_number().trim().to_owned(), model })
+    /// Asks the token whether it is there, where it was lost; what is known of it changes by that alone. It blocks.
+    pub fn revive(&self) -> bool {
+        self.pool.run(|_| Ok(())).is_ok()
     }
 
     /// Makes a key in the token: sensitive, not extractable.

@@ -91,11 +91,6 @@ impl<D: Device> Pool<D> {
         Self { device, limits, state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// The device.
-    pub(super) const fn device(&self) -> &D {
-        &self.device
-    }
-
     /// Whether the device answers, as far as is known.
     pub(super) fn is_up(&self) -> bool {
         !self.lock().is_lost
