@@ -166,9 +166,10 @@ impl Jobs {
     /// Looks for a token that was lost.
     async fn token(self) {
         let mut ticks = every(LAPSE);
+        let mut connections = 1;
         loop {
             ticks.tick().await;
-            self.registrar.revive_token().await;
+            connections = self.registrar.revive_token(connections).await;
         }
     }
 

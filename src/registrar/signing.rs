@@ -69,16 +69,23 @@ impl Registrar {
         off_the_worker(signer, work).await
     }
 
-    /// Looks for a token that was lost; when it is back, has the revocation lists made that could not be.
-    pub async fn revive_token(&self) {
+    /// Looks for a token that was lost; when it was lost and came back since `connections`, has the revocation lists made that
+    /// could not be. Gives the number of connections until now.
+    pub async fn revive_token(&self, connections: u64) -> u64 {
         let keys = self.authorities.shared_keys();
-        if keys.token().is_none_or(Token::is_up) {
-            return;
+        let Some(token) = keys.token() else { return connections };
+        if !token.is_up() {
+            let keys = keys.clone();
+            let looked = spawn_blocking(move || keys.token().map(Token::revive)).await;
+            if let Err(error) = looked {
+                tracing::error!(%error, "nobody looked for the token");
+            }
         }
-        let is_back = spawn_blocking(move || keys.token().is_some_and(Token::revive)).await;
-        if is_back.unwrap_or(false) {
+        let now = token.connections();
+        if now != connections {
             self.published.standing_changed();
         }
+        now
     }
 
     /// Makes an authority's key, where and of the algorithm that the configuration says, and gives it with its label, which tells

@@ -93,9 +93,17 @@ impl Token {
         self.pool.is_up()
     }
 
-    /// Asks the token whether it is there, where it was lost; what is known of it changes by that alone. It blocks.
-    pub fn revive(&self) -> bool {
-        self.pool.run(|_| Ok(())).is_ok()
+    /// Looks for the token where it is lost. It blocks.
+    pub fn revive(&self) {
+        if !self.is_up() {
+            // Whether it is back is told by the number of connections.
+            let _ = self.pool.run(|_| Ok(()));
+        }
+    }
+
+    /// Counts the connections: after a loss it is another.
+    pub fn connections(&self) -> u64 {
+        self.pool.connection()
     }
 
     /// Makes a key in the token: sensitive, not extractable.

@@ -91,6 +91,11 @@ impl<D: Device> Pool<D> {
         Self { device, limits, state: Mutex::new(state), changed: Condvar::new() }
     }
 
+    /// Counts the connections: after a loss it is another.
+    pub(super) fn connection(&self) -> u64 {
+        self.lock().connection
+    }
+
     /// Whether the device answers, as far as is known.
     pub(super) fn is_up(&self) -> bool {
         !self.lock().is_lost
