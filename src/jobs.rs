@@ -1,5 +1,5 @@
 //! What the server does by itself: heartbeat of the ledgers, the lapse of what was never confirmed, makers' authorities, revocation
-//! lists, and the renewal of its own certificates. Each job goes on whatever befalls it; a failure is logged, counted, and tried again.
+//! lists, the return of a lost PKCS#11 token, and the renewal of its own certificates. Each job goes on whatever befalls it; a failure is logged, counted, and tried again.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -74,6 +74,9 @@ impl Jobs {
         jobs.spawn(self.clone().status_lists());
         jobs.spawn(self.clone().snapshots());
         jobs.spawn(self.clone().renewal());
+        if self.registrar.token_reachable().is_some() {
+            jobs.spawn(self.clone().token());
+        }
         jobs
     }
 
@@ -189,6 +192,16 @@ impl Jobs {
             if let Err(error) = self.registrar.refresh_status_lists(self.clock.now()).await {
                 failed("status_lists", &error);
             }
+        }
+    }
+
+    /// Looks for a token that was lost.
+    async fn token(self) {
+        let mut ticks = every(LAPSE);
+        let mut connections = 1;
+        loop {
+            ticks.tick().await;
+            connections = self.registrar.revive_token(connections).await;
         }
     }
 

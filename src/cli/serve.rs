@@ -16,7 +16,7 @@ use super::failure::{Failure, chain};
 use super::session::print;
 use crate::config::passphrase::{self, Passphrase, Source, Surroundings};
 use crate::config::pin;
-use crate::config::{Config, DEFAULT_DATA_DIRECTORY, Layout, LogFormat, Overrides};
+use crate::config::{Config, DEFAULT_DATA_DIRECTORY, KeyHome, Layout, LogFormat, Overrides};
 use crate::server::{self, ServerError, Start, Summary};
 use crate::telemetry::{self, clock::SystemClock};
 
@@ -156,15 +156,18 @@ pub fn init(arguments: &ServerArguments) -> Result<(), Failure> {
     let config = arguments.prepare(true)?;
     let passphrase = passphrase::read(&config, &Surroundings::of_process(), true)?;
     let data = config.data.clone();
+    let root = match config.keys.root {
+        KeyHome::Files => format!("lies in {}: take it to a safe place before `fleetmark serve`", data.keys().display()),
+        KeyHome::Pkcs11 => "is in the PKCS#11 token, where this machine can use it: `fleetmark serve` wants danger_online_root".to_owned(),
+    };
     let start = start(config, passphrase)?;
     let summary = run(async { server::init(start).await.map_err(|error| ended(&error)) })?;
     print(&format!(
         "The installation is in {}.\nRoot's SHA-256 fingerprint: {}\nFirst operator's profile: {}\n\
-         The root's key lies in {}: take it to a safe place before `fleetmark serve`.\n",
+         The root's key {root}.\n",
         data.directory().display(),
         summary.root_fingerprint,
         data.operator().display(),
-        data.keys().display(),
     ))
 }
 

@@ -255,13 +255,18 @@ fn keys(read: &Read, data: &Layout) -> Result<KeySettings, ConfigError> {
     Ok(settings)
 }
 
+/// A key that the table `keys.pkcs11` needs; whoever wrote the table is told.
+fn lacking(read: &Read, key: &str, expected: &str) -> ConfigError {
+    let (key, expected) = (key.to_owned(), expected.to_owned());
+    ConfigError::Value { origin: read.origin("keys.pkcs11"), key, found: "nothing".to_owned(), expected }
+}
+
 fn pkcs11(read: &Read, data: &Layout) -> Result<Option<Pkcs11>, ConfigError> {
     let Some(raw) = &read.raw.keys.pkcs11 else { return Ok(None) };
     let Some(module) = raw.module.as_ref().filter(|module| !module.is_empty()) else {
-        return Err(value(
+        return Err(lacking(
             read,
             "keys.pkcs11.module",
-            "nothing",
             "the path of the PKCS#11 module, such as /usr/lib/softhsm/libsofthsm2.so",
         ));
     };
@@ -282,12 +287,7 @@ fn pkcs11(read: &Read, data: &Layout) -> Result<Option<Pkcs11>, ConfigError> {
         }
     }
     if label.is_none() && serial.is_none() {
-        return Err(value(
-            read,
-            "keys.pkcs11.token",
-            "nothing",
-            "the token's label, or its serial number as keys.pkcs11.serial",
-        ));
+        return Err(lacking(read, "keys.pkcs11.token", "the token's label, or its serial number as keys.pkcs11.serial"));
     }
     let sessions = raw.sessions.unwrap_or(SESSIONS);
     let checked = usize::try_from(sessions).ok().and_then(NonZeroUsize::new).filter(|_| sessions <= MAX_SESSIONS);

@@ -47,6 +47,34 @@ fn without_a_file_all_is_default() {
 }
 
 #[test]
+fn a_token_needs_a_module_and_a_name_and_keys_need_a_token() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = "[keys]\nauthorities = \"pkcs11\"\nroot_algorithm = \"p384\"\n\
+        [keys.pkcs11]\nmodule = \"/m.so\"\ntoken = \" label \"\npin_file = \"pin\"\n";
+    let keys = load(directory.path(), text, &Overrides::default()).unwrap().keys;
+    assert_eq!((keys.root, keys.authorities), (KeyHome::Files, KeyHome::Pkcs11));
+    assert_eq!((keys.root_algorithm, keys.algorithm), (Some(AuthorityAlgorithm::P384), None));
+    let token = keys.pkcs11.unwrap();
+    assert_eq!((token.token.as_deref(), token.serial, token.sessions.get()), (Some("label"), None, 8));
+    assert_eq!(token.pin_file, Some(directory.path().join("pin")));
+    for (text, expected) in [
+        ("[keys]\nroot = \"pkcs11\"\n", "keys.root"),
+        ("[keys]\nroot = \"token\"\n", "files"),
+        ("[keys]\nalgorithm = \"rsa\"\n", "ed25519"),
+        ("[keys.pkcs11]\ntoken = \"t\"\n", "keys.pkcs11.module"),
+        ("[keys.pkcs11]\nmodule = \"/m.so\"\n", "keys.pkcs11.token"),
+        ("[keys.pkcs11]\nmodule = \"m.so\"\ntoken = \"t\"\n", "absolute"),
+        ("[keys.pkcs11]\nmodule = \"/m.so\"\ntoken = \" \"\n", "1 to 32"),
+        ("[keys.pkcs11]\nmodule = \"/m.so\"\nserial = \"12345678901234567\"\n", "1 to 16"),
+        ("[keys.pkcs11]\nmodule = \"/m.so\"\ntoken = \"t\"\nsessions = 257\n", "1 to 256"),
+        ("[keys.pkcs11]\nmodule = \"/m.so\"\ntoken = \"t\"\npin = \"1234\"\n", "pin_file"),
+    ] {
+        let told = refused(text);
+        assert!(told.contains(expected), "{text}: {told}");
+    }
+}
+
+#[test]
 fn paths_begin_at_the_data_directory() {
     let directory = tempfile::tempdir().unwrap();
     let text = "profiles = \"profiles\"\n[keys]\nweak_lists = \"lists\"\n";

@@ -108,10 +108,11 @@ impl Registrar {
         }
         // Asked first: without the root nothing is begun, and no key file is left behind.
         self.authorities.issuing_root()?;
-        let (ledger, key) = self.new_ledger(&LedgerName::Fleet(name.clone()))?;
         let policy = first_set(&LedgerName::Fleet(name.clone()), self.random()?, actor.clone(), now);
         let first = PolicySet { version: 1, ..policy.set.clone() };
-        let authority = self.new_authority(AuthorityKind::Of(Kind::Device), Some(name), actor, now).await?;
+        // Before the ledger's key: this is what a token may refuse.
+        let authority = self.new_authority(AuthorityKind::Of(Kind::Device), Some(name.clone()), actor, now).await?;
+        let (ledger, key) = self.new_ledger(&LedgerName::Fleet(name))?;
         let record = authority.authority.clone();
         let create = CreateFleet { fleet: fleet.clone(), authority, ledger, policy, repeatable };
         let created = commit(&*self.store, create).await?;

@@ -155,7 +155,7 @@ impl Registrar {
     /// The root signs itself, as the first certificate of the first epoch.
     async fn make_root(&self, now: Timestamp) -> Result<()> {
         let profile = self.find_profile("root")?;
-        let (key_label, signer) = self.authority_key("root", profile).await?;
+        let (key_label, signer) = self.authority_key("root", profile, None).await?;
         let (epoch, serial) = (Epoch(1), Serial::new(Epoch(1), Index(0), self.random()?));
         let issuer = Issuer { certificate: Vec::new().into(), signer: signer.clone() };
         let common_name = format!("{} root", self.trust_domain);
@@ -196,7 +196,7 @@ impl Registrar {
         let profile = self.find_profile(&format!("authority-{of}"))?;
         let whose = fleet.as_ref().map_or_else(String::new, |fleet| format!("{fleet} "));
         let common_name = format!("{whose}{of} authority");
-        let (key_label, signer) = self.authority_key(&format!("authority-{of}"), profile).await?;
+        let (key_label, signer) = self.authority_key(&format!("authority-{of}"), profile, None).await?;
         let order = Order {
             authority: &root,
             profile,

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::{Error, Registrar, Result};
 use crate::pki::PkiError;
-use crate::pki::keys::pkcs11::{PATIENCE, TokenError};
+use crate::pki::keys::pkcs11::{PATIENCE, Token, TokenError};
 use crate::pki::keys::{KeyAlgorithm, Keys, Signer};
 use crate::pki::profile::Profile;
 
@@ -24,7 +24,7 @@ pub(super) struct Turns(Semaphore);
 impl Turns {
     /// As many as these keys' token has sessions, less one for revocation lists.
     pub(super) fn of(keys: &Keys) -> Self {
-        let sessions = keys.token().map_or(1, crate::pki::keys::pkcs11::Token::sessions);
+        let sessions = keys.token().map_or(1, Token::sessions);
         Self(Semaphore::new(sessions.saturating_sub(1).max(1)))
     }
 }
@@ -34,7 +34,7 @@ impl Turns {
 pub(super) fn unsigned(error: PkiError) -> Error {
     match error {
         PkiError::Lint(_) => Error::caused(Refusal::LintFailed, error),
-        PkiError::Token(TokenError::Lost(_)) => Refusal::HsmUnavailable.into(),
+        PkiError::Token(ref token) if token.was_told() => Refusal::HsmUnavailable.into(),
         PkiError::Token(TokenError::Busy | TokenError::TooManySessions) => Error::caused(Refusal::Overloaded, error),
         PkiError::Token(_) => Error::caused(Refusal::HsmUnavailable, error),
         _ => Error::caused(Refusal::AuthorityUnavailable, error),
@@ -69,15 +69,42 @@ impl Registrar {
         off_the_worker(signer, work).await
     }
 
+    /// Looks for a token that was lost; when it was lost and came back since `connections`, has the revocation lists made that
+    /// could not be. Gives the number of connections until now.
+    pub async fn revive_token(&self, connections: u64) -> u64 {
+        let keys = self.authorities.shared_keys();
+        let Some(token) = keys.token() else { return connections };
+        if !token.is_up() {
+            let keys = keys.clone();
+            let looked = spawn_blocking(move || keys.token().map(Token::revive)).await;
+            if let Err(error) = looked {
+                tracing::error!(%error, "nobody looked for the token");
+            }
+        }
+        let now = token.connections();
+        if now != connections {
+            self.published.standing_changed();
+        }
+        now
+    }
+
     /// Makes an authority's key, where and of the algorithm that the configuration says, and gives it with its label, which tells
-    /// where it is. `what` begins the label: `root`, or `authority-` and the kind.
-    pub(super) async fn authority_key(&self, what: &str, profile: &Profile) -> Result<(String, Arc<dyn Signer>)> {
+    /// where it is. `what` begins the label: `root`, or `authority-` and the kind; `wanted` is stronger than the configuration.
+    ///
+    /// # Errors
+    /// `KeyTypeNotAllowed` for an algorithm that the profile does not name; `HsmUnavailable`, `AuthorityUnavailable`.
+    pub(super) async fn authority_key(
+        &self,
+        what: &str,
+        profile: &Profile,
+        wanted: Option<KeyAlgorithm>,
+    ) -> Result<(String, Arc<dyn Signer>)> {
         let keys = self.authorities.shared_keys();
         let choice = keys.choice(what == "root");
-        let algorithm = choice.algorithm.or_else(|| profile.keys.first().copied()).unwrap_or(KeyAlgorithm::P256);
+        let algorithm = wanted.or(choice.algorithm).or_else(|| profile.keys.first().copied()).unwrap_or(KeyAlgorithm::P256);
         if !profile.keys.contains(&algorithm) {
             let detail = format!("The profile {} does not let an authority have a {algorithm} key.", profile.name);
-            return Err(Error::with_detail(Refusal::AuthorityUnavailable, detail));
+            return Err(Error::with_detail(Refusal::KeyTypeNotAllowed, detail));
         }
         let label = Keys::label(choice.home, &self.label(what)?);
         let created = label.clone();

@@ -35,6 +35,7 @@ mod feed;
 mod gateway;
 mod groups;
 mod harness;
+mod hsm;
 mod import;
 mod kill;
 mod layering;

@@ -134,6 +134,11 @@ pub enum TokenError {
 }
 
 impl TokenError {
+    /// Whether the log has it already: the token's loss is told once, not with every signature that it costs.
+    pub const fn was_told(&self) -> bool {
+        self.is_loss() || self.bars()
+    }
+
     /// Whether connections are of no use any more, and a new one may be.
     pub(super) const fn is_loss(&self) -> bool {
         matches!(self, Self::Lost(_))

@@ -93,14 +93,17 @@ impl Token {
         self.pool.is_up()
     }
 
-    /// The token's facts, as it tells them now.
-    ///
-    /// # Errors
-    /// [`PkiError::Token`].
-    pub fn facts(&self) -> Result<TokenFacts, PkiError> {
-        let (_, info) = self.pool.device().find()?;
-        let model = format!("{} {}", info.manufacturer_id().trim(), info.model().trim());
-        Ok(TokenFacts { label: info.label().trim().to_owned(), serial: info.serial_number().trim().to_owned(), model })
+    /// Looks for the token where it is lost. It blocks.
+    pub fn revive(&self) {
+        if !self.is_up() {
+            // Whether it is back is told by the number of connections.
+            let _ = self.pool.run(|_| Ok(()));
+        }
+    }
+
+    /// Counts the connections: after a loss it is another.
+    pub fn connections(&self) -> u64 {
+        self.pool.connection()
     }
 
     /// Makes a key in the token: sensitive, not extractable.

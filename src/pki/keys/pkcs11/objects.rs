@@ -165,7 +165,10 @@ fn private_template(label: &str) -> Vec<Attribute> {
         Attribute::Private(true),
         Attribute::Sensitive(true),
         Attribute::Extractable(false),
+        // Some tokens would let a key do all that they can.
         Attribute::Sign(true),
+        Attribute::Decrypt(false),
+        Attribute::Unwrap(false),
         Attribute::Label(label.as_bytes().to_vec()),
         Attribute::Id(id(label)),
     ]

@@ -91,9 +91,9 @@ impl<D: Device> Pool<D> {
         Self { device, limits, state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// The device.
-    pub(super) const fn device(&self) -> &D {
-        &self.device
+    /// Counts the connections: after a loss it is another.
+    pub(super) fn connection(&self) -> u64 {
+        self.lock().connection
     }
 
     /// Whether the device answers, as far as is known.

@@ -88,7 +88,8 @@ fn sessions_are_bounded_and_used_again() {
     let most = pool.device.most_open.load(Ordering::SeqCst);
     assert!((1..=3).contains(&most), "{most}");
     assert_eq!(pool.device.connections.load(Ordering::SeqCst), 1);
-    assert_eq!((pool.lock().lent, pool.lock().idle.len()), (0, most));
+    let state = pool.lock();
+    assert_eq!((state.lent, state.idle.len()), (0, most));
 }
 
 #[test]
