@@ -26,6 +26,8 @@ use crate::pki::{PkiError, bundle, detached};
 
 /// How long the root's list holds unless the ceremony says otherwise.
 pub const LIST_LIFETIME: Duration = Duration::from_secs(180 * 86_400);
+/// The clocks of two machines may differ by so much.
+const CLOCKS: Duration = Duration::from_secs(3_600);
 /// What stands in `format` of `root.json`.
 const FORMAT: &str = "fleetmark root 1";
 /// The label of the root's key.
@@ -109,7 +111,7 @@ impl RootDirectory {
         path: &Path,
         passphrase: SecretString,
         profiles: &Profiles,
-        (domain, algorithm): (TrustDomain, Option<KeyAlgorithm>),
+        (domain, algorithm): (TrustDomain, Option<&str>),
         people: &People,
         now: Timestamp,
     ) -> Result<(Self, Done), CeremonyError> {
@@ -118,7 +120,11 @@ impl RootDirectory {
         settle(path)?;
         let missing = || PkiError::Profile { name: "root".to_owned(), why: "it is not there".to_owned() };
         let profile = profiles.find("root").ok_or_else(missing)?;
-        let algorithm = algorithm.or_else(|| profile.keys.first().copied()).unwrap_or(KeyAlgorithm::P256);
+        let algorithm = match algorithm {
+            Some("p384") => KeyAlgorithm::P384,
+            Some(_) => KeyAlgorithm::P256,
+            None => profile.keys.first().copied().unwrap_or(KeyAlgorithm::P256),
+        };
         if path.join(CERTIFICATE).exists() {
             return Err(CeremonyError::Exists(path.to_owned()));
         }
@@ -362,9 +368,10 @@ impl RootDirectory {
         let revoked = new.iter().map(|line| Ok((line.serial()?, line.reason))).collect::<Result<_, CeremonyError>>()?;
         self.state.revoked.extend(new);
         self.state.list = self.state.list.saturating_add(1);
-        let header = CrlHeader { number: self.state.list, this_update: now, next_update: now + lifetime };
+        // Backdated: a server whose clock is behind this machine's takes the list all the same.
+        let header = CrlHeader { number: self.state.list, this_update: now - CLOCKS, next_update: now + lifetime };
         let lines = self.state.revoked.iter().map(|line| {
-            Ok(RevokedCertificate { serial: line.serial()?, since: line.since.min(now), reason: Some(line.reason) })
+            Ok(RevokedCertificate { serial: line.serial()?, since: line.since.min(header.this_update), reason: Some(line.reason) })
         });
         let lines = lines.collect::<Result<Vec<_>, CeremonyError>>()?;
         let list = build(&self.root, &header, &lines)?;

@@ -84,7 +84,7 @@ impl Published {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    fn set_crl(&self, crl: StoredCrl) {
+    pub(super) fn set_crl(&self, crl: StoredCrl) {
         let crl = Arc::new(crl);
         self.crls.rcu(|current| {
             let mut next = BTreeMap::clone(current);

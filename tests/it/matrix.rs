@@ -296,6 +296,15 @@ impl Subjects {
                 (format!("{}{query}", [&["/v1/ledgers", fleet], rest].concat().join("/")), None, true)
             }
             ("GET", ["v1", "blocked-keys"]) => (pattern.to_owned(), None, false),
+            ("GET", ["v1", "root", _]) => (pattern.to_owned(), None, false),
+            // Whose right suffices is told that this is no answer, and no list.
+            ("POST", ["v1", "root", "answers"]) => {
+                let parts = ["format", "root", "list", "record", "signature"].map(|part| (part.to_owned(), json!("none")));
+                let mut body = serde_json::Map::from_iter(parts);
+                body.insert("authorities".to_owned(), json!([]));
+                (pattern.to_owned(), Some(body.into()), false)
+            }
+            ("POST", ["v1", "root", "lists"]) => (pattern.to_owned(), Some(json!({"lists": "none"})), false),
             ("POST", ["v1", "blocked-keys"]) => {
                 (pattern.to_owned(), Some(json!({"keys": [sha256(self.next().as_bytes())]})), false)
             }

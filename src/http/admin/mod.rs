@@ -25,6 +25,7 @@ pub mod members;
 pub mod openapi;
 pub mod policies;
 pub mod requests;
+pub mod root;
 pub mod routes;
 pub mod schema;
 pub mod status;
@@ -121,6 +122,10 @@ fn documented(config: &mut ServiceConfig<'_>) {
         .configure(members::services::documented)
         .service(authorities::list_authorities)
         .service(authorities::show_authority)
+        .service(root::list_root_requests)
+        .service(root::show_root_request)
+        .service(root::accept_root_answer)
+        .service(root::accept_root_lists)
         .service(ledgers::list_ledgers)
         .service(ledgers::show_ledger)
         .service(ledgers::show_checkpoint)

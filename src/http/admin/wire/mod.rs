@@ -10,6 +10,7 @@ mod imports;
 mod lifecycle;
 mod policies;
 mod requests;
+mod root;
 mod subjects;
 mod system;
 
@@ -28,6 +29,7 @@ pub use imports::*;
 pub use lifecycle::*;
 pub use policies::*;
 pub use requests::*;
+pub use root::*;
 pub use subjects::*;
 pub use system::*;
 
