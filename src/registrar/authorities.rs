@@ -168,7 +168,7 @@ impl Authorities {
         if root.has_key {
             return Ok(root);
         }
-        let detail = "The root's key is kept elsewhere. A new authority needs it: put it back in the key directory and start the server again.";
+        let detail = "The root's key is kept elsewhere: its ceremony certifies authorities (docs/root-ceremony.md).";
         Err(Error::with_detail(Refusal::AuthorityUnavailable, detail))
     }
 
