@@ -83,7 +83,10 @@ impl RootAnswer {
     pub fn read(octets: &[u8]) -> Result<Self, CeremonyError> {
         let answer: Self = from_json(WHAT, octets)?;
         if answer.format != FORMAT {
-            return Err(CeremonyError::Unreadable { what: WHAT, why: "its format is not `fleetmark root answer 1`".to_owned() });
+            return Err(CeremonyError::Unreadable {
+                what: WHAT,
+                why: "its format is not `fleetmark root answer 1`".to_owned(),
+            });
         }
         Ok(answer)
     }

@@ -9,12 +9,12 @@ use x509_parser::prelude::FromDer as _;
 
 use super::request::Asked;
 use super::{CeremonyError, authority_names};
+use crate::pki::PkiError;
 use crate::pki::csr::VerifiedCsr;
 use crate::pki::issue::{CertificateFacts, IssuedCertificate, Issuer, Pointers, Template, facts, issue};
 use crate::pki::keys::{self, KeyAlgorithm};
 use crate::pki::lint::lint;
 use crate::pki::profile::{Profile, Profiles};
-use crate::pki::PkiError;
 
 /// An authority that may be certified: what was asked for passed every check.
 #[derive(Debug)]

@@ -6,16 +6,19 @@
 //! - [`answer`]: what a root gives back.
 //! - [`record`]: what was done, as a text; each names the one before it by its hash.
 //! - [`directory`]: the root's directory: key, certificate, list, records.
+//! - `files`: the files of that directory, and whether they are as the records say.
 //! - [`judge`]: what a request asks for, held against the profiles; what an answer says, held against what was asked.
 
 pub mod answer;
 pub mod directory;
+mod files;
 pub mod judge;
 pub mod record;
 pub mod request;
 
 use std::path::PathBuf;
 
+pub use files::verify;
 use fleetmark_domain::{FleetName, Kind, TrustDomain};
 use ring::digest::{SHA256, digest};
 
@@ -55,7 +58,9 @@ pub enum CeremonyError {
     #[error("{}: another process works with this root", .0.display())]
     Busy(PathBuf),
     /// The request is not the one whose digest was read out.
-    #[error("request_changed: the request's SHA-256 is {found}, not {expected}: it is another file than the one that was compared")]
+    #[error(
+        "request_changed: the request's SHA-256 is {found}, not {expected}: it is another file than the one that was compared"
+    )]
     Digest {
         /// What it should be.
         expected: String,

@@ -103,9 +103,11 @@ impl Record {
         lines.push(format!("trust-domain: {}", self.trust_domain));
         lines.push(format!("root: {}", self.root));
         lines.extend(self.request.iter().map(|digest| format!("request: {digest}")));
-        lines.extend(self.certificates.iter().map(|one| {
-            format!("certificate: {} {} {} {} {}", one.serial, one.fingerprint, one.not_after, one.id, one.title)
-        }));
+        lines.extend(
+            self.certificates.iter().map(|one| {
+                format!("certificate: {} {} {} {} {}", one.serial, one.fingerprint, one.not_after, one.id, one.title)
+            }),
+        );
         lines.extend(self.revoked.iter().map(|(serial, reason)| format!("revoked: {serial} {reason}")));
         let ListLine { number, hash, entries, next_update } = &self.list;
         lines.push(format!("list: {number} {hash} {entries} {next_update}"));

@@ -159,7 +159,8 @@ impl ToRevoke {
     /// # Errors
     /// [`CeremonyError::Refused`] for what is no serial of ours.
     pub fn serial(&self) -> Result<Serial, CeremonyError> {
-        let why = |_| CeremonyError::Refused { item: self.serial.chars().take(64).collect(), why: "it is no serial".to_owned() };
+        let why =
+            |_| CeremonyError::Refused { item: self.serial.chars().take(64).collect(), why: "it is no serial".to_owned() };
         self.serial.parse().map_err(why)
     }
 }

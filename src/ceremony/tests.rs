@@ -4,7 +4,8 @@ use fleetmark_domain::{RevocationReason, Timestamp};
 use secrecy::SecretString;
 
 use super::answer::RootAnswer;
-use super::directory::{Done, LIST_LIFETIME, People, RootDirectory, verify};
+use super::directory::{Done, LIST_LIFETIME, People, RootDirectory};
+use super::files::verify;
 use super::record::Record;
 use super::request::{Asked, RootRequest, ToRevoke};
 use super::*;
@@ -196,9 +197,8 @@ fn a_list_names_what_was_revoked_once_and_for_all() {
     let answer = sign(&mut root, &asked(1), now()).unwrap().answer.verified().unwrap();
     let serial = crate::pki::issue::facts(&answer.authorities[0].1).unwrap().serial.unwrap();
     let line = ToRevoke { serial: serial.to_string(), reason: RevocationReason::KeyCompromise, since: now() };
-    let mut listed = |lines: Vec<ToRevoke>| {
-        root.list(lines, LIST_LIFETIME, &people(), now()).map(|done| done.answer.verified().unwrap())
-    };
+    let mut listed =
+        |lines: Vec<ToRevoke>| root.list(lines, LIST_LIFETIME, &people(), now()).map(|done| done.answer.verified().unwrap());
     let once = listed(vec![line.clone()]).unwrap();
     assert_eq!((once.list_facts.serials.len(), once.record.revoked.len(), once.record.list.entries), (1, 1, 1));
     let twice = listed(vec![line.clone()]).unwrap();

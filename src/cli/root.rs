@@ -13,9 +13,10 @@ use super::client::Ask;
 use super::failure::Failure;
 use super::session::{Session, print, print_json};
 use super::table::Column;
-use crate::ceremony::directory::{Done, LIST_LIFETIME, People, RootDirectory, verify};
+use crate::ceremony::directory::{Done, LIST_LIFETIME, People, RootDirectory};
 use crate::ceremony::judge::Certifiable;
 use crate::ceremony::request::{RootRequest, ToRevoke};
+use crate::ceremony::verify;
 use crate::ceremony::{CeremonyError, MAX_FILE, grouped, profiles, sha256};
 use crate::config::passphrase::{self, Surroundings};
 use crate::telemetry::clock::{Clock as _, SystemClock};
@@ -189,19 +190,29 @@ impl OfflineCommand {
             Self::Create { ceremony, trust_domain, key } => {
                 let profiles = profiles(ceremony.profiles.as_deref())?;
                 let secret = ceremony.passphrase(true)?;
-                let made = RootDirectory::create(&ceremony.dir, secret, &profiles, (trust_domain, key.as_deref()), &ceremony.people(), now);
+                let made = RootDirectory::create(
+                    &ceremony.dir,
+                    secret,
+                    &profiles,
+                    (trust_domain, key.as_deref()),
+                    &ceremony.people(),
+                    now,
+                );
                 let (root, done) = made?;
                 told(&done, None, json, &format!("The root's SHA-256 fingerprint: {}\n", root.fingerprint()))
             }
             Self::TakeOver { ceremony, key, certificate, crl, out } => {
                 let (key, certificate, crl) = (read(&key)?, read(&certificate)?, read(&crl)?);
                 let files = (&key[..], &certificate[..], &crl[..]);
-                let taken = RootDirectory::take_over(&ceremony.dir, ceremony.passphrase(false)?, files, &ceremony.people(), now);
+                let taken =
+                    RootDirectory::take_over(&ceremony.dir, ceremony.passphrase(false)?, files, &ceremony.people(), now);
                 let (root, done) = taken?;
                 write_new(&out, &done.answer.file())?;
                 told(&done, Some(&out), json, &format!("The root's SHA-256 fingerprint: {}\n", root.fingerprint()))
             }
-            Self::Sign { ceremony, request, out, digest, yes } => sign(&ceremony, &request, &out, digest.as_deref(), yes, json, now),
+            Self::Sign { ceremony, request, out, digest, yes } => {
+                sign(&ceremony, &request, &out, digest.as_deref(), yes, json, now)
+            }
             Self::Crl { ceremony, revoke, reason, holds, out } => {
                 let line = |serial: &Serial| ToRevoke { serial: serial.to_string(), reason, since: now };
                 let revoke = revoke.iter().map(line).collect();
@@ -217,7 +228,9 @@ impl OfflineCommand {
                 if json {
                     return print_json(&json!({"records": count}));
                 }
-                print(&format!("{count} records, each signed by the root and naming the one before it; the newest names the files as they are.\n"))
+                print(&format!(
+                    "{count} records, each signed by the root and naming the one before it; the newest names the files as they are.\n"
+                ))
             }
         }
     }
@@ -311,7 +324,11 @@ fn told(done: &Done, out: Option<&Path>, json: bool, more: &str) -> Result<(), F
     }
     print(&done.record)?;
     let out = out.map(|out| format!("What goes back to the server: {}\n", out.display())).unwrap_or_default();
-    print(&format!("\n{more}{out}The record, to be printed and signed: {}\nIts SHA-256:\n{}", done.record_file.display(), grouped(&record_hash)))
+    print(&format!(
+        "\n{more}{out}The record, to be printed and signed: {}\nIts SHA-256:\n{}",
+        done.record_file.display(),
+        grouped(&record_hash)
+    ))
 }
 
 impl OnlineCommand {
@@ -329,7 +346,11 @@ impl OnlineCommand {
                 if session.json {
                     return print_json(&json!({"file": out, "sha256": digest}));
                 }
-                print(&format!("{}, for `fleetmark root sign`. Its SHA-256, to be compared on both machines:\n{}", out.display(), grouped(&digest)))
+                print(&format!(
+                    "{}, for `fleetmark root sign`. Its SHA-256, to be compared on both machines:\n{}",
+                    out.display(),
+                    grouped(&digest)
+                ))
             }
             Self::Requests(listing) => session.list(Ask::path(&["v1", "root", "requests"]), listing, &COLUMNS).await,
             Self::Accept { file } => {

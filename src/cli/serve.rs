@@ -197,7 +197,10 @@ pub fn init(arguments: &InitArguments) -> Result<(), Failure> {
     match run(async { server::init(start, place).await.map_err(|error| ended(&error)) })? {
         Begun::Whole(summary) => {
             print(&made(&data, &summary))?;
-            print(&format!("The root's key lies in {}: take it to a safe place before `fleetmark serve`.\n", data.keys().display()))
+            print(&format!(
+                "The root's key lies in {}: take it to a safe place before `fleetmark serve`.\n",
+                data.keys().display()
+            ))
         }
         Begun::Asked { file, digest } => print(&asked(place, &file, &digest)),
     }

@@ -7,9 +7,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::ParsedExtension;
-use x509_parser::oid_registry::{
-    OID_X509_EXT_BASIC_CONSTRAINTS, OID_X509_EXT_EXTENDED_KEY_USAGE, OID_X509_EXT_KEY_USAGE, Oid,
-};
+use x509_parser::oid_registry::{OID_X509_EXT_BASIC_CONSTRAINTS, OID_X509_EXT_EXTENDED_KEY_USAGE, OID_X509_EXT_KEY_USAGE, Oid};
 use x509_parser::prelude::FromDer as _;
 
 use super::encoding;
@@ -17,6 +15,8 @@ use super::issue::MAX_CERTIFICATE;
 
 /// The most certificates above ours.
 const MAX_ABOVE: usize = 6;
+/// id-ce-nameConstraints (RFC 5280 4.2.1.10), 2.5.29.30, content octets.
+const NAME_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x1e];
 /// An intermediate that ends sooner is not worth a fleet.
 pub const LEAST_LIFE: Duration = Duration::from_secs(365 * 86_400);
 
@@ -48,7 +48,9 @@ pub fn judge(pem: &[u8], spki: &[u8], root: &Fingerprint, now: Timestamp) -> Res
         .collect::<Result<_, _>>()
         .map_err(|_| unreadable("The file is not certificates in PEM."))?;
     if found.len() < 2 || found.len() > MAX_ABOVE + 1 || found.iter().any(|one| one.len() > MAX_CERTIFICATE) {
-        return Err(unreadable("The file holds the certificate for our request and 1 to 6 above it, the corporate root among them."));
+        return Err(unreadable(
+            "The file holds the certificate for our request and 1 to 6 above it, the corporate root among them.",
+        ));
     }
     let parsed: Vec<X509Certificate<'_>> = found
         .iter()
@@ -58,14 +60,31 @@ pub fn judge(pem: &[u8], spki: &[u8], root: &Fingerprint, now: Timestamp) -> Res
         })
         .collect::<Result<_, _>>()?;
     let own = parsed.iter().zip(&found).find(|(certificate, _)| certificate.public_key().raw == spki);
-    let (own, own_der) =
-        own.ok_or_else(|| (Refusal::CorporateKeyMismatch, "None of the certificates is for the key of our request.".to_owned()))?;
+    let (own, own_der) = own
+        .ok_or_else(|| (Refusal::CorporateKeyMismatch, "None of the certificates is for the key of our request.".to_owned()))?;
     judge_own(own, now)?;
 
+    let above = climb(own, &parsed, &found, now)?;
+    let top = above.last().map(|der| Fingerprint(encoding::sha256(der)));
+    if top != Some(*root) {
+        let why =
+            format!("The chain ends at the root {}, which is not the one that was named.", top.unwrap_or(Fingerprint([0; 32])));
+        return Err((Refusal::CorporateRootUnknown, why));
+    }
+    Ok(Chain { own: own_der.to_vec(), above })
+}
+
+/// The certificates above `own`, upwards, each judged, up to one that signs itself.
+fn climb(
+    own: &X509Certificate<'_>,
+    parsed: &[X509Certificate<'_>],
+    found: &[CertificateDer<'static>],
+    now: Timestamp,
+) -> Result<Vec<Vec<u8>>, (Refusal, String)> {
     let mut above: Vec<Vec<u8>> = Vec::new();
     let (mut at, mut levels) = (own, 0_u32);
     loop {
-        let issuer = parsed.iter().zip(&found).find(|(issuer, _)| {
+        let issuer = parsed.iter().zip(found).find(|(issuer, _)| {
             issuer.subject().as_raw() == at.issuer().as_raw() && at.verify_signature(Some(issuer.public_key())).is_ok()
         });
         let Some((issuer, der)) = issuer else {
@@ -75,19 +94,13 @@ pub fn judge(pem: &[u8], spki: &[u8], root: &Fingerprint, now: Timestamp) -> Res
         judge_above(issuer, levels.saturating_add(1), now)?;
         above.push(der.to_vec());
         if issuer.subject().as_raw() == issuer.issuer().as_raw() {
-            break;
+            return Ok(above);
         }
         if above.len() >= MAX_ABOVE {
             return Err((Refusal::CorporateChainBroken, "The certificates sign each other in a circle.".to_owned()));
         }
         (at, levels) = (issuer, levels.saturating_add(1));
     }
-    let top = above.last().map(|der| Fingerprint(encoding::sha256(der)));
-    if top != Some(*root) {
-        let why = format!("The chain ends at the root {}, which is not the one that was named.", top.unwrap_or(Fingerprint([0; 32])));
-        return Err((Refusal::CorporateRootUnknown, why));
-    }
-    Ok(Chain { own: own_der.to_vec(), above })
 }
 
 /// Our own intermediate.
@@ -95,7 +108,8 @@ fn judge_own(own: &X509Certificate<'_>, now: Timestamp) -> Check {
     // Its authorities have path length 0, so that it needs 1 itself.
     judge_authority(own, 1)?;
     if !own.extensions().iter().any(|one| matches!(one.parsed_extension(), ParsedExtension::SubjectKeyIdentifier(_))) {
-        let why = "The certificate has no subject key identifier (RFC 5280 4.2.1.2), by which everything that it issues names it.";
+        let why =
+            "The certificate has no subject key identifier (RFC 5280 4.2.1.2), by which everything that it issues names it.";
         return Err((Refusal::CorporateExtension, why.to_owned()));
     }
     let (from, to) = (Timestamp(own.validity().not_before.timestamp()), Timestamp(own.validity().not_after.timestamp()));
@@ -125,7 +139,9 @@ fn judge_authority(one: &X509Certificate<'_>, below: u32) -> Check {
         return Err((Refusal::CorporateNotACa, format!("The certificate of {name} is no authority's (RFC 5280 4.2.1.9).")));
     };
     if constraints.path_len_constraint.is_some_and(|length| length < below) {
-        let why = format!("The certificate of {name} allows too few levels below it: its path length must be {below} or more, or absent.");
+        let why = format!(
+            "The certificate of {name} allows too few levels below it: its path length must be {below} or more, or absent."
+        );
         return Err((Refusal::CorporatePathLength, why));
     }
     let usage = one.key_usage().ok().flatten().map(|found| found.value);
@@ -133,7 +149,8 @@ fn judge_authority(one: &X509Certificate<'_>, below: u32) -> Check {
         let why = format!("The certificate of {name} may not sign certificates and revocation lists (keyCertSign, cRLSign).");
         return Err((Refusal::CorporateKeyUsage, why));
     }
-    if one.name_constraints().ok().flatten().is_some() {
+    // By its name alone: one that cannot be read is in the way as well.
+    if one.extensions().iter().any(|extension| extension.oid.as_bytes() == NAME_CONSTRAINTS) {
         let why = format!(
             "The certificate of {name} has name constraints. mbedTLS loads no chain with them, OpenSSL holds constraints of DNS names \
              against devices' common names, and webpki refuses those of URIs."
@@ -145,8 +162,11 @@ fn judge_authority(one: &X509Certificate<'_>, below: u32) -> Check {
         let why = format!("The certificate of {name} has the critical extension {}, which clients do not know.", odd.oid);
         return Err((Refusal::CorporateExtension, why));
     }
-    let purposes = one.extended_key_usage().ok().flatten().map(|found| found.value);
-    if purposes.is_some_and(|found| !found.any && !(found.client_auth && found.server_auth && found.ocsp_signing)) {
+    let purposes = one.extended_key_usage().map(|found| found.map(|found| found.value));
+    let fits = purposes.is_ok_and(|found| {
+        found.is_none_or(|found| found.any || (found.client_auth && found.server_auth && found.ocsp_signing))
+    });
+    if !fits {
         let why = format!(
             "The certificate of {name} has extended key usages without clientAuth, serverAuth and OCSPSigning: they bind the whole chain. \
              Have it issued without the extension."
@@ -206,7 +226,8 @@ mod tests {
         }
     }
 
-    const GOOD: &str = "basicConstraints=critical,CA:true,pathlen:1\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\n";
+    const GOOD: &str =
+        "basicConstraints=critical,CA:true,pathlen:1\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\n";
 
     #[test]
     fn each_fault_of_a_corporate_certificate_has_its_name() {
@@ -225,7 +246,11 @@ mod tests {
             (GOOD.replace("pathlen:1", "pathlen:0"), "3000", Refusal::CorporatePathLength),
             (GOOD.replace("keyCertSign,cRLSign", "keyCertSign"), "3000", Refusal::CorporateKeyUsage),
             (GOOD.replace("keyCertSign,cRLSign", "cRLSign"), "3000", Refusal::CorporateKeyUsage),
-            (GOOD.to_owned() + "nameConstraints=critical,permitted;DNS:example.com\n", "3000", Refusal::CorporateNameConstraints),
+            (
+                GOOD.to_owned() + "nameConstraints=critical,permitted;DNS:example.com\n",
+                "3000",
+                Refusal::CorporateNameConstraints,
+            ),
             (GOOD.to_owned() + "nameConstraints=permitted;URI:.example.com\n", "3000", Refusal::CorporateNameConstraints),
             (GOOD.to_owned() + "policyConstraints=critical,requireExplicitPolicy:0\n", "3000", Refusal::CorporateExtension),
             (GOOD.to_owned() + "extendedKeyUsage=clientAuth\n", "3000", Refusal::CorporateExtension),
@@ -236,7 +261,10 @@ mod tests {
         }
         let other = key(KeyAlgorithm::P256);
         assert_eq!(judged(corporate.certify(&*other, GOOD, "3000"), &root), Err(Refusal::CorporateKeyMismatch));
-        assert_eq!(judged(corporate.certify(&*signer, GOOD, "3000"), &Fingerprint([7; 32])), Err(Refusal::CorporateRootUnknown));
+        assert_eq!(
+            judged(corporate.certify(&*signer, GOOD, "3000"), &Fingerprint([7; 32])),
+            Err(Refusal::CorporateRootUnknown)
+        );
         let stranger = Corporate::new(&[]);
         assert_eq!(judged(stranger.certify(&*signer, GOOD, "3000"), &root), Err(Refusal::CorporateChainBroken));
         for text in ["", "no PEM"] {

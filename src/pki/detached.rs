@@ -33,8 +33,7 @@ const SHA_384: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3
 /// [`PkiError::Certificate`] for a certificate that cannot be read, [`PkiError::Encoding`] (keys other than P-256 and P-384 among
 /// it: openssl 3.0 verifies no CMS of Ed25519), [`PkiError::Signing`].
 pub fn sign(root: &Issuer, content: &[u8], at: Timestamp) -> Result<Vec<u8>, PkiError> {
-    let certificate =
-        Certificate::from_der(&root.certificate).map_err(|error| PkiError::Certificate(error.to_string()))?;
+    let certificate = Certificate::from_der(&root.certificate).map_err(|error| PkiError::Certificate(error.to_string()))?;
     let algorithm = root.signer.algorithm();
     let (digest_oid, digest) = digest_of(algorithm)?;
     let attributes = attributes(digest::digest(digest, content).as_ref(), at).map_err(failed)?;

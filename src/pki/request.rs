@@ -1,9 +1,7 @@
 //! Requests of our own authorities (PKCS#10, RFC 2986), for a root on another machine or a corporate authority.
 
 use fleetmark_domain::Timestamp;
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, IsCa, KeyUsagePurpose,
-};
+use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, IsCa, KeyUsagePurpose};
 
 use super::issue::CapturingKey;
 use super::keys::{KeyAlgorithm, Signer};
@@ -63,8 +61,7 @@ pub fn verified_list(der: &[u8], issuer: &[u8]) -> Result<ListFacts, PkiError> {
     use x509_parser::prelude::FromDer as _;
     let unreadable = || PkiError::List("it is no revocation list in DER".to_owned());
     let (rest, list) = x509_parser::revocation_list::CertificateRevocationList::from_der(der).map_err(|_| unreadable())?;
-    let (_, issuer) =
-        x509_parser::parse_x509_certificate(issuer).map_err(|error| PkiError::Certificate(error.to_string()))?;
+    let (_, issuer) = x509_parser::parse_x509_certificate(issuer).map_err(|error| PkiError::Certificate(error.to_string()))?;
     if !rest.is_empty() {
         return Err(unreadable());
     }

@@ -4,7 +4,9 @@
 //! refuses by `waits_for_root`; the same call succeeds once an answer brought the certificate.
 
 use fleetmark_domain::standing::Choices;
-use fleetmark_domain::{Action, Epoch, Fingerprint, FleetName, Index, Kind, LedgerName, Refusal, Sight, Standing, Timestamp, View};
+use fleetmark_domain::{
+    Action, Epoch, Fingerprint, FleetName, Index, Kind, LedgerName, Refusal, Sight, Standing, Timestamp, View,
+};
 use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
 
 use super::authorities::Authority;
@@ -208,10 +210,9 @@ impl Registrar {
         let (id, fingerprint) = root.as_ref().map_or((ROOT, None), |root| (root.record.id, Some(root.fingerprint)));
         let public_url = self.authorities.public_url().to_owned();
         let mut file = RequestFile::new(self.trust_domain.clone(), fingerprint, id, public_url);
-        let (asked, crl, out) = read(&*self.store, move |rows| {
-            Ok((rows.root_requests()?, rows.crl(id)?, rows.not_good(id, now, 0, 1_000)?))
-        })
-        .await?;
+        let (asked, crl, out) =
+            read(&*self.store, move |rows| Ok((rows.root_requests()?, rows.crl(id)?, rows.not_good(id, now, 0, 1_000)?)))
+                .await?;
         let mut listed = Vec::new();
         if let (Some(crl), Some(root)) = (crl, &root) {
             file.list = crl.number;
@@ -284,8 +285,9 @@ impl Registrar {
     /// Adds the root that an answer brings.
     async fn add_root_elsewhere(&self, answer: &Verified, now: Timestamp) -> Result<()> {
         let profile = self.find_profile("root")?;
-        root_fits(&answer.root, &self.trust_domain, profile)
-            .map_err(|why| Error::with_detail(Refusal::RootAnswerForeign, format!("The root's certificate is refused: {why}.")))?;
+        root_fits(&answer.root, &self.trust_domain, profile).map_err(|why| {
+            Error::with_detail(Refusal::RootAnswerForeign, format!("The root's certificate is refused: {why}."))
+        })?;
         let highest = read(&*self.store, |rows| Ok(rows.root_requests()?.iter().map(|one| one.index.0).max())).await?;
         let next_index = highest.unwrap_or(0).saturating_add(1);
         let epoch = EpochRecord { number: Epoch(1), authority: ROOT, opened_at: now, closed_at: None, next_index };
@@ -334,7 +336,9 @@ impl Registrar {
             read(&*self.store, move |rows| Ok((rows.value(RECORD)?, rows.crl(id)?, rows.root_requests()?))).await?;
         check_record(answer, last.as_deref())?;
         let before = match crl.filter(|_| root.is_some()) {
-            Some(crl) => verified_list(&crl.der, &answer.root).map_err(|cause| Error::caused(Refusal::StorageDamaged, cause))?,
+            Some(crl) => {
+                verified_list(&crl.der, &answer.root).map_err(|cause| Error::caused(Refusal::StorageDamaged, cause))?
+            }
             None => request::ListFacts { number: 0, this_update: Timestamp(0), next_update: None, serials: Vec::new() },
         };
         check_list(&answer.list_facts, &before, now)?;
@@ -382,15 +386,19 @@ impl Registrar {
         let root = self.authorities.root().ok().filter(|root| !root.has_key);
         let own = root.and_then(|root| self.crl(root.record.id));
         let Some(soonest) = own.into_iter().chain(self.lists_above()).min_by_key(|list| list.next_update) else { return };
-        let (left, life) = (soonest.next_update.since(now), soonest.next_update.since(soonest.this_update));
-        let seconds = u32::try_from(left.as_secs()).unwrap_or(u32::MAX);
+        let seconds = u32::try_from(soonest.next_update.since(now).as_secs()).unwrap_or(u32::MAX);
         metrics::gauge!("fleetmark_root_list_seconds_left").set(f64::from(seconds));
-        if left < life / LAST_PART {
+        if is_in_last_part(&soonest, now) {
             let whose = if soonest.authority == 0 { "a corporate authority's" } else { "the root's" };
             let what = format!("{whose} revocation list {} ends at {}: fetch a new one", soonest.number, soonest.next_update);
             alarm("root_list_ends", &what);
         }
     }
+}
+
+/// Whether a list is in the last quarter of its life, or past its end.
+fn is_in_last_part(list: &StoredCrl, now: Timestamp) -> bool {
+    list.next_update.since(now) < list.next_update.since(list.this_update) / LAST_PART
 }
 
 /// A record goes on from the newest one: its number is higher, and where it is the next one, it names that by its hash.
@@ -403,7 +411,10 @@ fn check_record(answer: &Verified, last: Option<&[u8]>) -> Result<()> {
         return Err(Error::with_detail(Refusal::RootAnswerReplayed, detail));
     }
     if record.number == number.saturating_add(1) && record.previous != Some(hex::encode(hash)) {
-        let detail = format!("Record {} does not go on from record {number} as it was accepted: there are two copies of the root.", record.number);
+        let detail = format!(
+            "Record {} does not go on from record {number} as it was accepted: there are two copies of the root.",
+            record.number
+        );
         return Err(Error::with_detail(Refusal::RootRecordInvalid, detail));
     }
     Ok(())
@@ -414,7 +425,10 @@ fn check_list(list: &request::ListFacts, before: &request::ListFacts, now: Times
     let refused = |why: String| Err(Error::with_detail(Refusal::RootListInvalid, why));
     if list.number <= before.number {
         let (there, here) = (list.number, before.number);
-        return Err(Error::with_detail(Refusal::RootAnswerReplayed, format!("List {here} is here already; the answer's is {there}.")));
+        return Err(Error::with_detail(
+            Refusal::RootAnswerReplayed,
+            format!("List {here} is here already; the answer's is {there}."),
+        ));
     }
     if list.this_update > now || list.next_update.is_none_or(|end| end <= now) {
         return refused("The list does not hold now: look at the clocks of both machines.".to_owned());
@@ -453,4 +467,38 @@ fn verified(octets: &[u8]) -> Result<Verified> {
         let first = letters.next().map(|letter| letter.to_uppercase().to_string()).unwrap_or_default();
         Error::with_detail(refusal, format!("{first}{}.", letters.as_str()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use request::ListFacts;
+
+    fn list(number: u64, from: i64, to: i64, serials: &[u8]) -> ListFacts {
+        let serials = serials.iter().map(|serial| vec![*serial]).collect();
+        ListFacts { number, this_update: Timestamp(from), next_update: Some(Timestamp(to)), serials }
+    }
+
+    #[test]
+    fn a_list_goes_on_holds_now_and_forgets_nothing() {
+        let before = list(3, 0, 1_000, &[1, 2]);
+        let verdict = |next: &ListFacts| check_list(next, &before, Timestamp(500)).map_err(|error| error.refusal);
+        assert_eq!(verdict(&list(4, 100, 2_000, &[2, 1, 3])), Ok(()));
+        assert_eq!(verdict(&list(3, 100, 2_000, &[1, 2])), Err(Refusal::RootAnswerReplayed));
+        assert_eq!(verdict(&list(2, 100, 2_000, &[1, 2])), Err(Refusal::RootAnswerReplayed));
+        assert_eq!(verdict(&list(4, 501, 2_000, &[1, 2])), Err(Refusal::RootListInvalid), "from tomorrow");
+        assert_eq!(verdict(&list(4, 100, 500, &[1, 2])), Err(Refusal::RootListInvalid), "ended");
+        assert_eq!(verdict(&list(4, 100, 2_000, &[1])), Err(Refusal::RootListInvalid), "forgot one");
+        assert_eq!(verdict(&ListFacts { next_update: None, ..list(4, 100, 0, &[1, 2]) }), Err(Refusal::RootListInvalid));
+    }
+
+    #[test]
+    fn a_list_is_warned_of_in_the_last_quarter_of_its_life() {
+        let (this_update, next_update) = (Timestamp(0), Timestamp(400));
+        let list = StoredCrl { authority: 1, number: 1, this_update, next_update, position: 0, der: Vec::new() };
+        assert_eq!(
+            [0, 299, 300, 301, 399, 400, 900].map(|now| is_in_last_part(&list, Timestamp(now))),
+            [false, false, false, true, true, true, true]
+        );
+    }
 }

@@ -73,7 +73,12 @@ impl Registrar {
             let same = text.contains(&crate::pki::bundle::pem(&[&known.record.certificate]));
             return if same { Ok(()) } else { Err(Refusal::NameTaken.into()) };
         }
-        let nothing = || Error::with_detail(Refusal::RootAnswerMismatch, "No corporate authority was asked: `fleetmark init --root corporate`.");
+        let nothing = || {
+            Error::with_detail(
+                Refusal::RootAnswerMismatch,
+                "No corporate authority was asked: `fleetmark init --root corporate`.",
+            )
+        };
         let asked = self.corporate_request().await?.ok_or_else(nothing)?;
         let unavailable = |cause| Error::caused(Refusal::AuthorityUnavailable, cause);
         let signer = self.authorities.keys().load(&asked.id).map_err(unavailable)?;

@@ -108,7 +108,8 @@ fn judged(server: &Server, corporate: &Corporate, certificate: &[u8], chain: &[u
     let [leaf, chain, lists] = [("leaf.pem", certificate), ("chain.pem", chain), ("lists.pem", &lists)]
         .map(|(name, octets)| server.write_scratch(name, octets).display().to_string());
     let root = corporate.at("root.pem");
-    let arguments = ["verify", "-x509_strict", "-crl_check_all", "-CAfile", &root, "-untrusted", &chain, "-CRLfile", &lists, &leaf];
+    let arguments =
+        ["verify", "-x509_strict", "-crl_check_all", "-CAfile", &root, "-untrusted", &chain, "-CRLfile", &lists, &leaf];
     openssl(&arguments, b"")
 }
 
@@ -137,11 +138,9 @@ fn under_a_corporate_root_everybody_works_with_the_longer_chain() {
         init(&[&["--continue", &file, "--root-fingerprint", root], &lists[..]].concat())
     };
     let root = corporate.fingerprint();
-    for (extensions, code) in [
-        ("narrow", "corporate_path_length"),
-        ("leaf", "corporate_not_a_ca"),
-        ("bound", "corporate_name_constraints"),
-    ] {
+    for (extensions, code) in
+        [("narrow", "corporate_path_length"), ("leaf", "corporate_not_a_ca"), ("bound", "corporate_name_constraints")]
+    {
         let own = corporate.certify("issuing", &csr, extensions, "spoiled.pem");
         let (exit, said) = go_on(corporate.chain(&own), &root, &[]);
         assert!(exit == 1 && said.contains(code), "{code}: {said}");
@@ -158,7 +157,8 @@ fn under_a_corporate_root_everybody_works_with_the_longer_chain() {
     }
     corporate.list("root");
     corporate.list("issuing");
-    let (lists, stranger) = ([corporate.at("root.crl"), corporate.at("issuing.crl")], Corporate::new(server.scratch("stranger")));
+    let (lists, stranger) =
+        ([corporate.at("root.crl"), corporate.at("issuing.crl")], Corporate::new(server.scratch("stranger")));
     stranger.list("root");
     let (exit, said) = go_on(corporate.chain(&own), &root, &[&stranger.at("root.crl")]);
     assert!(exit == 1 && said.contains("root_list_invalid"), "{said}");
@@ -181,7 +181,8 @@ fn under_a_corporate_root_everybody_works_with_the_longer_chain() {
     for (name, pin) in [("ours", &pin), ("theirs", &root)] {
         let token = run(server.token("default", name));
         let dir = server.scratch(name).display().to_string();
-        let (good, said) = agent(&["enroll", "--server", &url, "--fleet", "default", "--ca-fingerprint", pin, "--dir", &dir], &token);
+        let (good, said) =
+            agent(&["enroll", "--server", &url, "--fleet", "default", "--ca-fingerprint", pin, "--dir", &dir], &token);
         assert!(good, "{name}: {said}");
         let (good, said) = agent(&["renew", "--force", "--dir", &dir], "");
         assert!(good, "{name}: {said}");
@@ -201,7 +202,10 @@ fn under_a_corporate_root_everybody_works_with_the_longer_chain() {
 
     // curl as a client that knows the corporate root alone, without partial chains in its way: s_client.
     let (port, anchor) = (format!("localhost:{}", server.device_port), corporate.at("root.pem"));
-    let (_, said) = openssl(&["s_client", "-connect", &port, "-CAfile", &anchor, "-verify_return_error", "-verify_hostname", "localhost"], b"");
+    let (_, said) = openssl(
+        &["s_client", "-connect", &port, "-CAfile", &anchor, "-verify_return_error", "-verify_hostname", "localhost"],
+        b"",
+    );
     assert!(said.contains("Verify return code: 0 (ok)"), "{said}");
 
     // Newer lists: an older one is refused, and one that revokes our intermediate counts for everybody who looks.

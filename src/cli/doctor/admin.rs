@@ -129,7 +129,8 @@ fn root_requests(list: &Value) -> Option<Finding> {
     };
     let (waiting, answered) = (names("waiting"), names("answered"));
     if !waiting.is_empty() {
-        let advice = "Bring it to the root: fleetmark root request, then root sign there, then root accept (docs/root-ceremony.md).";
+        let advice =
+            "Bring it to the root: fleetmark root request, then root sign there, then root accept (docs/root-ceremony.md).";
         return Some(Finding::warn(CHECK, format!("the root is waited for: {waiting}"), advice));
     }
     let advice = "Ask again for what waited for it, such as fleetmark fleet create.";
@@ -187,7 +188,8 @@ mod tests {
 
     #[test]
     fn what_waits_for_the_root_is_told() {
-        let found = |state: &str| root_requests(&json!({"items": [{"kind": "device", "fleet": "pumps", "state": state}]})).unwrap();
+        let found =
+            |state: &str| root_requests(&json!({"items": [{"kind": "device", "fleet": "pumps", "state": state}]})).unwrap();
         assert!(found("waiting").found.contains("waited for: pumps") && found("waiting").state == State::Warn);
         assert!(found("answered").found.contains("not used yet: pumps"));
         assert_eq!(root_requests(&json!({"items": []})), None);

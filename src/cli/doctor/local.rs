@@ -77,7 +77,8 @@ fn root_keys(directory: &Path) -> Vec<Finding> {
     let names = fs::read_dir(directory).into_iter().flatten().filter_map(|file| file.ok()?.file_name().into_string().ok());
     let finding = |name: String| {
         if name.starts_with("root-") {
-            let advice = "Who takes the machine takes the installation. Take the key to a machine of its own (docs/root-ceremony.md).";
+            let advice =
+                "Who takes the machine takes the installation. Take the key to a machine of its own (docs/root-ceremony.md).";
             return Some(Finding::warn("root's key", format!("{name} lies on this machine"), advice));
         }
         let found = format!("{name} lies on this machine; the corporate authority can revoke what it certified");

@@ -102,11 +102,8 @@ impl From<RootRequest> for wire::RootRequest {
             AuthorityKind::Of(Kind::Service) => wire::AuthorityKind::Service,
             AuthorityKind::Of(Kind::Operator) => wire::AuthorityKind::Operator,
         };
-        let state = if request.certificate.is_some() {
-            wire::RootRequestState::Answered
-        } else {
-            wire::RootRequestState::Waiting
-        };
+        let state =
+            if request.certificate.is_some() { wire::RootRequestState::Answered } else { wire::RootRequestState::Waiting };
         Self { id: request.id, kind, fleet: request.fleet, state, asked_at: request.asked_at }
     }
 }
