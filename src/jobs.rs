@@ -232,6 +232,7 @@ impl Jobs {
                 Err(error) => failed("doors", &error),
             }
             self.measure_ends();
+            self.registrar.watch_root_lists(now);
         }
     }
 

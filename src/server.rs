@@ -1,6 +1,7 @@
 //! The server put together: data directory, sockets, store, keys, registrar, doors, jobs.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -57,7 +58,7 @@ pub enum ServerError {
     #[error("the keys cannot be used")]
     Keys(#[source] BoxError),
     /// A use case refused.
-    #[error("{}", what)]
+    #[error("{what}{}", source.detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default())]
     Refused {
         /// What was tried.
         what: &'static str,
@@ -68,6 +69,12 @@ pub enum ServerError {
     /// There is no installation in the data directory.
     #[error("there is no installation in {0}: run `fleetmark init` first, or `fleetmark up` for the lab")]
     NotInitialised(String),
+    /// The root did not answer yet.
+    #[error("the installation in {0} waits for its root: bring the answer with `fleetmark init --continue FILE`")]
+    Waiting(String),
+    /// What a root is asked for cannot be written.
+    #[error("the root's request cannot be written")]
+    Request(#[source] BoxError),
     /// The root's key lies on this machine.
     #[error(
         "the root's key {0} lies on this machine: move it to a safe place (the server goes on without it; new fleets \
@@ -119,9 +126,73 @@ pub struct Summary {
     pub restored: Option<restored::Restored>,
 }
 
-/// Makes the installation, as far as it is not there.
-pub async fn init(begin: Start) -> Result<Summary, ServerError> {
+/// Whose the root's key is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RootPlace {
+    /// It is made here.
+    Here,
+    /// A ceremony's, on another machine.
+    Ceremony,
+    /// Ours, certified by a corporate authority.
+    Corporate,
+}
+
+/// How far an installation came.
+#[derive(Debug)]
+pub enum Begun {
+    /// It is there.
+    Whole(Summary),
+    /// Its root is asked elsewhere, by this file.
+    Asked {
+        /// The request.
+        file: PathBuf,
+        /// SHA-256 over it, in hexadecimal.
+        digest: String,
+    },
+}
+
+/// Makes the installation, as far as it is not there; where its root is elsewhere, as far as it can be made without.
+pub async fn init(begin: Start, root: RootPlace) -> Result<Begun, ServerError> {
     let registrar = open(&begin).await?;
+    let begun = match root {
+        RootPlace::Here => {
+            install(&begin, &registrar).await?;
+            Begun::Whole(summary(&registrar, None)?)
+        }
+        _ => ask(&begin, &registrar, root).await?,
+    };
+    registrar.stop().await;
+    Ok(begun)
+}
+
+/// Asks a root that is elsewhere, and writes what goes there.
+async fn ask(begin: &Start, registrar: &Registrar, root: RootPlace) -> Result<Begun, ServerError> {
+    let (now, data) = (begin.clock.now(), &begin.config.data);
+    let cannot = || refused("the root cannot be asked");
+    let (file, octets) = if root == RootPlace::Corporate {
+        let csr = registrar.ask_corporate(now).await.map_err(cannot())?;
+        (data.corporate_request(), crate::pki::request::pem(&csr).into_bytes())
+    } else {
+        registrar.ask_for_all(&begin.config.default_fleet, now).await.map_err(cannot())?;
+        (data.root_request(), registrar.root_request(now).await.map_err(cannot())?.file())
+    };
+    std::fs::write(&file, &octets).map_err(|error| ServerError::Request(error.into()))?;
+    Ok(Begun::Asked { file, digest: crate::ceremony::sha256(&octets) })
+}
+
+/// Goes on with an installation whose root was asked elsewhere. `root` is SHA-256 over the root's certificate: the ceremony's, or the
+/// corporate one.
+pub async fn go_on(begin: Start, answer: &[u8], root: &Fingerprint, lists: &[u8]) -> Result<Summary, ServerError> {
+    let registrar = open(&begin).await?;
+    let now = begin.clock.now();
+    let is_corporate = registrar.waits_for_corporate().await.map_err(refused("the requests cannot be read"))?;
+    let has_corporate = !registrar.authorities().above().is_empty();
+    let taken = if is_corporate || has_corporate {
+        registrar.found_by_corporate(answer, root, lists, now).await
+    } else {
+        registrar.found_by_answer(answer, root, now).await
+    };
+    taken.map_err(refused("the root's answer is refused"))?;
     install(&begin, &registrar).await?;
     let summary = summary(&registrar, None)?;
     registrar.stop().await;
@@ -144,10 +215,15 @@ pub async fn serve(begin: Start, ready: impl FnOnce(&Summary), stop: impl Future
     }
     let listeners = listen(&begin.config)?;
     let registrar = open(&begin).await?;
-    let Ok(root) = registrar.authorities().root() else { return Err(ServerError::NotInitialised(directory)) };
+    let Ok(root) = registrar.authorities().root() else {
+        let waits = registrar.waits_for_root().await.map_err(refused("the requests cannot be read"))?;
+        return Err(if waits { ServerError::Waiting(directory) } else { ServerError::NotInitialised(directory) });
+    };
     let label = root.record.key_label.clone();
     let keys = registrar.authorities().keys();
-    if keys.contains(&label) && !begin.config.danger_online_root {
+    // One that a corporate authority certified can be revoked by it, and is no root.
+    let is_root = registrar.authorities().above().is_empty();
+    if is_root && keys.contains(&label) && !begin.config.danger_online_root {
         return Err(keys
             .file(&label)
             .map_or(ServerError::RootInToken, |path| ServerError::OnlineRoot(path.display().to_string())));

@@ -1,9 +1,7 @@
 //! The root's directory: `root.pem`, `root.crl.pem`, `root.json`, `keys/root.key.pem` (encrypted), `records/`. A record's text is what
 //! makes an act count: where it is missing, the act did not happen, and may be done again.
 
-use std::fs::{self, File};
-use std::io::Write as _;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,10 +11,13 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::answer::RootAnswer;
+use super::files::{
+    CERTIFICATE, LIST, NEXT, RECORDS, STATE, certificate, lock, newest, read, record_file, settle, verify, write,
+};
 use super::judge::{Certifiable, certifiable};
 use super::record::{CertificateLine, ListLine, Record, name};
 use super::request::{RootRequest, ToRevoke};
-use super::{CeremonyError, MAX_FILE, from_json, from_pem, json, root_names, sha256};
+use super::{CeremonyError, from_json, from_pem, json, root_names, sha256};
 use crate::pki::crl::{CrlHeader, RevokedCertificate, build, entries};
 use crate::pki::issue::{Issuer, Pointers, Template, facts, issue};
 use crate::pki::keys::{KeyAlgorithm, Keys};
@@ -26,16 +27,12 @@ use crate::pki::{PkiError, bundle, detached};
 
 /// How long the root's list holds unless the ceremony says otherwise.
 pub const LIST_LIFETIME: Duration = Duration::from_secs(180 * 86_400);
+/// The clocks of two machines may differ by so much.
+const CLOCKS: Duration = Duration::from_secs(3_600);
 /// What stands in `format` of `root.json`.
 const FORMAT: &str = "fleetmark root 1";
 /// The label of the root's key.
 const KEY: &str = "root";
-const CERTIFICATE: &str = "root.pem";
-const LIST: &str = "root.crl.pem";
-const STATE: &str = "root.json";
-const RECORDS: &str = "records";
-/// What a file is called until the record that names it is there.
-const NEXT: &str = ".next";
 
 /// Who is at the ceremony, as the record names them.
 #[derive(Debug, Clone)]
@@ -109,7 +106,7 @@ impl RootDirectory {
         path: &Path,
         passphrase: SecretString,
         profiles: &Profiles,
-        (domain, algorithm): (TrustDomain, Option<KeyAlgorithm>),
+        (domain, algorithm): (TrustDomain, Option<&str>),
         people: &People,
         now: Timestamp,
     ) -> Result<(Self, Done), CeremonyError> {
@@ -118,7 +115,11 @@ impl RootDirectory {
         settle(path)?;
         let missing = || PkiError::Profile { name: "root".to_owned(), why: "it is not there".to_owned() };
         let profile = profiles.find("root").ok_or_else(missing)?;
-        let algorithm = algorithm.or_else(|| profile.keys.first().copied()).unwrap_or(KeyAlgorithm::P256);
+        let algorithm = match algorithm {
+            Some("p384") => KeyAlgorithm::P384,
+            Some(_) => KeyAlgorithm::P256,
+            None => profile.keys.first().copied().unwrap_or(KeyAlgorithm::P256),
+        };
         if path.join(CERTIFICATE).exists() {
             return Err(CeremonyError::Exists(path.to_owned()));
         }
@@ -153,7 +154,7 @@ impl RootDirectory {
             revoked: Vec::new(),
         };
         let mut directory = Self { path: path.to_owned(), state, root, random, _lock: lock };
-        let done = directory.finish("root made", None, &[], Vec::new(), LIST_LIFETIME, &people, now)?;
+        let done = directory.finish(Act::plain("root made", LIST_LIFETIME), Vec::new(), &people, now)?;
         Ok((directory, done))
     }
 
@@ -201,7 +202,7 @@ impl RootDirectory {
         };
         let root = Issuer { certificate: certificate.to_vec().into(), signer };
         let mut directory = Self { path: path.to_owned(), state, root, random: SystemRandom::new(), _lock: lock };
-        let done = directory.finish("root taken over", None, &[], Vec::new(), LIST_LIFETIME, &people, now)?;
+        let done = directory.finish(Act::plain("root taken over", LIST_LIFETIME), Vec::new(), &people, now)?;
         Ok((directory, done))
     }
 
@@ -290,8 +291,9 @@ impl RootDirectory {
             };
             certified.push((item.asked.id.clone(), item.asked.title(), der));
         }
-        let digest = Some(request.digest());
-        self.finish("request answered", digest, &certified, request.revoke.clone(), LIST_LIFETIME, &people, now)
+        let request_hash = Some(request.digest());
+        let act = Act { name: "request answered", request: request_hash, certified: &certified, list_holds: LIST_LIFETIME };
+        self.finish(act, request.revoke.clone(), &people, now)
     }
 
     /// Makes a new list, with these on it besides those that are.
@@ -309,7 +311,7 @@ impl RootDirectory {
         for line in &revoke {
             self.revocable(line)?;
         }
-        self.finish("list made", None, &[], revoke, lifetime, &people, now)
+        self.finish(Act::plain("list made", lifetime), revoke, &people, now)
     }
 
     /// The certificate that the same request for the same place was given before.
@@ -342,28 +344,13 @@ impl RootDirectory {
         Err(CeremonyError::Refused { item: serial, why: "this root certified no such thing".to_owned() })
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what an act consists of, once each")]
-    fn finish(
-        &mut self,
-        act: &str,
-        request: Option<String>,
-        certified: &[(String, String, Vec<u8>)],
-        revoke: Vec<ToRevoke>,
-        lifetime: Duration,
-        people: &People,
-        now: Timestamp,
-    ) -> Result<Done, CeremonyError> {
+    /// Makes the new list and the record of `act`, keeps both, and gives what goes back to the server.
+    fn finish(&mut self, act: Act<'_>, revoke: Vec<ToRevoke>, people: &People, now: Timestamp) -> Result<Done, CeremonyError> {
         let new: Vec<ToRevoke> =
             revoke.into_iter().filter(|line| self.state.revoked.iter().all(|known| known.serial != line.serial)).collect();
         let revoked = new.iter().map(|line| Ok((line.serial()?, line.reason))).collect::<Result<_, CeremonyError>>()?;
         self.state.revoked.extend(new);
-        self.state.list = self.state.list.saturating_add(1);
-        let header = CrlHeader { number: self.state.list, this_update: now, next_update: now + lifetime, point: None };
-        let lines = self.state.revoked.iter().map(|line| {
-            Ok(RevokedCertificate { serial: line.serial()?, since: line.since.min(now), reason: Some(line.reason) })
-        });
-        let lines = lines.collect::<Result<Vec<_>, CeremonyError>>()?;
-        let list = build(&self.root, &header, &[&entries(&lines)])?;
+        let (list, line) = self.new_list(act.list_holds, now)?;
         let texts = [
             (CERTIFICATE, bundle::pem(&[&self.root.certificate]).into_bytes()),
             (LIST, bundle::crl_pem(&list).into_bytes()),
@@ -378,32 +365,67 @@ impl RootDirectory {
             witnesses: people.witnesses.clone(),
             machine: people.machine.clone(),
             software: people.software.clone(),
-            act: act.to_owned(),
+            act: act.name.to_owned(),
             trust_domain: self.state.trust_domain.clone(),
             root: self.state.root,
-            request,
-            certificates: certified.iter().map(line_of).collect::<Result<_, CeremonyError>>()?,
+            request: act.request,
+            certificates: act.certified.iter().map(line_of).collect::<Result<_, CeremonyError>>()?,
             revoked,
-            list: ListLine {
-                number: header.number,
-                hash: sha256(&list),
-                entries: lines.len(),
-                next_update: header.next_update,
-            },
+            list: line,
             files: texts.iter().map(|(name, octets)| (sha256(octets), (*name).to_owned())).collect(),
         };
         let text = record.text();
         let signature = detached::sign(&self.root, text.as_bytes(), now)?;
-        for (name, octets) in &texts {
+        let file = self.keep(&texts, &record, &text, &signature)?;
+        let authorities: Vec<_> = act.certified.iter().map(|(id, _, der)| (id.clone(), der.clone())).collect();
+        let answer = RootAnswer::new(&self.root.certificate, &authorities, &list, text.clone(), &signature);
+        Ok(Done { record: text, record_file: file, answer })
+    }
+
+    /// The next list, in DER, and its line in the record.
+    fn new_list(&mut self, holds: Duration, now: Timestamp) -> Result<(Vec<u8>, ListLine), CeremonyError> {
+        self.state.list = self.state.list.saturating_add(1);
+        // Backdated: a server whose clock is behind this machine's takes the list all the same.
+        let header = CrlHeader { number: self.state.list, this_update: now - CLOCKS, next_update: now + holds, point: None };
+        let lines = self.state.revoked.iter().map(|line| {
+            let since = line.since.min(header.this_update);
+            Ok(RevokedCertificate { serial: line.serial()?, since, reason: Some(line.reason) })
+        });
+        let lines = lines.collect::<Result<Vec<_>, CeremonyError>>()?;
+        let list = build(&self.root, &header, &[&entries(&lines)])?;
+        let (number, hash, next_update) = (header.number, sha256(&list), header.next_update);
+        Ok((list, ListLine { number, hash, entries: lines.len(), next_update }))
+    }
+
+    /// Writes files, signature and record, the record last; gives the record's file.
+    fn keep(&self, texts: &[(&str, Vec<u8>)], record: &Record, text: &str, signature: &[u8]) -> Result<PathBuf, CeremonyError> {
+        for (name, octets) in texts {
             write(&self.path.join(format!("{name}{NEXT}")), octets)?;
         }
         let file = record_file(&self.path, record.number);
-        write(&file.with_extension("cms"), bundle::cms_pem(&signature).as_bytes())?;
+        write(&file.with_extension("cms"), bundle::cms_pem(signature).as_bytes())?;
         write(&file, text.as_bytes())?;
         settle(&self.path)?;
-        let authorities: Vec<_> = certified.iter().map(|(id, _, der)| (id.clone(), der.clone())).collect();
-        let answer = RootAnswer::new(&self.root.certificate, &authorities, &list, text.clone(), &signature);
-        Ok(Done { record: text, record_file: file, answer })
+        Ok(file)
+    }
+}
+
+/// What an act consists of, besides what it revokes.
+struct Act<'a> {
+    /// What the record calls it.
+    name: &'static str,
+    /// SHA-256 of the request's file.
+    request: Option<String>,
+    /// Ids, titles and certificates.
+    certified: &'a [(String, String, Vec<u8>)],
+    /// How long the new list holds.
+    list_holds: Duration,
+}
+
+impl Act<'_> {
+    /// One that certifies nothing.
+    const fn plain(name: &'static str, list_holds: Duration) -> Self {
+        Self { name, request: None, certified: &[], list_holds }
     }
 }
 
@@ -418,66 +440,11 @@ impl People {
     }
 }
 
-/// Verifies a directory's records: each signed by the root's key, each naming the one before it, none missing, and the newest naming the
-/// files as they are. Gives the records. It needs no passphrase.
-///
-/// # Errors
-/// [`CeremonyError::Record`] with what is wrong, [`CeremonyError::File`].
-pub fn verify(path: &Path) -> Result<Vec<Record>, CeremonyError> {
-    let root = certificate(path)?;
-    let (newest, _) = newest(path)?;
-    let wrong = |number: u64, why: &str| CeremonyError::Record(format!("record {number} {why}"));
-    let (mut records, mut previous): (Vec<Record>, Option<String>) = (Vec::new(), None);
-    for number in 1..=newest {
-        let file = record_file(path, number);
-        let text = String::from_utf8(read(&file)?).map_err(|_| wrong(number, "is no text"))?;
-        let signature = String::from_utf8(read(&file.with_extension("cms"))?).unwrap_or_default();
-        let signature = from_pem("a record's signature", "CMS", &signature)?;
-        detached::verify(&root, text.as_bytes(), &signature).map_err(|_| wrong(number, "is not signed by the root's key"))?;
-        let record = Record::parse(&text)?;
-        if record.number != number || record.previous != previous {
-            return Err(wrong(number, "does not name the one before it"));
-        }
-        if record.root != facts(&root)?.fingerprint {
-            return Err(wrong(number, "is of another root"));
-        }
-        previous = Some(sha256(text.as_bytes()));
-        records.push(record);
-    }
-    let Some(last) = records.last() else { return Err(CeremonyError::Record("there is none".to_owned())) };
-    for (hash, name) in &last.files {
-        let is_known = [CERTIFICATE, LIST, STATE].contains(&name.as_str());
-        if !is_known || sha256(&read(&path.join(name))?) != *hash {
-            return Err(wrong(last.number, &format!("names another {name} than the one that is there")));
-        }
-    }
-    Ok(records)
-}
-
 fn line_of((id, title, der): &(String, String, Vec<u8>)) -> Result<CertificateLine, CeremonyError> {
     let known = facts(der)?;
     let serial = known.serial.ok_or_else(|| unreadable("a serial"))?;
     let (fingerprint, not_after) = (known.fingerprint, known.not_after);
     Ok(CertificateLine { serial, fingerprint, not_after, id: id.clone(), title: title.clone() })
-}
-
-fn certificate(path: &Path) -> Result<Vec<u8>, CeremonyError> {
-    let text = String::from_utf8(read(&path.join(CERTIFICATE))?).unwrap_or_default();
-    from_pem("root.pem", "CERTIFICATE", &text)
-}
-
-fn record_file(path: &Path, number: u64) -> PathBuf {
-    path.join(RECORDS).join(format!("{number:04}.txt"))
-}
-
-/// The newest record's number and hash; 0 where there is none.
-fn newest(path: &Path) -> Result<(u64, Option<String>), CeremonyError> {
-    let mut number: u64 = 0;
-    while record_file(path, number.saturating_add(1)).exists() {
-        number = number.saturating_add(1);
-    }
-    let hash = if number == 0 { None } else { Some(sha256(&read(&record_file(path, number))?)) };
-    Ok((number, hash))
 }
 
 fn octets<const N: usize>(random: &SystemRandom) -> Result<[u8; N], CeremonyError> {
@@ -488,62 +455,4 @@ fn octets<const N: usize>(random: &SystemRandom) -> Result<[u8; N], CeremonyErro
 
 fn unreadable(what: &'static str) -> CeremonyError {
     CeremonyError::Unreadable { what, why: "it is damaged".to_owned() }
-}
-
-/// Makes the directory where it is not there, and keeps other processes out of it.
-fn lock(path: &Path) -> Result<File, CeremonyError> {
-    let failed = |source| CeremonyError::File { path: path.to_owned(), source };
-    let make = |path: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    make(path).and_then(|()| make(&path.join(RECORDS))).map_err(failed)?;
-    let file = File::options().create(true).append(true).open(path.join(".lock")).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(CeremonyError::Busy(path.to_owned())),
-        Err(fs::TryLockError::Error(source)) => Err(failed(source)),
-    }
-}
-
-/// Finishes or forgets what a process that died left: files that the newest record names take their place, others never were.
-fn settle(path: &Path) -> Result<(), CeremonyError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| CeremonyError::File { path, source }
-    };
-    let (number, _) = newest(path)?;
-    let named = if number == 0 {
-        Vec::new()
-    } else {
-        Record::parse(&String::from_utf8(read(&record_file(path, number))?).unwrap_or_default())?.files
-    };
-    for name in [CERTIFICATE, LIST, STATE] {
-        let next = path.join(format!("{name}{NEXT}"));
-        if !next.exists() {
-            continue;
-        }
-        let hash = sha256(&read(&next)?);
-        let counts = named.iter().any(|(named_hash, named)| named == name && *named_hash == hash);
-        let settled = if counts { fs::rename(&next, path.join(name)) } else { fs::remove_file(&next) };
-        settled.map_err(failed(&next))?;
-    }
-    File::open(path).and_then(|directory| directory.sync_all()).map_err(failed(path))
-}
-
-/// Reads a file of at most 512 KiB.
-fn read(path: &Path) -> Result<Vec<u8>, CeremonyError> {
-    use std::io::Read as _;
-    let failed = |source| CeremonyError::File { path: path.to_owned(), source };
-    let most = u64::try_from(MAX_FILE).unwrap_or(u64::MAX);
-    let mut octets = Vec::new();
-    File::open(path).and_then(|file| file.take(most).read_to_end(&mut octets)).map_err(failed)?;
-    Ok(octets)
-}
-
-/// Writes a file whole or not at all: temporary file, fsync, rename, fsync of the directory.
-fn write(path: &Path, octets: &[u8]) -> Result<(), CeremonyError> {
-    let failed = |source| CeremonyError::File { path: path.to_owned(), source };
-    let directory = path.parent().unwrap_or(path);
-    let mut file = tempfile::Builder::new().prefix(".root-").tempfile_in(directory).map_err(failed)?;
-    file.write_all(octets).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
 }

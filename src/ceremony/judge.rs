@@ -171,3 +171,36 @@ impl keys::Signer for Elsewhere {
         Err(PkiError::Signing)
     }
 }
+
+/// Judges a root's own certificate by the linter with this machine's profile.
+///
+/// # Errors
+/// What does not fit, in a sentence.
+pub fn root_fits(der: &[u8], domain: &TrustDomain, profile: &Profile) -> Result<(), String> {
+    let found = facts(der).map_err(|error| error.to_string())?;
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|_| "it is no certificate".to_owned())?;
+    if certificate.verify_signature(None).is_err() {
+        return Err("it is not signed by its own key".to_owned());
+    }
+    let serial = found.serial.ok_or_else(|| "its serial is none of ours".to_owned())?;
+    let (organization, common_name) = super::root_names(domain);
+    let spki = certificate.public_key().raw;
+    let template = Template {
+        profile,
+        serial,
+        common_name: &common_name,
+        organization: &organization,
+        uri: None,
+        dns_names: &[],
+        addresses: &[],
+        not_before: found.not_before,
+        not_after: found.not_after,
+        spki,
+        pointers: &Pointers::default(),
+    };
+    let issuer = Issuer { certificate: Vec::new().into(), signer: Arc::new(Elsewhere::of(spki)) };
+    lint(certificate.tbs_certificate.as_ref(), &template, &issuer).map_err(|findings| {
+        let rules: Vec<_> = findings.iter().map(|finding| finding.rule).collect();
+        format!("the linter finds {}", rules.join(", "))
+    })
+}

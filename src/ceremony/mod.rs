@@ -6,20 +6,24 @@
 //! - [`answer`]: what a root gives back.
 //! - [`record`]: what was done, as a text; each names the one before it by its hash.
 //! - [`directory`]: the root's directory: key, certificate, list, records.
+//! - `files`: the files of that directory, and whether they are as the records say.
 //! - [`judge`]: what a request asks for, held against the profiles; what an answer says, held against what was asked.
 
 pub mod answer;
 pub mod directory;
+mod files;
 pub mod judge;
 pub mod record;
 pub mod request;
 
 use std::path::PathBuf;
 
+pub use files::verify;
 use fleetmark_domain::{FleetName, Kind, TrustDomain};
 use ring::digest::{SHA256, digest};
 
 use crate::pki::PkiError;
+use crate::pki::profile::Profiles;
 
 /// The largest request or answer, in octets.
 pub const MAX_FILE: usize = 512 * 1024;
@@ -109,6 +113,19 @@ pub fn sha256(octets: &[u8]) -> String {
 pub fn grouped(digest: &str) -> String {
     let groups: Vec<&str> = digest.as_bytes().chunks(4).filter_map(|group| std::str::from_utf8(group).ok()).collect();
     groups.chunks(8).map(|line| format!("    {}\n", line.join(" "))).collect()
+}
+
+/// The profiles of this machine: those built in, overlaid by the files of a directory.
+///
+/// # Errors
+/// [`CeremonyError::Pki`].
+pub fn profiles(directory: Option<&std::path::Path>) -> Result<Profiles, CeremonyError> {
+    Ok(Profiles::load(directory)?)
+}
+
+/// A revocation list in PEM.
+pub fn list_pem(der: &[u8]) -> String {
+    crate::pki::bundle::crl_pem(der)
 }
 
 /// One text of each JSON file: two spaces, and a line end behind.

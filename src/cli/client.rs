@@ -248,7 +248,10 @@ impl Client {
 
 /// What an answer says, where it says yes.
 async fn answered(response: Response) -> Result<Answer, Failure> {
-    if !response.status().is_success() {
+    // 202 with a problem document: taken down, and not done yet.
+    let kind = response.headers().get(reqwest::header::CONTENT_TYPE);
+    let is_problem = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/problem+json"));
+    if is_problem || !response.status().is_success() {
         return Err(refused(response).await);
     }
     let etag = response.headers().get(reqwest::header::ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);

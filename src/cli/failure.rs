@@ -6,6 +6,7 @@ use fleetmark_domain::Refusal;
 use serde::{Deserialize, Serialize};
 
 use crate::backup::BackupError;
+use crate::ceremony::CeremonyError;
 use crate::config::ConfigError;
 use crate::config::passphrase::PassphraseError;
 use crate::config::profile::ProfileError;
@@ -260,6 +261,16 @@ impl From<PassphraseError> for Failure {
 impl From<BackupError> for Failure {
     fn from(error: BackupError) -> Self {
         Self::of(&error)
+    }
+}
+
+impl From<CeremonyError> for Failure {
+    fn from(error: CeremonyError) -> Self {
+        match error {
+            CeremonyError::Missing(_) => Self::NotFound(error.to_string()),
+            CeremonyError::Name(_) | CeremonyError::Exists(_) => Self::Usage(error.to_string()),
+            error => Self::of(&error),
+        }
     }
 }
 

@@ -30,6 +30,7 @@ mod operators;
 mod policies;
 mod requests;
 mod revocations;
+mod root;
 mod serve;
 mod session;
 mod table;
@@ -71,7 +72,7 @@ enum Command {
     /// Make an installation if there is none, and serve it: for a lab, with the root's key on this machine
     Up(serve::ServerArguments),
     /// Make an installation
-    Init(serve::ServerArguments),
+    Init(Box<serve::InitArguments>),
     /// Serve an installation
     Serve(serve::ServerArguments),
     /// Fleets
@@ -101,6 +102,9 @@ enum Command {
     /// Authorities
     #[command(subcommand)]
     Authority(authorities::AuthorityCommand),
+    /// The root: its ceremony on a machine of its own, and what the server wants of it
+    #[command(subcommand)]
+    Root(root::RootCommand),
     /// Gateways
     #[command(subcommand)]
     Gateway(members::EndpointCommand),
@@ -164,6 +168,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Init(server) => serve::init(&server),
         Command::Serve(server) => serve::serve(&server),
         Command::Completions { shell } => completions(shell),
+        Command::Root(root::RootCommand::Offline(command)) => command.run(arguments.json),
         command => {
             let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| Failure::of(&error))?;
             runtime.block_on(ask(command, arguments.profile, arguments.json))
@@ -185,6 +190,7 @@ async fn ask(command: Command, profile: Option<PathBuf>, json: bool) -> Result<(
         Command::Group(groups::GroupCommand::Derive(arguments)) => arguments.run(json),
         Command::Group(command) => command.run(&session()?).await,
         Command::Authority(command) => command.run(&session()?).await,
+        Command::Root(root::RootCommand::Online(command)) => command.run(&session()?).await,
         Command::Gateway(command) => command.run(&session()?, "gateways").await,
         Command::Service(command) => command.run(&session()?, "services").await,
         Command::Operator(command) => command.run(profile.as_deref(), json).await,
@@ -195,7 +201,11 @@ async fn ask(command: Command, profile: Option<PathBuf>, json: bool) -> Result<(
         Command::Doctor(arguments) => arguments.run(profile.as_deref(), json).await,
         Command::Whoami => session()?.show(&["v1", "whoami"], &["identity", "role", "fleets"]).await,
         // `dispatch` took these.
-        Command::Up(_) | Command::Init(_) | Command::Serve(_) | Command::Completions { .. } => Ok(()),
+        Command::Up(_)
+        | Command::Init(_)
+        | Command::Serve(_)
+        | Command::Completions { .. }
+        | Command::Root(root::RootCommand::Offline(_)) => Ok(()),
     }
 }
 

@@ -4,10 +4,11 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use fleetmark_domain::Fingerprint;
 use ring::rand::SystemRandom;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,7 +18,7 @@ use super::session::print;
 use crate::config::passphrase::{self, Passphrase, Source, Surroundings};
 use crate::config::pin;
 use crate::config::{Config, DEFAULT_DATA_DIRECTORY, KeyHome, Layout, LogFormat, Overrides};
-use crate::server::{self, ServerError, Start, Summary};
+use crate::server::{self, Begun, RootPlace, ServerError, Start, Summary};
 use crate::telemetry::{self, clock::SystemClock};
 
 /// What a server is started with; the same keys as in `fleetmark.toml`, and stronger.
@@ -144,31 +145,114 @@ pub fn up(arguments: &ServerArguments) -> Result<(), Failure> {
     })
 }
 
+/// Where the root's key is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Place {
+    /// Made here, to be taken to a safe place
+    #[default]
+    Here,
+    /// On another machine: `fleetmark root`
+    Offline,
+    /// Made here, certified by a corporate authority
+    Corporate,
+}
+
+/// `fleetmark init`
+#[derive(Debug, Default, Args)]
+pub struct InitArguments {
+    #[command(flatten)]
+    server: ServerArguments,
+    /// Where the root is
+    #[arg(long, value_enum, default_value_t = Place::Here)]
+    root: Place,
+    /// Go on with the answer of the root's ceremony, or with the corporate authority's certificate and those above it, in PEM
+    #[arg(long = "continue", value_name = "FILE", requires = "root_fingerprint", conflicts_with = "root")]
+    answer: Option<PathBuf>,
+    /// SHA-256 of the root's certificate, as its record says; of the corporate root's
+    #[arg(long, value_name = "HEX", requires = "answer")]
+    root_fingerprint: Option<Fingerprint>,
+    /// With a corporate authority: its revocation list, and those of what stands above it; may be repeated
+    #[arg(long, value_name = "FILE", requires = "answer")]
+    corporate_crl: Vec<PathBuf>,
+}
+
 /// `fleetmark init`
 ///
 /// # Errors
 /// [`Failure`].
-pub fn init(arguments: &ServerArguments) -> Result<(), Failure> {
-    if arguments.is_initialised()? {
-        let text = format!("{}: there is an installation here already", arguments.data.display());
+pub fn init(arguments: &InitArguments) -> Result<(), Failure> {
+    let server = &arguments.server;
+    let is_there = server.is_initialised()?;
+    if let (Some(answer), Some(root)) = (&arguments.answer, &arguments.root_fingerprint) {
+        if !is_there {
+            let text = format!("{}: no installation was begun here", server.data.display());
+            return Err(Failure::Failed(text, Some("Begin one with `fleetmark init --root offline` or `--root corporate`.")));
+        }
+        return go_on(server, answer, *root, &arguments.corporate_crl);
+    }
+    let place = match arguments.root {
+        Place::Here => RootPlace::Here,
+        Place::Offline => RootPlace::Ceremony,
+        Place::Corporate => RootPlace::Corporate,
+    };
+    if is_there && place == RootPlace::Here {
+        let text = format!("{}: there is an installation here already", server.data.display());
         return Err(Failure::Failed(text, Some("Start it with `fleetmark serve`, or name another directory with --data.")));
     }
-    let config = arguments.prepare(true)?;
-    let passphrase = passphrase::read(&config, &Surroundings::of_process(), true)?;
+    let config = server.prepare(!is_there)?;
+    let passphrase = passphrase::read(&config, &Surroundings::of_process(), !is_there)?;
     let data = config.data.clone();
     let root = match config.keys.root {
         KeyHome::Files => format!("lies in {}: take it to a safe place before `fleetmark serve`", data.keys().display()),
         KeyHome::Pkcs11 => "is in the PKCS#11 token, where this machine can use it: `fleetmark serve` wants danger_online_root".to_owned(),
     };
     let start = start(config, passphrase)?;
-    let summary = run(async { server::init(start).await.map_err(|error| ended(&error)) })?;
-    print(&format!(
-        "The installation is in {}.\nRoot's SHA-256 fingerprint: {}\nFirst operator's profile: {}\n\
-         The root's key {root}.\n",
+    match run(async { server::init(start, place).await.map_err(|error| ended(&error)) })? {
+        Begun::Whole(summary) => {
+            print(&made(&data, &summary))?;
+            print(&format!("The root's key {root}.\n"))
+        }
+        Begun::Asked { file, digest } => print(&asked(place, &file, &digest)),
+    }
+}
+
+fn go_on(server: &ServerArguments, answer: &Path, root: Fingerprint, lists: &[PathBuf]) -> Result<(), Failure> {
+    let config = server.prepare(false)?;
+    let read = |path: &Path| super::root::read(path);
+    let answer = read(answer)?;
+    let lists: Vec<u8> = lists.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?.concat();
+    let passphrase = passphrase::read(&config, &Surroundings::of_process(), false)?;
+    let data = config.data.clone();
+    let start = start(config, passphrase)?;
+    let summary = run(async { server::go_on(start, &answer, &root, &lists).await.map_err(|error| ended(&error)) })?;
+    print(&made(&data, &summary))
+}
+
+fn made(data: &Layout, summary: &Summary) -> String {
+    format!(
+        "The installation is in {}.\nRoot's SHA-256 fingerprint: {}\nFirst operator's profile: {}\n",
         data.directory().display(),
         summary.root_fingerprint,
         data.operator().display(),
-    ))
+    )
+}
+
+/// What to do with a request.
+fn asked(place: RootPlace, file: &Path, digest: &str) -> String {
+    let file = file.display();
+    let digest = crate::ceremony::grouped(digest);
+    if place == RootPlace::Corporate {
+        return format!(
+            "Have the corporate authority certify the request in {file},\nas an authority (CA:TRUE) with path length 1 or more. SHA-256 of the file:\n{digest}\
+             Then bring its certificate with all above it:\n  fleetmark init --continue CHAIN.pem --root-fingerprint HEX --corporate-crl FILE\n"
+        );
+    }
+    format!(
+        "The root is asked by {file}. Its SHA-256, to be compared on both machines:\n{digest}\
+         On the root's machine:\n  fleetmark root sign --dir DIR {name} --out answer.json\n\
+         Then here:\n  fleetmark init --continue answer.json --root-fingerprint HEX\n",
+        name = "root-request.json",
+    )
 }
 
 /// `fleetmark serve`

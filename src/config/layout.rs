@@ -55,6 +55,16 @@ impl Layout {
         self.0.join("pin-refused")
     }
 
+    /// What an offline root is asked for, as `init` writes it.
+    pub fn root_request(&self) -> PathBuf {
+        self.0.join("root-request.json")
+    }
+
+    /// What a corporate authority is asked for, as `init` writes it.
+    pub fn corporate_request(&self) -> PathBuf {
+        self.0.join("fleetmark-root.csr.pem")
+    }
+
     /// What a restore leaves for the next start.
     pub fn restored_marker(&self) -> PathBuf {
         self.0.join("restored.json")

@@ -181,6 +181,20 @@ pub fn find(config: &Config, surroundings: &Surroundings) -> Result<Option<Passp
     if kept.exists() { from_file(&kept, Source::Kept(kept.clone())).map(Some) } else { Ok(None) }
 }
 
+/// The passphrase of a root's directory, which has no configuration: a named file, the environment, or the person at the terminal, who
+/// enters a new one twice.
+///
+/// # Errors
+/// As [`read`].
+pub fn of_root(file: Option<&Path>, surroundings: &Surroundings, is_new: bool) -> Result<Passphrase, PassphraseError> {
+    match (file, &surroundings.variable) {
+        (Some(path), _) => from_file(path, Source::File(path.to_owned())),
+        (None, Some(secret)) => checked(secret.clone(), Source::Environment),
+        (None, None) if surroundings.terminal => prompt(is_new),
+        (None, None) => Err(PassphraseError::Missing),
+    }
+}
+
 fn from_file(path: &Path, source: Source) -> Result<Passphrase, PassphraseError> {
     match line_of(path) {
         Ok(line) => checked(line, source),

@@ -15,6 +15,8 @@ use super::issue::MAX_CERTIFICATE;
 
 /// The most certificates above ours.
 const MAX_ABOVE: usize = 6;
+/// id-ce-nameConstraints (RFC 5280 4.2.1.10), 2.5.29.30, content octets.
+const NAME_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x1e];
 /// An intermediate that ends sooner is not worth a fleet.
 pub const LEAST_LIFE: Duration = Duration::from_secs(365 * 86_400);
 
@@ -62,10 +64,27 @@ pub fn judge(pem: &[u8], spki: &[u8], root: &Fingerprint, now: Timestamp) -> Res
         .ok_or_else(|| (Refusal::CorporateKeyMismatch, "None of the certificates is for the key of our request.".to_owned()))?;
     judge_own(own, now)?;
 
+    let above = climb(own, &parsed, &found, now)?;
+    let top = above.last().map(|der| Fingerprint(encoding::sha256(der)));
+    if top != Some(*root) {
+        let why =
+            format!("The chain ends at the root {}, which is not the one that was named.", top.unwrap_or(Fingerprint([0; 32])));
+        return Err((Refusal::CorporateRootUnknown, why));
+    }
+    Ok(Chain { own: own_der.to_vec(), above })
+}
+
+/// The certificates above `own`, upwards, each judged, up to one that signs itself.
+fn climb(
+    own: &X509Certificate<'_>,
+    parsed: &[X509Certificate<'_>],
+    found: &[CertificateDer<'static>],
+    now: Timestamp,
+) -> Result<Vec<Vec<u8>>, (Refusal, String)> {
     let mut above: Vec<Vec<u8>> = Vec::new();
     let (mut at, mut levels) = (own, 0_u32);
     loop {
-        let issuer = parsed.iter().zip(&found).find(|(issuer, _)| {
+        let issuer = parsed.iter().zip(found).find(|(issuer, _)| {
             issuer.subject().as_raw() == at.issuer().as_raw() && at.verify_signature(Some(issuer.public_key())).is_ok()
         });
         let Some((issuer, der)) = issuer else {
@@ -75,20 +94,13 @@ pub fn judge(pem: &[u8], spki: &[u8], root: &Fingerprint, now: Timestamp) -> Res
         judge_above(issuer, levels.saturating_add(1), now)?;
         above.push(der.to_vec());
         if issuer.subject().as_raw() == issuer.issuer().as_raw() {
-            break;
+            return Ok(above);
         }
         if above.len() >= MAX_ABOVE {
             return Err((Refusal::CorporateChainBroken, "The certificates sign each other in a circle.".to_owned()));
         }
         (at, levels) = (issuer, levels.saturating_add(1));
     }
-    let top = above.last().map(|der| Fingerprint(encoding::sha256(der)));
-    if top != Some(*root) {
-        let why =
-            format!("The chain ends at the root {}, which is not the one that was named.", top.unwrap_or(Fingerprint([0; 32])));
-        return Err((Refusal::CorporateRootUnknown, why));
-    }
-    Ok(Chain { own: own_der.to_vec(), above })
 }
 
 /// Our own intermediate.
@@ -137,7 +149,8 @@ fn judge_authority(one: &X509Certificate<'_>, below: u32) -> Check {
         let why = format!("The certificate of {name} may not sign certificates and revocation lists (keyCertSign, cRLSign).");
         return Err((Refusal::CorporateKeyUsage, why));
     }
-    if one.name_constraints().ok().flatten().is_some() {
+    // By its name alone: one that cannot be read is in the way as well.
+    if one.extensions().iter().any(|extension| extension.oid.as_bytes() == NAME_CONSTRAINTS) {
         let why = format!(
             "The certificate of {name} has name constraints. mbedTLS loads no chain with them, OpenSSL holds constraints of DNS names \
              against devices' common names, and webpki refuses those of URIs."
@@ -149,8 +162,11 @@ fn judge_authority(one: &X509Certificate<'_>, below: u32) -> Check {
         let why = format!("The certificate of {name} has the critical extension {}, which clients do not know.", odd.oid);
         return Err((Refusal::CorporateExtension, why));
     }
-    let purposes = one.extended_key_usage().ok().flatten().map(|found| found.value);
-    if purposes.is_some_and(|found| !found.any && !(found.client_auth && found.server_auth && found.ocsp_signing)) {
+    let purposes = one.extended_key_usage().map(|found| found.map(|found| found.value));
+    let fits = purposes.is_ok_and(|found| {
+        found.is_none_or(|found| found.any || (found.client_auth && found.server_auth && found.ocsp_signing))
+    });
+    if !fits {
         let why = format!(
             "The certificate of {name} has extended key usages without clientAuth, serverAuth and OCSPSigning: they bind the whole chain. \
              Have it issued without the extension."

@@ -103,7 +103,7 @@ mod tests {
     use fleetmark_domain::RevocationReason;
 
     use super::*;
-    use crate::pki::crl::{CrlHeader, RevokedCertificate, build};
+    use crate::pki::crl::{CrlHeader, RevokedCertificate, build, entries};
     use crate::pki::csr::VerifiedCsr;
     use crate::pki::keys::KeyAlgorithm;
     use crate::pki::testing::{Installation, key, openssl};
@@ -130,7 +130,7 @@ mod tests {
         let serial = fleetmark_domain::Serial::new(fleetmark_domain::Epoch(1), fleetmark_domain::Index(3), [7; 8]);
         let header = CrlHeader { number: 9, this_update: one.now, next_update: one.now + Duration::from_secs(86_400), point: None };
         let line = RevokedCertificate { serial, since: one.now, reason: Some(RevocationReason::KeyCompromise) };
-        let der = build(&one.root, &header, &[&crate::pki::crl::entries(&[line])]).unwrap();
+        let der = build(&one.root, &header, &[&entries(&[line])]).unwrap();
         let facts = verified_list(&der, &one.root.certificate).unwrap();
         assert_eq!((facts.number, facts.this_update, facts.next_update), (9, header.this_update, Some(header.next_update)));
         assert_eq!(facts.serials, [serial.octets().to_vec()]);

@@ -131,6 +131,8 @@ pub struct Authorities {
     keys: Arc<Keys>,
     public_url: String,
     observer: Mutex<Option<Observer>>,
+    /// The certificates above our root, upwards; none above one that signs itself.
+    above: ArcSwap<Vec<Vec<u8>>>,
 }
 
 /// Who is told of every set of authorities.
@@ -139,7 +141,7 @@ pub type Observer = Box<dyn Fn(&AuthoritySet) + Send>;
 impl Authorities {
     /// Without authorities yet. `public_url` is the public door's, as relying parties reach it.
     pub fn new(profiles: Profiles, keys: Arc<Keys>, public_url: String) -> Self {
-        Self { current: ArcSwap::default(), profiles, keys, public_url, observer: Mutex::default() }
+        Self { current: ArcSwap::default(), profiles, keys, public_url, observer: Mutex::default(), above: ArcSwap::default() }
     }
 
     /// All of them, as they are now.
@@ -170,7 +172,7 @@ impl Authorities {
         if root.has_key {
             return Ok(root);
         }
-        let detail = "The root's key is kept elsewhere. A new authority needs it: put it back in the key directory and start the server again.";
+        let detail = "The root's key is kept elsewhere: its ceremony certifies authorities (docs/root-ceremony.md).";
         Err(Error::with_detail(Refusal::AuthorityUnavailable, detail))
     }
 
@@ -179,6 +181,33 @@ impl Authorities {
         let all = self.current.load();
         let found = all.iter().find(|authority| authority.record.kind == AuthorityKind::Root);
         found.cloned().ok_or_else(|| Refusal::AuthorityUnavailable.into())
+    }
+
+    /// The public door, as relying parties reach it.
+    pub fn public_url(&self) -> &str {
+        &self.public_url
+    }
+
+    /// The certificates above our root, upwards; none above one that signs itself.
+    pub fn above(&self) -> Arc<Vec<Vec<u8>>> {
+        self.above.load_full()
+    }
+
+    pub(super) fn set_above(&self, above: Vec<Vec<u8>>) {
+        self.above.store(Arc::new(above));
+    }
+
+    /// What goes out beside a certificate of this authority: the authority's own, and where our root is under a corporate one, our
+    /// root's and those between, without the corporate root.
+    pub fn chain_of(&self, authority: &Authority) -> Vec<Vec<u8>> {
+        let mut chain = vec![authority.record.certificate.clone()];
+        if let Some((_, between)) = self.above.load().split_last()
+            && let Ok(root) = self.root()
+        {
+            chain.push(root.record.certificate.clone());
+            chain.extend(between.iter().cloned());
+        }
+        chain
     }
 
     /// The profiles.

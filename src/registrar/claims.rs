@@ -101,7 +101,7 @@ impl Registrar {
         Ok(Claim {
             group,
             certificate,
-            chain: vec![authority.record.certificate.clone()],
+            chain: self.authorities.chain_of(&authority),
             trust_bundle: vec![root.record.certificate.clone()],
         })
     }

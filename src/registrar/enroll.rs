@@ -311,7 +311,7 @@ impl Registrar {
         Ok(Enrollment {
             identity,
             certificate,
-            chain: vec![authority.record.certificate.clone()],
+            chain: self.authorities.chain_of(authority),
             trust_bundle: vec![root.record.certificate.clone()],
             replayed,
         })

@@ -106,8 +106,8 @@ impl Registrar {
                 _ => Err(Refusal::NameTaken.into()),
             };
         }
-        // Asked first: without the root nothing is begun, and no key file is left behind.
-        self.authorities.issuing_root()?;
+        // Asked first: without the root nothing else is begun, and no key file is left behind but that of the request.
+        self.root_at_hand(Kind::Device, Some(&name), now).await?;
         let policy = first_set(&LedgerName::Fleet(name.clone()), self.random()?, actor.clone(), now);
         let first = PolicySet { version: 1, ..policy.set.clone() };
         // Before the ledger's key: this is what a token may refuse.

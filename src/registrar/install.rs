@@ -23,9 +23,10 @@ use super::signing::{Turns, unsigned};
 use super::snapshots::Snapshots;
 use super::subjects::new_subject;
 use super::{Error, Registrar, Result};
+use crate::ceremony::authority_names;
 use crate::ledger::Publisher;
 use crate::pki::csr::VerifiedCsr;
-use crate::pki::issue::{IssuedCertificate, Issuer, Template, prepare};
+use crate::pki::issue::{Issuer, Template, facts, prepare};
 use crate::pki::keys::{KeyAlgorithm, Keys};
 use crate::pki::profile::{Profile, Profiles};
 use crate::pki::weak::lists::WeakLists;
@@ -43,7 +44,7 @@ pub(super) const ITSELF: &str = "fleetmark";
 /// The installation's value that holds the trust domain.
 const TRUST_DOMAIN: &str = "trust-domain";
 /// The first authority's id.
-const ROOT: AuthorityId = 1;
+pub(super) const ROOT: AuthorityId = 1;
 /// The label of the system ledger's key.
 const SYSTEM_KEY: &str = "ledger-system";
 
@@ -95,7 +96,7 @@ impl Registrar {
         }
         let random = SystemRandom::new();
         let policies = InForce::open(&*store, &random, now).await?;
-        Ok(Self {
+        let registrar = Self {
             policies: Arc::new(policies),
             weak_lists,
             store,
@@ -116,11 +117,18 @@ impl Registrar {
             makers: super::proofs::maker::KnownMakers::default(),
             token_key: hmac::Key::new(hmac::HMAC_SHA256, token_key.as_ref()),
             founding: tokio::sync::Mutex::default(),
-        })
+            above: arc_swap::ArcSwap::default(),
+        };
+        registrar.open_corporate().await?;
+        Ok(registrar)
     }
 
     /// Makes root, authorities and the first fleet, as far as they are not there.
     pub async fn install(&self, first_fleet: &FleetName, now: Timestamp) -> Result<()> {
+        if self.waits_for_root().await? {
+            let detail = "This installation's root is asked elsewhere: `fleetmark init --continue FILE` brings its answer.";
+            return Err(Error::with_detail(Refusal::WaitsForRoot, detail));
+        }
         if self.authorities.root().is_err() {
             self.make_root(now).await?;
         }
@@ -174,7 +182,7 @@ impl Registrar {
         };
         let prepared = prepare(&issuer, &template).map_err(unsigned)?;
         let root = self.with_key(&signer, move |signer| prepared.sign(signer)).await?;
-        let (authority, certificate) = root_records(key_label, &template, root, now);
+        let (authority, certificate) = root_of(key_label, &root.der, now)?;
         let epoch = EpochRecord { number: epoch, authority: ROOT, opened_at: now, closed_at: None, next_index: 1 };
         let details = self.details(ITSELF.to_owned(), Some(common_name), None, None)?;
         let act = AddAuthority { authority: authority.clone(), certificate, epoch: Some(epoch), details, at: now };
@@ -192,16 +200,18 @@ impl Registrar {
         now: Timestamp,
     ) -> Result<AddAuthority> {
         let AuthorityKind::Of(of) = kind else { return Err(Refusal::AuthorityUnavailable.into()) };
-        let root = self.authorities.issuing_root()?;
+        let root = match self.authorities.root() {
+            Ok(root) if root.has_key => root,
+            _ => return self.by_ceremony(of, fleet, actor, now).await,
+        };
         let profile = self.find_profile(&format!("authority-{of}"))?;
-        let whose = fleet.as_ref().map_or_else(String::new, |fleet| format!("{fleet} "));
-        let common_name = format!("{whose}{of} authority");
+        let (_, common_name) = authority_names(&self.trust_domain, of, fleet.as_ref());
         let (key_label, signer) = self.authority_key(&format!("authority-{of}"), profile, None).await?;
         let order = Order {
             authority: &root,
             profile,
             subject: None,
-            common_name: common_name.get(..64).unwrap_or(&common_name),
+            common_name: &common_name,
             spki: signer.public_key(),
             standing: Standing::Good,
             unconfirmed_ttl: None,
@@ -298,43 +308,39 @@ impl Registrar {
     }
 }
 
-/// The root's own records: authority 1, and the first certificate of the installation.
-fn root_records(
-    key_label: String,
-    template: &Template<'_>,
-    root: IssuedCertificate,
-    now: Timestamp,
-) -> (AuthorityRecord, Certificate) {
+/// A root's own records: authority 1, and the first certificate of the installation.
+pub(super) fn root_of(key_label: String, der: &[u8], now: Timestamp) -> Result<(AuthorityRecord, Certificate)> {
+    let known = facts(der).map_err(|cause| Error::caused(Refusal::AuthorityUnavailable, cause))?;
     let authority = AuthorityRecord {
         id: ROOT,
         kind: AuthorityKind::Root,
         fleet: None,
         state: AuthorityState::Active,
         key_label,
-        certificate: root.der.clone(),
+        certificate: der.to_vec(),
         issuer: None,
         created_at: now,
     };
     let certificate = Certificate {
-        serial: template.serial,
+        serial: known.serial.ok_or(Refusal::AuthorityUnavailable)?,
         authority: ROOT,
         subject: None,
         generation: 0,
-        key_hash: root.key_hash,
-        fingerprint: root.fingerprint,
+        key_hash: known.key_hash,
+        fingerprint: known.fingerprint,
         standing: Standing::Good,
-        not_before: template.not_before,
-        not_after: template.not_after,
-        renew_after: template.not_after,
+        not_before: known.not_before,
+        not_after: known.not_after,
+        renew_after: known.not_after,
         confirm_before: None,
         issued_at: now,
         changed_at: now,
         ledger: LedgerName::System,
         position: 0,
         token: None,
-        der: root.der,
+        der: der.to_vec(),
     };
-    (authority, certificate)
+    Ok((authority, certificate))
 }
 
 /// The trust domain is written down at the first start, and never changes: every identity hangs from it.

@@ -35,6 +35,7 @@
 //! - `issue`: one certificate, from a holder's record to a certificate's record.
 //! - `signing`: where authorities' keys are used, so that a slow token holds up nobody.
 //! - [`own`]: the server's own certificates: doors, OCSP responders.
+//! - [`ceremony`], [`corporate`]: the root elsewhere: on a machine of its own, or under a corporate authority.
 //! - [`install`]: what the first start makes.
 
 pub mod alarms;
@@ -43,9 +44,11 @@ pub mod authorities;
 pub mod backup;
 pub mod blocked;
 pub mod caller;
+pub mod ceremony;
 pub mod certificates;
 pub mod challenge;
 pub mod claims;
+pub mod corporate;
 pub mod enroll;
 pub mod feed;
 pub mod fleets;
@@ -231,6 +234,8 @@ pub struct Registrar {
     token_key: hmac::Key,
     /// Held while a fleet is made: two at once would take the same authority's id.
     founding: tokio::sync::Mutex<()>,
+    /// The newest lists of what stands above our root.
+    above: arc_swap::ArcSwap<Vec<Arc<crate::store::model::StoredCrl>>>,
 }
 
 impl Registrar {

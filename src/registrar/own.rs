@@ -132,7 +132,7 @@ impl Registrar {
             return Ok(None);
         }
         let authority = self.authorities.by_id(certificate.authority).ok_or(Refusal::AuthorityUnavailable)?;
-        Ok(Some(OwnCertificate { certificate, chain: vec![authority.record.certificate.clone()], key_label }))
+        Ok(Some(OwnCertificate { certificate, chain: self.authorities.chain_of(&authority), key_label }))
     }
 
     /// Makes a key and a certificate of the server's own, and remembers them under `credential`.
@@ -178,6 +178,6 @@ impl Registrar {
         {
             tracing::warn!(%error, "the former key stays");
         }
-        Ok(OwnCertificate { certificate, chain: vec![authority.record.certificate.clone()], key_label })
+        Ok(OwnCertificate { certificate, chain: self.authorities.chain_of(authority), key_label })
     }
 }

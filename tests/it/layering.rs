@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 /// Each room of `src`, and what it may name by `crate::`: a room, or one module of it.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
-    ("cli", &["http::admin::wire", "config", "backup", "telemetry", "server"]),
-    ("server", &["http", "tls", "jobs", "registrar", "ledger", "store", "pki", "backup", "config", "telemetry"]),
+    ("cli", &["http::admin::wire", "config", "backup", "telemetry", "server", "ceremony"]),
+    ("server", &["http", "tls", "jobs", "registrar", "ledger", "store", "pki", "backup", "config", "telemetry", "ceremony"]),
     ("jobs", &["http::public::health", "tls", "registrar", "store::BoxError", "telemetry"]),
     ("http", &["tls", "registrar", "store::model", "store::BoxError", "pki", "backup", "config::Layout", "telemetry"]),
     ("tls", &["registrar::caller", "store::model", "pki"]),
-    ("registrar", &["store", "pki", "ledger", "backup", "telemetry::clock"]),
+    ("registrar", &["store", "pki", "ledger", "backup", "telemetry::clock", "ceremony"]),
     ("ledger", &["store::HeadSigner", "store::model", "telemetry::clock"]),
     ("store", &[]),
+    ("ceremony", &["pki"]),
     ("pki", &[]),
     ("backup", &[]),
     ("config", &[]),

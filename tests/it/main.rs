@@ -25,8 +25,10 @@
 
 mod abuse;
 mod approval;
+mod ceremony;
 mod certificates;
 mod claims;
+mod corporate;
 mod csr;
 mod derived;
 mod enrollment;

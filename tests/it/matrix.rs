@@ -315,6 +315,15 @@ impl Subjects {
                 (format!("{}{query}", [&["/v1/ledgers", fleet], rest].concat().join("/")), None, true)
             }
             ("GET", ["v1", "blocked-keys"]) => (pattern.to_owned(), None, false),
+            ("GET", ["v1", "root", _]) => (pattern.to_owned(), None, false),
+            // Whose right suffices is told that this is no answer, and no list.
+            ("POST", ["v1", "root", "answers"]) => {
+                let parts = ["format", "root", "list", "record", "signature"].map(|part| (part.to_owned(), json!("none")));
+                let mut body = serde_json::Map::from_iter(parts);
+                body.insert("authorities".to_owned(), json!([]));
+                (pattern.to_owned(), Some(body.into()), false)
+            }
+            ("POST", ["v1", "root", "lists"]) => (pattern.to_owned(), Some(json!({"lists": "none"})), false),
             ("POST", ["v1", "blocked-keys"]) => {
                 (pattern.to_owned(), Some(json!({"keys": [sha256(self.next().as_bytes())]})), false)
             }
@@ -465,6 +474,8 @@ async fn ask(client: &Client, method: &str, path: &str, body: Option<&Value>) ->
         Ok(answer) if matches!(answer.status, 200 | 201) => "yes".to_owned(),
         Ok(answer) => match answer.code().as_str() {
             "not_permitted" => "403".to_owned(),
+            // Asked after the right: there is no ceremony here.
+            "root_answer_unreadable" | "root_list_invalid" => "yes".to_owned(),
             "fleet_unknown" | "not_found" => "404".to_owned(),
             "" => format!("{} without a code", answer.status),
             code => code.to_owned(),

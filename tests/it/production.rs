@@ -49,7 +49,7 @@ fn with_the_roots_key_in_a_safe_the_server_revokes_and_publishes_and_makes_no_au
         assert_eq!(other.verdict(&server).await, "ok");
         Device::good(&server, "default", "third").await;
         let refused = server.owner().post("/v1/fleets", &json!({"name": "another"})).await;
-        refused.refused(503, "authority_unavailable");
+        refused.refused(202, "waits_for_root");
     });
     let keys = fs::read_dir(server.data().join("keys")).unwrap().count();
     server.restart();

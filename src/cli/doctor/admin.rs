@@ -40,6 +40,10 @@ pub(super) async fn look(profile: Profile, json: bool, now: Timestamp, findings:
         Ok(status) => findings.extend(status_findings(&status, now)),
         Err(failure) => findings.push(bad("status", &failure)),
     }
+    match session.client.list(Ask::path(&["v1", "root", "requests"]), None).await {
+        Ok(list) => findings.extend(root_requests(&list)),
+        Err(failure) => findings.push(bad("root's requests", &failure)),
+    }
     match session.client.list(Ask::path(&["v1", "ledgers"]), None).await {
         Ok(list) => {
             for ledger in list.get("items").and_then(Value::as_array).into_iter().flatten() {
@@ -96,6 +100,7 @@ fn status_findings(status: &Value, now: Timestamp) -> Vec<Finding> {
         Finding::ok("store", format!("{queued} acts wait for it"))
     });
     findings.extend(key_homes(status));
+    findings.extend(root_list(status, now));
     for authority in status.get("authorities").and_then(Value::as_array).into_iter().flatten() {
         let name = text(authority, "fleet").or_else(|| text(authority, "kind")).unwrap_or("?");
         let check = format!("authority {}", harmless(name));
@@ -136,6 +141,35 @@ fn key_homes(status: &Value) -> Vec<Finding> {
     findings
 }
 
+/// What waits for the root's ceremony, and what came back and was not asked for again.
+fn root_requests(list: &Value) -> Option<Finding> {
+    const CHECK: &str = "root's requests";
+    let items = list.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let names = |state: &str| {
+        let found = items.iter().filter(|item| text(item, "state") == Some(state));
+        let names = found.map(|item| harmless(text(item, "fleet").or_else(|| text(item, "kind")).unwrap_or("?")).to_owned());
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let (waiting, answered) = (names("waiting"), names("answered"));
+    if !waiting.is_empty() {
+        let advice =
+            "Bring it to the root: fleetmark root request, then root sign there, then root accept (docs/root-ceremony.md).";
+        return Some(Finding::warn(CHECK, format!("the root is waited for: {waiting}"), advice));
+    }
+    let advice = "Ask again for what waited for it, such as fleetmark fleet create.";
+    (!answered.is_empty()).then(|| Finding::warn(CHECK, format!("answered, and not used yet: {answered}"), advice))
+}
+
+/// The root's list is renewed by its ceremony: warned of in the last quarter of its life.
+fn root_list(status: &Value, now: Timestamp) -> Option<Finding> {
+    let items = |field: &str| status.get(field).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let root = items("authorities").iter().find(|authority| text(authority, "kind") == Some("root"))?.get("id")?;
+    let list = items("crls").iter().find(|list| list.get("authority") == Some(root))?;
+    let (made, end) = (timestamp(list, "this_update")?, timestamp(list, "next_update")?);
+    let quarter = end.since(made) / 4;
+    Some(ends("root's revocation list", end, now, quarter, "Make a new one: fleetmark root crl there, then root accept here."))
+}
+
 /// Whether a ledger's newest checkpoint is signed by its key, and young.
 async fn head(client: &Client, ledger: &Value, now: Timestamp) -> Finding {
     let name = text(ledger, "name").unwrap_or("?");
@@ -173,6 +207,19 @@ mod tests {
             operator("dir", &me, Timestamp(now))[1].state
         };
         assert_eq!([state(30), state(90), state(120)], [State::Ok, State::Warn, State::Bad]);
+    }
+
+    #[test]
+    fn what_waits_for_the_root_is_told() {
+        let found =
+            |state: &str| root_requests(&json!({"items": [{"kind": "device", "fleet": "pumps", "state": state}]})).unwrap();
+        assert!(found("waiting").found.contains("waited for: pumps") && found("waiting").state == State::Warn);
+        assert!(found("answered").found.contains("not used yet: pumps"));
+        assert_eq!(root_requests(&json!({"items": []})), None);
+        let list = json!({"authority": 1, "this_update": "1970-01-01T00:00:00Z", "next_update": "1970-01-01T00:04:00Z"});
+        let status = json!({"authorities": [{"id": 1, "kind": "root"}], "crls": [list]});
+        let state = |now| root_list(&status, Timestamp(now)).unwrap().state;
+        assert_eq!([state(100), state(200), state(300)], [State::Ok, State::Warn, State::Bad]);
     }
 
     #[test]

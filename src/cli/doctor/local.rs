@@ -39,6 +39,7 @@ pub(super) fn look(server: &ServerArguments, findings: &mut Vec<Finding>) -> Opt
     findings.push(Finding::ok("configuration", format!("trust domain {}, store {}", config.trust_domain, config.store)));
     findings.push(private("data directory", config.data.directory(), 0o700));
     findings.extend(keys(&config.data.keys()));
+    findings.extend(root_keys(&config.data.keys()));
     findings.push(passphrase_source(&config));
     findings.extend(config.keys.pkcs11.as_ref().map(token).into_iter().flatten());
     findings.push(disk(config.data.directory()));
@@ -71,6 +72,21 @@ fn keys(directory: &Path) -> Vec<Finding> {
     let wrong: Vec<_> =
         files.iter().map(|path| private("key", path, 0o600)).filter(|finding| finding.state != super::State::Ok).collect();
     if wrong.is_empty() { vec![Finding::ok("keys", format!("{} files, for their owner alone", files.len()))] } else { wrong }
+}
+
+/// A root's key, and one that a corporate authority certified, by the names that they are given here.
+fn root_keys(directory: &Path) -> Vec<Finding> {
+    let names = fs::read_dir(directory).into_iter().flatten().filter_map(|file| file.ok()?.file_name().into_string().ok());
+    let finding = |name: String| {
+        if name.starts_with("root-") {
+            let advice =
+                "Who takes the machine takes the installation. Take the key to a machine of its own (docs/root-ceremony.md).";
+            return Some(Finding::warn("root's key", format!("{name} lies on this machine"), advice));
+        }
+        let found = format!("{name} lies on this machine; the corporate authority can revoke what it certified");
+        name.starts_with("intermediate-").then(|| Finding::ok("root's key", found))
+    };
+    names.filter(|name| name.ends_with(".key.pem")).filter_map(finding).collect()
 }
 
 fn passphrase_source(config: &Config) -> Finding {
@@ -204,6 +220,21 @@ mod tests {
         assert_eq!(findings[0].state, State::Bad);
         assert!(findings[0].advice.as_ref().is_some_and(|advice| advice.starts_with("chmod 600 ")));
         assert_eq!(keys(&directory.path().join("none"))[0].state, State::Bad);
+    }
+
+    #[test]
+    fn a_roots_key_beside_the_others_is_warned_of() {
+        let directory = tempfile::tempdir().expect("directory");
+        for (name, expected) in [
+            ("ledger-system.key.pem", vec![]),
+            ("root-1a2b3c4d.key.pem", vec![State::Warn]),
+            ("intermediate-1a2b3c4d.key.pem", vec![State::Ok, State::Warn]),
+        ] {
+            fs::write(directory.path().join(name), "key").expect("write");
+            let mut found: Vec<_> = root_keys(directory.path()).iter().map(|finding| finding.state).collect();
+            found.sort();
+            assert_eq!(found, expected, "{name}");
+        }
     }
 
     #[test]

@@ -63,6 +63,7 @@ pub async fn list_fleets(state: web::Data<State>, by: By, query: Query<PageQuery
     params(IdempotencyKey),
     responses(
         (status = 201, description = "Created", body = wire::Fleet, headers(("Location" = String), ("ETag" = String))),
+        (status = 202, description = "Not yet: the root's ceremony is asked (`waits_for_root`)."),
         Act
     )
 )]

@@ -26,6 +26,7 @@ pub mod openapi;
 pub mod policies;
 pub mod requests;
 pub mod revocations;
+pub mod root;
 pub mod routes;
 pub mod schema;
 pub mod status;
@@ -128,6 +129,10 @@ fn documented(config: &mut ServiceConfig<'_>) {
         .configure(members::services::documented)
         .service(authorities::list_authorities)
         .service(authorities::show_authority)
+        .service(root::list_root_requests)
+        .service(root::show_root_request)
+        .service(root::accept_root_answer)
+        .service(root::accept_root_lists)
         .service(ledgers::list_ledgers)
         .service(ledgers::show_ledger)
         .service(ledgers::show_checkpoint)

@@ -49,7 +49,7 @@ fn problem(status: u16) -> Response {
         408 => "The body did not come in time.",
         409 => "The state of things is against it.",
         412 => "It was changed since you read it.",
-        413 => "The body is larger than 64 KiB; of one with a policy set: 512 KiB.",
+        413 => "The body is larger than 64 KiB; of one with a policy set, or of the root's ceremony: 512 KiB.",
         414 => "The path or the query is longer than 2 KiB.",
         415 => "The body is not JSON.",
         422 => "Readable, and not acceptable.",

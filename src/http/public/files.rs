@@ -65,13 +65,15 @@ async fn certificate(request: HttpRequest, state: Data<State>, file: Path<String
     let (which, form) = file_name(&file, "crt").ok_or(Refusal::NotFound)?;
     let authorities = state.registrar.authorities().all();
     let chosen: Vec<&Arc<Authority>> = authorities.iter().filter(|authority| which.is(authority)).collect();
+    let above = state.registrar.authorities().above();
     let newest = chosen.iter().map(|authority| authority.record.created_at).max().ok_or(Refusal::NotFound)?;
     let chosen: Vec<&[u8]> = match which {
         // Of several roots the newest active one is the root.
         Which::Root => {
             chosen.iter().filter(|a| a.record.created_at == newest).take(1).map(|a| &*a.record.certificate).collect()
         }
-        _ => chosen.iter().map(|a| &*a.record.certificate).collect(),
+        Which::All => chosen.iter().map(|a| &*a.record.certificate).chain(above.iter().map(Vec::as_slice)).collect(),
+        Which::Of(_) => chosen.iter().map(|a| &*a.record.certificate).collect(),
     };
     let validators = Validators { tag: tag(&chosen, form), modified: newest, max_age: CERTIFICATE_AGE };
     Ok(match form {
@@ -88,7 +90,7 @@ async fn list(
 ) -> Result<HttpResponse, Problem> {
     let (which, form) = file_name(&file, "crl").ok_or(Refusal::NotFound)?;
     let lists = match which {
-        Which::All => state.registrar.crls(),
+        Which::All => [state.registrar.crls(), state.registrar.lists_above()].concat(),
         Which::Of(authority) => state.registrar.crl(authority).into_iter().collect(),
         Which::Root => {
             let authorities = state.registrar.authorities().all();

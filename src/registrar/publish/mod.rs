@@ -94,7 +94,7 @@ impl Published {
         self.changed.notify_one();
     }
 
-    fn set_crl(&self, crl: StoredCrl) {
+    pub(super) fn set_crl(&self, crl: StoredCrl) {
         let crl = Arc::new(crl);
         self.crls.rcu(|current| {
             let mut next = BTreeMap::clone(current);

@@ -13,7 +13,7 @@ use super::*;
 use crate::ledger::Publisher;
 use crate::pki::csr::VerifiedCsr;
 use crate::pki::issue::facts;
-use crate::pki::keys::KeyFiles;
+use crate::pki::keys::Keys;
 use crate::pki::profile::Profiles;
 use crate::registrar::caller::{Caller, Peer};
 use crate::registrar::enroll::{EnrollRequest, Enrollment};
@@ -65,7 +65,7 @@ async fn opened(path: &Path, now: Timestamp) -> Registrar {
     };
     let parts = Parts {
         store,
-        keys: Arc::new(KeyFiles::open(&path.join("keys"), "passphrase".to_owned().into()).unwrap()),
+        keys: Arc::new(Keys::open(&path.join("keys"), "passphrase".to_owned().into()).unwrap()),
         profiles: Profiles::load(None).unwrap(),
         publisher,
         snapshots: crate::registrar::snapshots::Snapshots::new(path.join("snapshots"), 1),

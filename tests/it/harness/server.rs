@@ -77,17 +77,24 @@ impl Server {
 
     /// The same, with these variables in its environment.
     pub fn start_with(more: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut server = Self::laid_out("up", more, environment);
+        server.begin();
+        server
+    }
+
+    /// A server that was not started, with nothing in its directory; [`Self::start_again`] starts it by `command`.
+    pub fn laid_out(command: &str, more: &[&str], environment: &[(&str, &str)]) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let directory = tempfile::Builder::new().prefix("fleetmark-it-").tempdir().unwrap().keep();
         let (device_port, admin_port, public_port) = (free_port(), free_port(), free_port());
-        let mut arguments: Vec<String> = ["up", "--data"].map(str::to_owned).to_vec();
+        let mut arguments: Vec<String> = [command, "--data"].map(str::to_owned).to_vec();
         arguments.push(directory.join("data").display().to_string());
         for (door, port) in [("device", device_port), ("admin", admin_port), ("public", public_port)] {
             arguments.extend([format!("--{door}-door"), format!("127.0.0.1:{port}")]);
         }
         arguments.extend(["--name", "localhost", "--trust-domain", "fleet.test"].map(str::to_owned));
         arguments.extend(more.iter().map(|word| (*word).to_owned()));
-        let mut server = Self {
+        Self {
             directory,
             arguments,
             environment: environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
@@ -97,9 +104,17 @@ impl Server {
             keeper: None,
             fleets: AtomicU32::new(0),
             owner: OnceLock::new(),
-        };
-        server.begin();
-        server
+        }
+    }
+
+    /// What its program is started with, without the command.
+    pub fn options(&self) -> &[String] {
+        self.arguments.get(1..).unwrap_or_default()
+    }
+
+    /// The command that it is started by.
+    pub fn command(&mut self) -> &mut String {
+        &mut self.arguments[0]
     }
 
     fn begin(&mut self) {

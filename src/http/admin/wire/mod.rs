@@ -11,6 +11,7 @@ mod lifecycle;
 mod policies;
 mod requests;
 mod revocations;
+mod root;
 mod subjects;
 mod system;
 
@@ -30,6 +31,7 @@ pub use lifecycle::*;
 pub use policies::*;
 pub use requests::*;
 pub use revocations::*;
+pub use root::*;
 pub use subjects::*;
 pub use system::*;
 

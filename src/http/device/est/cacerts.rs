@@ -16,7 +16,11 @@ pub(super) async fn answer(request: HttpRequest, state: Data<State>) -> Result<H
     let fleet = label(&request, &state)?;
     let authorities = state.registrar.authorities().all();
     let records: Vec<_> = authorities.iter().map(|authority| &authority.record).collect();
-    certificates(&trusted(&records, &fleet)?)
+    let above = state.registrar.authorities().above();
+    let mut chosen = trusted(&records, &fleet)?;
+    // RFC 7030 4.1.3: all that is needed to reach the root, where ours is under a corporate one.
+    chosen.extend(above.iter().map(Vec::as_slice));
+    certificates(&chosen)
 }
 
 /// The certificates of all the fleet's authorities that are not revoked (those prepared to issue, and those that issue no

@@ -1,0 +1,400 @@
+//! `fleetmark root`: the ceremony on the root's machine, without server and network; and what the server wants of it.
+
+use std::io::{BufRead as _, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use fleetmark_domain::{RevocationReason, Serial, Timestamp, TrustDomain};
+use serde_json::{Value, json};
+
+use super::arguments::{Listing, duration};
+use super::client::Ask;
+use super::failure::Failure;
+use super::session::{Session, print, print_json};
+use super::table::Column;
+use crate::ceremony::directory::{Done, LIST_LIFETIME, People, RootDirectory};
+use crate::ceremony::judge::Certifiable;
+use crate::ceremony::request::{RootRequest, ToRevoke};
+use crate::ceremony::verify;
+use crate::ceremony::{CeremonyError, MAX_FILE, grouped, profiles, sha256};
+use crate::config::passphrase::{self, Surroundings};
+use crate::telemetry::clock::{Clock as _, SystemClock};
+
+const COLUMNS: [Column; 5] = [
+    Column("ID", "id"),
+    Column("KIND", "kind"),
+    Column("FLEET", "fleet"),
+    Column("STATE", "state"),
+    Column("ASKED", "asked_at"),
+];
+
+/// `fleetmark root`
+#[derive(Debug, Subcommand)]
+pub enum RootCommand {
+    #[command(flatten)]
+    Offline(OfflineCommand),
+    #[command(flatten)]
+    Online(OnlineCommand),
+}
+
+/// On the root's machine.
+#[derive(Debug, Subcommand)]
+pub enum OfflineCommand {
+    /// Make a root: its key, certificate, first revocation list and first record
+    Create {
+        #[command(flatten)]
+        ceremony: Ceremony,
+        /// The root of all identities, such as fleet.example
+        #[arg(long, value_name = "DOMAIN")]
+        trust_domain: TrustDomain,
+        /// p256 or p384
+        #[arg(long, value_name = "ALGORITHM", value_parser = ["p256", "p384"])]
+        key: Option<String>,
+    },
+    /// Take over a root that a server made, when its key leaves that machine for good
+    TakeOver {
+        #[command(flatten)]
+        ceremony: Ceremony,
+        /// The root's key file, as it lay at the server; its passphrase is the server's
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+        /// The root's certificate in DER: `/ca/root.crt`
+        #[arg(long, value_name = "FILE")]
+        certificate: PathBuf,
+        /// The root's revocation list in DER: `/crl/root.crl`
+        #[arg(long, value_name = "FILE")]
+        crl: PathBuf,
+        /// Where what goes back to the server is written
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Answer a server's request, item by item
+    Sign {
+        #[command(flatten)]
+        ceremony: Ceremony,
+        /// The request
+        request: PathBuf,
+        /// Where the answer is written
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// SHA-256 of the request, as the server's people read it out
+        #[arg(long, value_name = "HEX")]
+        digest: Option<String>,
+        /// Sign everything that passes the checks, and ask nobody
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Make a new revocation list, and put a certificate on it
+    Crl {
+        #[command(flatten)]
+        ceremony: Ceremony,
+        /// The serial of a certificate that this root issued; may be repeated
+        #[arg(long, value_name = "SERIAL")]
+        revoke: Vec<Serial>,
+        /// Why: a reason of RFC 5280, such as keyCompromise or cessationOfOperation
+        #[arg(long, value_name = "REASON", requires = "revoke", default_value = "unspecified")]
+        reason: RevocationReason,
+        /// How long the list holds: 30d to 400d
+        #[arg(long, value_name = "TIME", value_parser = list_lifetime, default_value = "180d")]
+        holds: Duration,
+        /// Where the answer for the server is written
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Verify the records of a root's directory, and the files that they name
+    Verify {
+        /// The root's directory
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
+}
+
+/// Where the root is, and who is there.
+#[derive(Debug, Args)]
+pub struct Ceremony {
+    /// The root's directory
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// Who does it, for the record
+    #[arg(long, value_name = "NAME")]
+    by: String,
+    /// Who is there, for the record; may be repeated
+    #[arg(long = "witness", value_name = "NAME")]
+    witnesses: Vec<String>,
+    /// A file with the passphrase of the root's key, mode 0600
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+    /// Certificate profiles that replace the built-in ones
+    #[arg(long, value_name = "DIR")]
+    profiles: Option<PathBuf>,
+}
+
+/// At the server.
+#[derive(Debug, Subcommand)]
+pub enum OnlineCommand {
+    /// Fetch what the server wants of its root
+    Request {
+        /// Where the request is written
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// List what the server wants of its root
+    Requests(Listing),
+    /// Bring the answer of a ceremony to the server
+    Accept {
+        /// The answer
+        file: PathBuf,
+    },
+    /// Bring newer revocation lists of the corporate authorities above the root to the server
+    ImportCrl {
+        /// Lists in PEM, or one in DER
+        file: PathBuf,
+    },
+}
+
+fn list_lifetime(text: &str) -> Result<Duration, String> {
+    let day = Duration::from_secs(86_400);
+    duration(text).and_then(|time| {
+        if (30 * day..=400 * day).contains(&time) { Ok(time) } else { Err("a list holds for 30d to 400d".to_owned()) }
+    })
+}
+
+impl Ceremony {
+    fn people(&self) -> People {
+        People {
+            by: self.by.clone(),
+            witnesses: self.witnesses.clone(),
+            machine: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            software: format!("fleetmark {}", env!("CARGO_PKG_VERSION")),
+        }
+    }
+
+    fn passphrase(&self, is_new: bool) -> Result<secrecy::SecretString, Failure> {
+        Ok(passphrase::of_root(self.passphrase_file.as_deref(), &Surroundings::of_process(), is_new)?.secret)
+    }
+
+    fn open(&self) -> Result<RootDirectory, Failure> {
+        Ok(RootDirectory::open(&self.dir, self.passphrase(false)?)?)
+    }
+}
+
+impl OfflineCommand {
+    /// Does it.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub fn run(self, json: bool) -> Result<(), Failure> {
+        let now = SystemClock.now();
+        match self {
+            Self::Create { ceremony, trust_domain, key } => {
+                let profiles = profiles(ceremony.profiles.as_deref())?;
+                let secret = ceremony.passphrase(true)?;
+                let made = RootDirectory::create(
+                    &ceremony.dir,
+                    secret,
+                    &profiles,
+                    (trust_domain, key.as_deref()),
+                    &ceremony.people(),
+                    now,
+                );
+                let (root, done) = made?;
+                told(&done, None, json, &format!("The root's SHA-256 fingerprint: {}\n", root.fingerprint()))
+            }
+            Self::TakeOver { ceremony, key, certificate, crl, out } => {
+                let (key, certificate, crl) = (read(&key)?, read(&certificate)?, read(&crl)?);
+                let files = (&key[..], &certificate[..], &crl[..]);
+                let taken =
+                    RootDirectory::take_over(&ceremony.dir, ceremony.passphrase(false)?, files, &ceremony.people(), now);
+                let (root, done) = taken?;
+                write_new(&out, &done.answer.file())?;
+                told(&done, Some(&out), json, &format!("The root's SHA-256 fingerprint: {}\n", root.fingerprint()))
+            }
+            Self::Sign { ceremony, request, out, digest, yes } => {
+                sign(&ceremony, &request, &out, digest.as_deref(), yes, json, now)
+            }
+            Self::Crl { ceremony, revoke, reason, holds, out } => {
+                let line = |serial: &Serial| ToRevoke { serial: serial.to_string(), reason, since: now };
+                let revoke = revoke.iter().map(line).collect();
+                unused(&out)?;
+                let holds = if holds.is_zero() { LIST_LIFETIME } else { holds };
+                let done = ceremony.open()?.list(revoke, holds, &ceremony.people(), now)?;
+                write_new(&out, &done.answer.file())?;
+                told(&done, Some(&out), json, "")
+            }
+            Self::Verify { dir } => {
+                let records = verify(&dir)?;
+                let count = records.len();
+                if json {
+                    return print_json(&json!({"records": count}));
+                }
+                print(&format!(
+                    "{count} records, each signed by the root and naming the one before it; the newest names the files as they are.\n"
+                ))
+            }
+        }
+    }
+}
+
+/// Shows a request, has a person say yes to each item, signs.
+fn sign(
+    ceremony: &Ceremony,
+    file: &Path,
+    out: &Path,
+    digest: Option<&str>,
+    yes: bool,
+    json: bool,
+    now: Timestamp,
+) -> Result<(), Failure> {
+    let octets = read(file)?;
+    let found = sha256(&octets);
+    let expected = digest.map(|digest| digest.chars().filter(char::is_ascii_hexdigit).collect::<String>().to_ascii_lowercase());
+    if let Some(expected) = expected.filter(|expected| *expected != found) {
+        return Err(CeremonyError::Digest { expected, found }.into());
+    }
+    let request = RootRequest::read(&octets)?;
+    if request.digest() != found {
+        let why = "it is not as a server writes it".to_owned();
+        return Err(CeremonyError::Unreadable { what: "the request", why }.into());
+    }
+    unused(out)?;
+    let mut directory = ceremony.open()?;
+    let profiles = profiles(ceremony.profiles.as_deref())?;
+    let items = directory.judge(&request, &profiles)?;
+    if !json || !yes {
+        eprint!("{}", shown(&request, &found));
+    }
+    if !yes {
+        let count = items.len().saturating_add(request.revoke.len());
+        let questions = items.iter().map(question).chain(request.revoke.iter().map(revocation));
+        for (at, text) in questions.enumerate() {
+            agreed(&format!("\n{} of {count}: {text}\nSign this?", at.saturating_add(1)))?;
+        }
+        if count == 0 {
+            agreed("Nothing is asked for but a new revocation list. Make it?")?;
+        }
+    }
+    let done = directory.sign(&request, &items, &ceremony.people(), now)?;
+    write_new(out, &done.answer.file())?;
+    told(&done, Some(out), json, "")
+}
+
+fn shown(request: &RootRequest, digest: &str) -> String {
+    format!(
+        "Request of {}, whose public door is {}.\nIts SHA-256, to be compared with what the server says:\n{}",
+        request.trust_domain,
+        request.public_url,
+        grouped(digest)
+    )
+}
+
+fn question(item: &Certifiable<'_>) -> String {
+    let days = item.asked.lifetime_seconds / 86_400;
+    format!(
+        "certify the {}\n  key (SHA-256 of its SubjectPublicKeyInfo): {}\n  for {days} days, path length {}, place {}/{} ({})",
+        item.asked.title(),
+        item.csr.key_hash(),
+        item.asked.path_length,
+        item.asked.epoch,
+        item.asked.index,
+        item.asked.id,
+    )
+}
+
+fn revocation(line: &ToRevoke) -> String {
+    format!("put the certificate {} on the revocation list: {} since {}", line.serial, line.reason, line.since)
+}
+
+/// Asks a person; anything but `y` or `yes` ends it, and nothing was signed.
+fn agreed(question: &str) -> Result<(), Failure> {
+    eprint!("{question} [y/N] ");
+    let mut line = String::new();
+    let read = std::io::stdin().lock().take(64).read_line(&mut line).map_err(|error| Failure::of(&error))?;
+    if read > 0 && matches!(line.trim(), "y" | "Y" | "yes") {
+        return Ok(());
+    }
+    Err(Failure::Failed("not agreed: nothing was signed".to_owned(), None))
+}
+
+/// Prints what was done: the record, to be printed and signed by hand.
+fn told(done: &Done, out: Option<&Path>, json: bool, more: &str) -> Result<(), Failure> {
+    let record_hash = sha256(done.record.as_bytes());
+    if json {
+        return print_json(&json!({"record": done.record_file, "record_sha256": record_hash, "answer": out}));
+    }
+    print(&done.record)?;
+    let out = out.map(|out| format!("What goes back to the server: {}\n", out.display())).unwrap_or_default();
+    print(&format!(
+        "\n{more}{out}The record, to be printed and signed: {}\nIts SHA-256:\n{}",
+        done.record_file.display(),
+        grouped(&record_hash)
+    ))
+}
+
+impl OnlineCommand {
+    /// Does it.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn run(self, session: &Session) -> Result<(), Failure> {
+        match self {
+            Self::Request { out } => {
+                unused(&out)?;
+                let answer = session.client.get(Ask::path(&["v1", "root", "request"])).await?;
+                write_new(&out, &answer.body)?;
+                let digest = sha256(&answer.body);
+                if session.json {
+                    return print_json(&json!({"file": out, "sha256": digest}));
+                }
+                print(&format!(
+                    "{}, for `fleetmark root sign`. Its SHA-256, to be compared on both machines:\n{}",
+                    out.display(),
+                    grouped(&digest)
+                ))
+            }
+            Self::Requests(listing) => session.list(Ask::path(&["v1", "root", "requests"]), listing, &COLUMNS).await,
+            Self::Accept { file } => {
+                let body = body_of(&file)?;
+                let answer = session.client.post(Ask::path(&["v1", "root", "answers"]).body(body)).await?;
+                session.print_record(&answer, &["record", "record_sha256", "list", "list_holds_until"])
+            }
+            Self::ImportCrl { file } => {
+                let octets = read(&file)?;
+                let lists = String::from_utf8(octets).unwrap_or_else(|error| crate::ceremony::list_pem(error.as_bytes()));
+                let body = json!({"lists": lists});
+                let answer = session.client.post(Ask::path(&["v1", "root", "lists"]).body(body)).await?;
+                session.print_record(&answer, &[])
+            }
+        }
+    }
+}
+
+fn body_of(file: &Path) -> Result<Value, Failure> {
+    serde_json::from_slice(&read(file)?).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))
+}
+
+/// A file of at most 512 KiB.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let failed = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => Failure::NotFound(format!("{}: there is no such file", path.display())),
+        _ => Failure::Failed(format!("{}: {error}", path.display()), None),
+    };
+    let most = u64::try_from(MAX_FILE).unwrap_or(u64::MAX);
+    let mut octets = Vec::new();
+    std::fs::File::open(path).map_err(failed)?.take(most.saturating_add(1)).read_to_end(&mut octets).map_err(failed)?;
+    if octets.len() > MAX_FILE {
+        return Err(Failure::Usage(format!("{}: it is larger than 512 KiB", path.display())));
+    }
+    Ok(octets)
+}
+
+/// Asked before anything is signed.
+fn unused(path: &Path) -> Result<(), Failure> {
+    if path.exists() { Err(Failure::Usage(format!("{}: there is a file here already", path.display()))) } else { Ok(()) }
+}
+
+fn write_new(path: &Path, octets: &[u8]) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::Failed(format!("{}: {error}", path.display()), None);
+    let mut file = std::fs::File::create_new(path).map_err(failed)?;
+    file.write_all(octets).and_then(|()| file.sync_all()).map_err(failed)
+}
