@@ -67,6 +67,7 @@ impl Jobs {
         jobs.spawn(self.clone().grace());
         jobs.spawn(self.clone().makers());
         jobs.spawn(self.clone().alarms());
+        jobs.spawn(self.clone().externals());
         jobs.spawn(self.clone().lists());
         jobs.spawn(self.clone().snapshots());
         jobs.spawn(self.clone().renewal());
@@ -134,6 +135,21 @@ impl Jobs {
             ticks.tick().await;
             if let Err(error) = self.registrar.refresh_makers().await {
                 failed("makers", &error);
+            }
+            if let Err(error) = self.registrar.refresh_externals().await {
+                failed("externals", &error);
+            }
+        }
+    }
+
+    /// What other authorities say of their certificates, each at its time.
+    async fn externals(self) {
+        let mut ticks = every(LAPSE);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = self.registrar.follow_externals(self.clock.now()).await {
+                failed("externals", &error);
+                sleep(PROBE).await;
             }
         }
     }

@@ -14,6 +14,7 @@
 //! - [`crl`]: revocation lists.
 //! - [`ocsp`]: OCSP requests and answers.
 //! - [`idevid`]: makers' certificates: verified, and what they say.
+//! - [`foreign`]: other authorities' certificates, revocation lists and OCSP answers.
 //! - [`bundle`]: PEM and certs-only PKCS#7.
 //! - [`anchors`]: the CA certificates of makers.
 //! - [`tpm`]: keys in a TPM 2.0, and secrets for one TPM alone.
@@ -25,6 +26,7 @@ pub mod crl;
 pub mod csr;
 pub mod csrattrs;
 mod encoding;
+pub mod foreign;
 pub mod idevid;
 pub mod issue;
 pub mod keygen;

@@ -109,6 +109,7 @@ impl Registrar {
             groups: super::groups::Watch::default(),
             hooks: super::hook::Calls::default(),
             makers: super::proofs::maker::KnownMakers::default(),
+            externals: super::external::Watch::default(),
             token_key: hmac::Key::new(hmac::HMAC_SHA256, token_key.as_ref()),
             founding: tokio::sync::Mutex::default(),
         })
