@@ -16,6 +16,7 @@ mod client;
 mod derive;
 mod devices;
 mod doctor;
+mod external;
 pub mod failure;
 mod fleets;
 mod groups;
@@ -94,6 +95,9 @@ enum Command {
     /// Enrollment groups of a fleet: ways in that many devices share
     #[command(subcommand)]
     Group(groups::GroupCommand),
+    /// Other authorities whose certificates a fleet takes
+    #[command(subcommand)]
+    External(external::ExternalCommand),
     /// Authorities
     #[command(subcommand)]
     Authority(authorities::AuthorityCommand),
@@ -179,6 +183,7 @@ async fn ask(command: Command, profile: Option<PathBuf>, json: bool) -> Result<(
         // It asks no server, and takes no profile.
         Command::Group(groups::GroupCommand::Derive(arguments)) => arguments.run(json),
         Command::Group(command) => command.run(&session()?).await,
+        Command::External(command) => command.run(&session()?).await,
         Command::Authority(command) => command.run(&session()?).await,
         Command::Gateway(command) => command.run(&session()?, "gateways").await,
         Command::Service(command) => command.run(&session()?, "services").await,

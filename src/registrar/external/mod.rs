@@ -22,7 +22,7 @@ pub use rules::{DEFAULT_INTERVAL, INTERVAL};
 
 use super::caller::Caller;
 use super::standing::checked_note;
-use super::{Error, Idempotency, Registrar, Result};
+use super::{Error, Idempotency, Page, PageRequest, Registrar, Result};
 use crate::pki::anchors;
 use crate::pki::foreign::Externals;
 use crate::store::acts::external::{ChangeExternal, CreateExternal, rules_hash};
@@ -168,17 +168,20 @@ impl Registrar {
     }
 
     /// The fleet's external authorities. There are few.
-    pub async fn external_authorities(&self, caller: &Caller, fleet: &FleetName) -> Result<Vec<ExternalView>> {
+    pub async fn external_authorities(&self, caller: &Caller, fleet: &FleetName, page: &PageRequest) -> Result<Page<ExternalView>> {
         caller.may(Action::Read, Some(fleet))?;
-        let wanted = fleet.clone();
+        let (after, limit, wanted) = (page.after()?, page.limit, fleet.clone());
         let found = read(&*self.store, move |rows| {
             if rows.fleet(&wanted)?.is_none() {
                 return Err(Refusal::FleetUnknown.into());
             }
             let all = rows.externals(Some(&wanted))?;
-            all.into_iter().map(|external| with_lists(rows, external)).collect::<std::result::Result<Vec<_>, _>>()
+            let some = all.into_iter().filter(|external| u64::from(external.id) > after);
+            let some = some.take(usize::try_from(limit).unwrap_or(usize::MAX));
+            some.map(|external| with_lists(rows, external)).collect::<std::result::Result<Vec<_>, _>>()
         });
-        Ok(found.await?.into_iter().map(|(external, lists)| self.viewed(external, lists)).collect())
+        let views = found.await?.into_iter().map(|(external, lists)| self.viewed(external, lists)).collect();
+        Ok(Page::of(views, limit, |last: &ExternalView| last.external.id.to_string()))
     }
 
     /// One external authority.
