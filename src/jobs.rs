@@ -70,6 +70,7 @@ impl Jobs {
         jobs.spawn(self.clone().makers());
         jobs.spawn(self.clone().alarms());
         jobs.spawn(self.clone().orders());
+        jobs.spawn(self.clone().externals());
         jobs.spawn(self.clone().lists());
         jobs.spawn(self.clone().status_lists());
         jobs.spawn(self.clone().snapshots());
@@ -141,6 +142,21 @@ impl Jobs {
             ticks.tick().await;
             if let Err(error) = self.registrar.refresh_makers().await {
                 failed("makers", &error);
+            }
+            if let Err(error) = self.registrar.refresh_externals().await {
+                failed("externals", &error);
+            }
+        }
+    }
+
+    /// What other authorities say of their certificates, each at its time.
+    async fn externals(self) {
+        let mut ticks = every(LAPSE);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = self.registrar.follow_externals(self.clock.now()).await {
+                failed("externals", &error);
+                sleep(PROBE).await;
             }
         }
     }

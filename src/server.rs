@@ -433,6 +433,7 @@ async fn run(
 
     let certificate = Arc::new(ArcSwap::from_pointee(load(&registrar, &own).map_err(ServerError::Keys)?));
     registrar.refresh_makers().await.map_err(refused("the makers' authorities cannot be read"))?;
+    registrar.refresh_externals().await.map_err(refused("the external authorities cannot be read"))?;
     let trust = follow_authorities(&registrar);
     let grace = registrar.late_grace(now).await.map_err(refused("the permits to renew late cannot be read"))?;
     trust.rcu(|now| now.with_grace(grace));
@@ -488,6 +489,8 @@ fn follow_authorities(registrar: &Registrar) -> Arc<ArcSwap<Trust>> {
     }));
     let followed = trust.clone();
     registrar.makers().observe(Box::new(move |makers| drop(followed.rcu(|now| now.with_makers(makers.clone())))));
+    let followed = trust.clone();
+    registrar.external_trust().observe(Box::new(move |them| drop(followed.rcu(|now| now.with_externals(them.clone())))));
     trust
 }
 

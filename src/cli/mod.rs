@@ -16,6 +16,7 @@ mod client;
 mod derive;
 mod devices;
 mod doctor;
+mod external;
 pub mod failure;
 mod fleets;
 mod groups;
@@ -99,6 +100,9 @@ enum Command {
     /// Enrollment groups of a fleet: ways in that many devices share
     #[command(subcommand)]
     Group(groups::GroupCommand),
+    /// Other authorities whose certificates a fleet takes
+    #[command(subcommand)]
+    External(external::ExternalCommand),
     /// Authorities
     #[command(subcommand)]
     Authority(authorities::AuthorityCommand),
@@ -189,6 +193,7 @@ async fn ask(command: Command, profile: Option<PathBuf>, json: bool) -> Result<(
         // It asks no server, and takes no profile.
         Command::Group(groups::GroupCommand::Derive(arguments)) => arguments.run(json),
         Command::Group(command) => command.run(&session()?).await,
+        Command::External(command) => command.run(&session()?).await,
         Command::Authority(command) => command.run(&session()?).await,
         Command::Root(root::RootCommand::Online(command)) => command.run(&session()?).await,
         Command::Gateway(command) => command.run(&session()?, "gateways").await,

@@ -15,6 +15,7 @@
 //! - [`crl`]: revocation lists.
 //! - [`ocsp`]: OCSP requests and answers.
 //! - [`idevid`]: makers' certificates: verified, and what they say.
+//! - [`foreign`]: other authorities' certificates, revocation lists and OCSP answers.
 //! - [`bundle`]: PEM and certs-only PKCS#7.
 //! - [`anchors`]: the CA certificates of makers.
 //! - [`above`]: what a corporate authority certified for us.
@@ -31,6 +32,7 @@ pub mod csr;
 pub mod csrattrs;
 pub mod detached;
 mod encoding;
+pub mod foreign;
 pub mod idevid;
 pub mod issue;
 pub mod keygen;

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use fleetmark_domain::standing::Choices;
 use fleetmark_domain::{Action, DeviceEvent, FleetName, Identity, Kind, LedgerName, Refusal, Sight, Standing, Timestamp, View};
 
+use fleetmark_external::is_external;
+
 use super::policies::Table;
 use super::{Registrar, Result};
 use crate::pki::issue::CertificateFacts;
@@ -18,7 +20,7 @@ use crate::store::rows::certificate_id;
 /// A client certificate whose chain the TLS handshake verified to one of our authorities.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// The authority that its chain was verified to.
+    /// The authority that its chain was verified to; of another authority's certificate [`fleetmark_external::FIRST_ID`], whichever it is.
     pub authority: AuthorityId,
     /// What it says.
     pub facts: Arc<CertificateFacts>,
@@ -58,7 +60,7 @@ impl Registrar {
     /// an unconfirmed certificate confirms it.
     ///
     /// # Errors
-    /// `NotOnLedger`, `WrongAuthority`, `CertificateExpired`, `CertificateNotYetValid`, `Revoked`, `Held`, `Superseded`,
+    /// `NotOnLedger`, `ExternalUnknown`, `ExternalDisabled`, `ExternalStatusStale`, `WrongAuthority`, `CertificateExpired`, `CertificateNotYetValid`, `Revoked`, `Held`, `Superseded`,
     /// `Quarantined`, `Lapsed`, `IdentityOut`, `DeviceMoved`.
     pub async fn identify(&self, peer: &Peer, now: Timestamp) -> Result<Caller> {
         self.identify_within(peer, Lateness::Refused, now).await
@@ -109,6 +111,9 @@ impl Registrar {
 
     /// The certificate's record and its holder's. Any other certificate under a serial of ours is a forgery.
     async fn holder(&self, peer: &Peer, now: Timestamp) -> Result<(Certificate, Subject)> {
+        if is_external(peer.authority) {
+            return self.external_holder(peer.facts.fingerprint).await;
+        }
         let serial = peer.facts.serial.ok_or(Refusal::NotOnLedger)?;
         let fingerprint = peer.facts.fingerprint;
         let authority = peer.authority;
@@ -135,6 +140,10 @@ impl Registrar {
     /// A chain is not enough: the authority must be bound to this kind and fleet, and the certificate must say what the
     /// record says.
     fn check_authority(&self, peer: &Peer, subject: &Subject, now: Timestamp) -> Result<Identity> {
+        // What was adopted is known by its fingerprint, and says of whom it is in its own way.
+        if is_external(peer.authority) {
+            return super::subjects::identity_of(subject);
+        }
         let authority = self.authorities.by_id(peer.authority).ok_or(Refusal::WrongAuthority)?;
         if !authority.is_bound_to(subject.kind, subject.fleet.as_ref()) {
             let what = format!("authority {}, subject {}", peer.authority, subject.id);

@@ -7,6 +7,8 @@ use fleetmark_domain::{
     Fingerprint, FleetName, Identity, Kind, LedgerName, Name, Refusal, RevocationReason, Serial, Standing, Timestamp,
 };
 
+use fleetmark_external::is_external;
+
 use super::authorities::Authority;
 use super::caller::{Caller, alarm};
 use super::issue::Order;
@@ -282,6 +284,10 @@ impl Registrar {
             let what = format!("serial {}, asked by {}", existing.serial, subject.name);
             self.raise("key_of_another", ledger_of(subject), subject.id, &what, now);
             return Err(Refusal::KeyOfAnother.into());
+        }
+        // The key of another authority's certificate: ours is for a key of its own.
+        if is_external(existing.authority) {
+            return Err(Refusal::KeyReused.into());
         }
         match existing.standing {
             Standing::Held => return Err(Refusal::Held.into()),

@@ -115,6 +115,7 @@ impl Registrar {
             hooks: super::hook::Calls::default(),
             orders: super::revocations::Watch::default(),
             makers: super::proofs::maker::KnownMakers::default(),
+            externals: super::external::Watch::default(),
             token_key: hmac::Key::new(hmac::HMAC_SHA256, token_key.as_ref()),
             founding: tokio::sync::Mutex::default(),
             above: arc_swap::ArcSwap::default(),

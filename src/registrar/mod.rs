@@ -3,6 +3,7 @@
 //!
 //! - [`caller`]: from a verified peer certificate to a caller in good standing, asked on every request.
 //! - [`enroll`]: enroll, renew, confirm.
+//! - [`external`]: other authorities of fleets: their certificates adopted, their word followed.
 //! - [`alarms`]: what a person should look at, written into the ledgers.
 //! - [`blocked`]: keys that nobody gets a certificate for.
 //! - [`rates`]: how often certificates are issued by one proof, in one fleet, in all.
@@ -50,6 +51,7 @@ pub mod challenge;
 pub mod claims;
 pub mod corporate;
 pub mod enroll;
+pub mod external;
 pub mod feed;
 pub mod fleets;
 pub mod groups;
@@ -230,6 +232,7 @@ pub struct Registrar {
     hooks: hook::Calls,
     orders: revocations::Watch,
     makers: proofs::maker::KnownMakers,
+    externals: external::Watch,
     /// Derives the secrets of tokens minted with an Idempotency-Key.
     token_key: hmac::Key,
     /// Held while a fleet is made: two at once would take the same authority's id.

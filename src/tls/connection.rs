@@ -9,6 +9,7 @@ use actix_web::dev::Extensions;
 use actix_web::rt::net::TcpStream;
 use arc_swap::ArcSwap;
 use fleetmark_domain::Kind;
+use fleetmark_external::FIRST_ID;
 use rustls::ProtocolVersion;
 use socket2::SockRef;
 
@@ -39,6 +40,10 @@ pub fn remember_peer(trust: Arc<ArcSwap<Trust>>) -> impl Fn(&dyn Any, &mut Exten
         match shown(connection, &trust.load()) {
             Some(Shown::Peer(peer)) => drop(extensions.insert(peer)),
             Some(Shown::Presented(chain)) => drop(extensions.insert(chain)),
+            Some(Shown::External(peer, chain)) => {
+                extensions.insert(peer);
+                extensions.insert(chain);
+            }
             None => {}
         }
     }
@@ -48,6 +53,8 @@ pub fn remember_peer(trust: Arc<ArcSwap<Trust>>) -> impl Fn(&dyn Any, &mut Exten
 enum Shown {
     Peer(Peer),
     Presented(Presented),
+    /// Another authority's: an identity's where it was adopted, and a proof.
+    External(Peer, Presented),
 }
 
 fn shown(connection: &dyn Any, trust: &Trust) -> Option<Shown> {
@@ -64,8 +71,12 @@ fn shown(connection: &dyn Any, trust: &Trust) -> Option<Shown> {
             Some(Shown::Peer(Peer { authority, facts: Arc::new(facts) }))
         }
         _ => {
-            let sent = chain.iter().take(1 + MAX_INTERMEDIATES).map(|der| der.to_vec());
-            Some(Shown::Presented(Presented(sent.collect())))
+            let sent: Vec<_> = chain.iter().take(1 + MAX_INTERMEDIATES).map(|der| der.to_vec()).collect();
+            if trust.is_external(&sent) {
+                let peer = Peer { authority: FIRST_ID, facts: Arc::new(facts) };
+                return Some(Shown::External(peer, Presented(sent)));
+            }
+            Some(Shown::Presented(Presented(sent)))
         }
     }
 }

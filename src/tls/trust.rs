@@ -1,4 +1,4 @@
-//! The issuing authorities that a client's certificate may come from: our own, and those of makers.
+//! The issuing authorities that a client's certificate may come from: our own, other authorities of fleets, and those of makers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
 use crate::pki::PkiError;
+use crate::pki::foreign::Externals;
 use crate::pki::idevid::{Makers, refusal};
 use crate::pki::issue::{CertificateFacts, facts};
 use crate::pki::profile::CLAIM_EKU;
@@ -24,6 +25,7 @@ pub struct Trust {
     /// By subject key identifier.
     anchors: Arc<HashMap<Vec<u8>, Anchor>>,
     makers: Arc<Makers>,
+    externals: Arc<Externals>,
     grace: Duration,
 }
 
@@ -36,6 +38,8 @@ pub enum Kin {
     Claim(AuthorityId),
     /// A device's, from its maker.
     Maker,
+    /// A device's, from another authority of a fleet. Whether it was adopted is asked at each request.
+    External,
 }
 
 #[derive(Debug)]
@@ -83,6 +87,17 @@ impl Trust {
         Self { makers, ..self.clone() }
     }
 
+    /// The same, with other authorities of fleets.
+    #[must_use]
+    pub fn with_externals(&self, externals: Arc<Externals>) -> Self {
+        Self { externals, ..self.clone() }
+    }
+
+    /// Whether a chain that was taken, and is none of ours, names another authority of a fleet.
+    pub fn is_external<T: AsRef<[u8]>>(&self, chain: &[T]) -> bool {
+        self.externals.are_named_by(chain)
+    }
+
     /// So long after its end a certificate of ours is still taken at the handshake of the device door.
     pub const fn grace(&self) -> Duration {
         self.grace
@@ -124,7 +139,7 @@ impl Trust {
         let facts = facts(certificate).map_err(|_| Refusal::CertificateForeign)?;
         let Some(anchor) = self.named_by(&facts) else {
             return match kind {
-                None => self.makers.verify(certificate, beside, now).map(|()| Kin::Maker),
+                None => self.verify_foreign(certificate, beside, now),
                 Some(_) => Err(Refusal::CertificateForeign),
             };
         };
@@ -150,6 +165,24 @@ impl Trust {
         anchor.in_time(now)?;
         // Asked last: that an authority is here is told to those alone whose certificate is from it.
         if kind.is_some_and(|kind| kind != anchor.kind) { Err(Refusal::WrongKind) } else { Ok(kin) }
+    }
+
+    /// By another authority of a fleet, else by a maker. What either knows of the certificate is told.
+    fn verify_foreign(
+        &self,
+        certificate: &CertificateDer<'_>,
+        beside: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<Kin, Refusal> {
+        let external = if self.externals.is_empty() {
+            Err(Refusal::CertificateForeign)
+        } else {
+            self.externals.verify(certificate, beside, now).map(|()| Kin::External)
+        };
+        external.or_else(|why| match self.makers.verify(certificate, beside, now) {
+            Err(Refusal::CertificateForeign) => Err(why),
+            verdict => verdict.map(|()| Kin::Maker),
+        })
     }
 
     /// Whether a certificate that has ended ended within the grace.

@@ -33,6 +33,7 @@ mod csr;
 mod derived;
 mod enrollment;
 mod est;
+mod external;
 mod feed;
 mod gateway;
 mod groups;

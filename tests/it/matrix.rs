@@ -5,12 +5,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use fleetmark::http::admin::ROUTES;
 use fleetmark_domain::{Action, Role};
+use rcgen::DnType;
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
 use crate::certificates::member;
 use crate::harness::device::sha256;
-use crate::harness::forge::{Stolen, Wanted, authority_id, serial};
+use crate::harness::forge::{Maker, Stolen, Wanted, authority_id, serial};
 use crate::harness::server::text;
 use crate::harness::{Client, Connection, Device, Identity, Key, Server, handshake_ends, run, shared};
 
@@ -104,6 +105,9 @@ struct Subjects {
     token: String,
     fresh: std::cell::Cell<u32>,
     endorsement_key: String,
+    /// Another authority, and a certificate of it that was adopted.
+    maker: Maker,
+    adopted: String,
 }
 
 impl Subjects {
@@ -164,6 +168,21 @@ impl Subjects {
         name
     }
 
+    /// A certificate of the other authority of the fleet that was not adopted, in PEM.
+    fn adoptable(&self) -> String {
+        let device = self.maker.idevid(&Key::new(), |params| params.distinguished_name.push(DnType::CommonName, self.next()));
+        crate::harness::openssl::pem("CERTIFICATE", device.leaf())
+    }
+
+    /// The fingerprint of one that was.
+    async fn adopted(&self, server: &Server) -> String {
+        let path = format!("/v1/fleets/{}/external-certificates?authority=matrix-victim", self.fleet);
+        let media = [("content-type", "application/x-pem-file")];
+        let imported = server.owner().send("POST", &path, &media, Some(self.adoptable().into_bytes())).await.is(200).json();
+        assert_eq!(imported["adopted"], 1, "{imported}");
+        text(&imported["certificates"][0], "fingerprint")
+    }
+
     /// The request of a route, and whether it is about something of the fleet.
     async fn request(&self, server: &Server, method: &str, pattern: &str, is_fresh: bool) -> (String, Option<Value>, bool) {
         let fleet = &self.fleet;
@@ -215,6 +234,37 @@ impl Subjects {
                     _ => Some(none),
                 };
                 (path.replace("{serial}", "A-0"), body, true)
+            }
+            ("GET", ["v1", "fleets", "{fleet}", list @ ("external-authorities" | "external-certificates")]) => {
+                (format!("/v1/fleets/{fleet}/{list}"), None, true)
+            }
+            (_, ["v1", "fleets", "{fleet}", "external-authorities", rest @ ..]) => {
+                let ca = Maker::new(&self.next()).line_pem();
+                let body = json!({"name": self.next(), "ca": ca});
+                let path = format!("/v1/fleets/{fleet}/external-authorities");
+                if rest.is_empty() {
+                    return (path, Some(body), true);
+                }
+                let name = if is_fresh {
+                    text(&server.owner().post(&path, &body).await.is(201).json(), "name")
+                } else {
+                    "matrix-victim".to_owned()
+                };
+                let body = match method {
+                    "GET" => None,
+                    "PUT" => Some(json!({"rules": {"usages": ["1.2.3"]}})),
+                    _ => Some(none),
+                };
+                ([&*path, &rest.join("/").replace("{authority}", &name)].join("/"), body, true)
+            }
+            ("POST", ["v1", "fleets", "{fleet}", "external-certificates"]) => {
+                // What is no certificate is refused after the question who may import.
+                (format!("/v1/fleets/{fleet}/external-certificates?authority=matrix-victim"), Some(json!(self.adoptable())), true)
+            }
+            (_, ["v1", "fleets", "{fleet}", "external-certificates", "{fingerprint}", rest @ ..]) => {
+                let fingerprint = if is_fresh { self.adopted(server).await } else { self.adopted.clone() };
+                let path = [&["/v1/fleets", fleet, "external-certificates", &fingerprint], rest].concat().join("/");
+                (path, (method != "GET").then_some(none), true)
             }
             ("POST", ["v1", "fleets", "{fleet}", "tokens"]) => (format!("/v1/fleets/{fleet}/tokens"), Some(none), true),
             ("DELETE", ["v1", "fleets", "{fleet}", "tokens", "{id}"]) => {
@@ -397,7 +447,12 @@ fn every_route_of_the_admin_door_answers_every_caller_as_the_domain_says() {
         }
         let group = json!({"name": "matrix-victim", "proof": "claim"});
         server.owner().post(&format!("/v1/fleets/{fleet}/groups"), &group).await.is(201);
-        let subjects = Subjects {
+        let maker = Maker::new("matrix");
+        let external = json!({"name": "matrix-victim", "ca": maker.line_pem()});
+        server.owner().post(&format!("/v1/fleets/{fleet}/external-authorities"), &external).await.is(201);
+        let mut subjects = Subjects {
+            maker,
+            adopted: String::new(),
             authority: authority_id(&server, "device", Some(&fleet)).await,
             token: text(&server.mint(&fleet, json!({})).await, "id"),
             fresh: std::cell::Cell::new(0),
@@ -406,6 +461,7 @@ fn every_route_of_the_admin_door_answers_every_caller_as_the_domain_says() {
             other,
             victim,
         };
+        subjects.adopted = subjects.adopted(&server).await;
         let mut wrong = Vec::new();
         for (number, caller) in callers.iter().enumerate() {
             println!("{:>2}: {}", number + 1, caller.name);
@@ -464,11 +520,15 @@ fn every_route_of_the_admin_door_answers_every_caller_as_the_domain_says() {
 async fn ask(client: &Client, method: &str, path: &str, body: Option<&Value>) -> String {
     let media_type = match path {
         _ if path.ends_with("/devices/import") => "application/jsonl",
+        _ if path.contains("/external-certificates?") => "application/x-pem-file",
         _ if path.ends_with("/serials") => "text/csv",
         _ => "application/json",
     };
     let headers: &[(&str, &str)] = if body.is_some() { &[("content-type", media_type)] } else { &[] };
-    let body = body.map(|body| body.to_string().into_bytes());
+    let body = body.map(|body| match body {
+        Value::String(pem) if media_type == "application/x-pem-file" => pem.clone().into_bytes(),
+        body => body.to_string().into_bytes(),
+    });
     match client.try_send(method, path, headers, body).await {
         Err(error) => error,
         Ok(answer) if matches!(answer.status, 200 | 201) => "yes".to_owned(),

@@ -13,6 +13,7 @@ pub mod backups;
 pub mod blocked;
 pub mod certificates;
 pub mod devices;
+pub mod external;
 pub mod extract;
 pub mod fleets;
 pub mod groups;
@@ -80,6 +81,20 @@ fn documented(config: &mut ServiceConfig<'_>) {
         .service(groups::put_serials)
         .service(groups::remove_serial)
         .service(groups::issue_claim)
+        .service(external::list_external_authorities)
+        .service(external::create_external_authority)
+        .service(external::show_external_authority)
+        .service(external::change_external_authority)
+        .service(external::enable_external_authority)
+        .service(external::disable_external_authority)
+        .service(external::end_external_authority)
+        .service(external::check_external_authority)
+        .service(external::list_external_certificates)
+        .service(external::import_external_certificates)
+        .service(external::show_external_certificate)
+        .service(external::revoke_external_certificate)
+        .service(external::hold_external_certificate)
+        .service(external::release_external_certificate)
         .service(requests::list_requests)
         .service(requests::show_request)
         .service(requests::approve_request)

@@ -50,6 +50,12 @@ schemas! {
     SerialFrom => words(["subject-serial-number", "hardware-module-name", "common-name"]);
     /// [`crate::store::model::NameMapping`].
     NameMapping => words(["exact", "sanitized", "requested"]);
+    /// [`fleetmark_domain::NameSource`].
+    NameSource => words(["common-name", "serial-number", "dns", "uri", "email", "hardware-module-name"]);
+    /// [`fleetmark_domain::NamePart`].
+    NamePart => words(["whole", "first", "last"]);
+    /// [`fleetmark_domain::NameForm`].
+    NameForm => words(["exact", "lowercase", "sanitized"]);
     /// [`fleetmark_domain::Standing`].
     Standing => words(STANDINGS);
 }

@@ -39,6 +39,8 @@ fn example(path: &str) -> String {
         .replace("{scope}", "system")
         .replace("{version}", "1")
         .replace("{id}", "1")
+        .replace("{authority}", "old-ca")
+        .replace("{fingerprint}", &"ab".repeat(32))
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod approval;
 mod claim;
 mod derived;
+mod external;
 pub mod maker;
 mod token;
 mod tpm;
@@ -28,7 +29,7 @@ pub enum Shown {
     Nothing,
     /// An enrollment token or invitation.
     Token(PresentedToken),
-    /// The certificate of its connection, with the chain that it sent, in DER, its own first: a maker's certificate, or a claim. The
+    /// The certificate of its connection, with the chain that it sent, in DER, its own first: another authority's, a maker's, or a claim. The
     /// handshake proved that it holds the key.
     Certificate(Vec<Vec<u8>>),
     /// An answer by a key that is derived from its group's.
@@ -96,7 +97,7 @@ impl Registrar {
             Shown::Token(token) => self.prove_by_token(request, token, is_race, now).await,
             Shown::Certificate(chain) => match claim::claim(chain) {
                 Some(claim) => self.prove_by_claim(request, claim, now).await,
-                None => self.prove_by_maker(request, chain, now).await,
+                None => self.prove_by_foreign(request, chain, now).await,
             },
             Shown::DerivedKey(answer) => self.prove_by_derived_key(request, answer, now).await,
             Shown::Tpm(answer) => self.prove_by_tpm(request, answer, now).await,

@@ -3,6 +3,7 @@
 
 mod blocked;
 mod certificates;
+mod external;
 mod fleets;
 mod groups;
 mod hardware;
@@ -23,6 +24,7 @@ use zeroize::Zeroizing;
 
 pub use blocked::*;
 pub use certificates::*;
+pub use external::*;
 pub use fleets::*;
 pub use groups::*;
 pub use hardware::*;
