@@ -211,7 +211,7 @@ impl Registrar {
         let public_url = self.authorities.public_url().to_owned();
         let mut file = RequestFile::new(self.trust_domain.clone(), fingerprint, id, public_url);
         let (asked, crl, out) =
-            read(&*self.store, move |rows| Ok((rows.root_requests()?, rows.crl(id)?, rows.not_good(id, now, 0, 1_000)?)))
+            read(&*self.store, move |rows| Ok((rows.root_requests()?, rows.crl(id)?, rows.not_good(id, 0, u64::MAX, now)?)))
                 .await?;
         let mut listed = Vec::new();
         if let (Some(crl), Some(root)) = (crl, &root) {

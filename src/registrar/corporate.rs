@@ -151,7 +151,7 @@ impl Registrar {
         let above = self.authorities.above();
         let next = newest_lists(text, &above, &self.lists_above(), now)?;
         let value = next.iter().flat_map(|list| list.der.iter().copied()).collect();
-        commit(&*self.store, SetValue { name: LISTS, value }).await?;
+        commit(&*self.store, SetValue { name: LISTS.to_owned(), value }).await?;
         self.above.store(Arc::new(next.clone()));
         Ok(next)
     }

@@ -13,7 +13,6 @@ use super::model::{
 };
 use super::model::{CertificateStanding, ListKey, ListKind, PublishedList};
 use super::model::{Order, OrderId, OrderState, Pick, Picked, Reach};
-use super::model::{CertificateStanding, ListKey, ListKind, PublishedList};
 
 /// A certificate's place as one number, ascending by epoch and index: `epoch << 32 | index`. Cursors of lists too.
 pub type CertificateId = u64;
