@@ -87,7 +87,7 @@ impl Published {
         });
     }
 
-    fn change_shards(&self, change: impl Fn(&mut BTreeMap<ListKey, Arc<Shard>>)) {
+    pub(super) fn change_shards(&self, change: impl Fn(&mut BTreeMap<ListKey, Arc<Shard>>)) {
         self.shards.rcu(|current| {
             let mut next = BTreeMap::clone(current);
             change(&mut next);
@@ -207,8 +207,8 @@ impl Registrar {
             let position = size_of(rows, &ledger)?;
             Ok((position, rows.list_number(&key)?, lines(&rows.not_good(id, from, to, now)?, choices)))
         });
-        let (position, last, lines) = read_all.await?;
-        let Some(number) = next_number(last, now) else { return Ok(Outcome::PutOff) };
+        let (position, newest, lines) = read_all.await?;
+        let Some(number) = next_number(newest, now) else { return Ok(Outcome::PutOff) };
         let next_update = now + CRL_LIFETIME;
         let point = authority.shard_point(key.epoch, key.slice);
         let header = CrlHeader { number, this_update: now, next_update, point: point.as_deref() };

@@ -1,3 +1,4 @@
+use std::any::Any;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -24,8 +25,10 @@ use crate::registrar::standing::{Change, Target};
 use crate::registrar::subjects::Who;
 use crate::registrar::tokens::{MintRequest, PresentedToken};
 use crate::store::acts::lease::RaiseEpochs;
+use crate::store::acts::standing::{ChangeStanding, Scope};
 use crate::store::location::open;
 use crate::store::model::Certificate;
+use crate::store::{ErasedAct, ErasedRead, Store};
 use crate::telemetry::clock::{SharedClock, SystemClock};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -342,6 +345,9 @@ async fn old_lists_are_made_anew_in_time_and_those_of_ended_certificates_are_dro
     let (epoch, id) = (first.serial.epoch(), first.authority);
     assert!(world.registrar.shard(id, epoch, 0).await.unwrap().is_none(), "dropped");
     assert!(world.registrar.shard(id, second.serial.epoch(), 0).await.unwrap().is_some(), "its epoch is open");
+    // RFC 5280 3.3: what has ended stays for one more list.
+    world.now = world.now + DAY * 4;
+    world.registrar.refresh_crls(world.now).await.unwrap();
     assert!(serials_on(&world.registrar.crl(id).unwrap().der).is_empty());
     let world = world.again().await;
     world.registrar.refresh_crls(world.now).await.unwrap();
@@ -499,4 +505,92 @@ async fn the_responder_is_renewed_in_time_and_says_that_nobody_need_ask_about_it
     // One that could not be renewed says nothing rather than what nobody believes.
     world.now = second.not_after;
     assert_eq!(&*world.ask(&[(&authority, &device.serial)]).await.0, &[0x30, 3, 0x0a, 1, 3]);
+}
+
+/// A store into which others write too.
+struct Shared(Arc<dyn Store>);
+
+#[async_trait::async_trait]
+impl Store for Shared {
+    async fn write(&self, act: Box<dyn ErasedAct>) -> std::result::Result<Box<dyn Any + Send>, StoreError> {
+        self.0.write(act).await
+    }
+
+    async fn look(&self, read: ErasedRead) -> std::result::Result<Box<dyn Any + Send>, StoreError> {
+        self.0.look(read).await
+    }
+
+    async fn look_up(&self, read: ErasedRead) -> std::result::Result<Box<dyn Any + Send>, StoreError> {
+        self.0.look(read).await
+    }
+
+    fn waiting(&self) -> (usize, usize) {
+        self.0.waiting()
+    }
+
+    async fn copy_to(&self, file: &Path) -> std::result::Result<(), StoreError> {
+        self.0.copy_to(file).await
+    }
+
+    async fn stop(&self) {
+        self.0.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn where_others_write_too_their_changes_and_lists_are_taken() {
+    let mut world = World::new().await;
+    world.registrar.store = Arc::new(Shared(world.registrar.store.clone()));
+    let (a, b) = (world.device("a").await, world.device("b").await);
+    let authority = world.authority();
+    let of_a = [(&*authority, &a.serial)];
+    let (first, told) = world.ask(&of_a).await;
+    assert_eq!(told, [0x80]);
+    assert_eq!(world.ask(&of_a).await.0, first, "kept");
+    world.change("b", REVOKE).await;
+    assert_ne!(world.ask(&of_a).await.0, first, "any change voids what is kept");
+
+    // Another server revokes: this one hears of it when it next reads the ledger.
+    world.registrar.refresh_crls(world.now).await.unwrap();
+    world.ask(&of_a).await;
+    let details = world.registrar.details("another server".to_owned(), None, None, None).unwrap();
+    let act = ChangeStanding {
+        scope: Scope::Certificate(a.serial),
+        ledger: LedgerName::Fleet(fleet()),
+        change: fleetmark_domain::CertificateEvent::Revoked(RevocationReason::KeyCompromise),
+        by: None,
+        details,
+        departure: None,
+        at: world.now,
+    };
+    crate::store::commit(&*world.registrar.store, act).await.unwrap();
+    assert!(world.registrar.refresh_crls(world.now).await.unwrap() > 0);
+    assert_eq!(world.ask(&of_a).await.1, [0xa1]);
+    assert_eq!(serials_on(&world.shard_of(&b).await.list.octets).len(), 2);
+
+    // Another server makes the list anew: the newest is taken, at once where it is not known here.
+    let known = world.shard_of(&a).await;
+    let list = crate::store::model::PublishedList { number: known.list.number + 5, ..known.list.clone() };
+    crate::store::commit(&*world.registrar.store, crate::store::acts::lists::PutList { list }).await.unwrap();
+    world.now = world.now + Duration::from_secs(31);
+    world.registrar.refresh_crls(world.now).await.unwrap();
+    assert_eq!(world.shard_of(&a).await.list.number, known.list.number + 5);
+    world.registrar.published.change_shards(BTreeMap::clear);
+    assert_eq!(world.shard_of(&a).await.list.number, known.list.number + 5);
+}
+
+#[tokio::test]
+async fn a_list_that_another_server_made_first_is_taken_instead() {
+    let world = World::new().await;
+    let device = world.device("a").await;
+    let known = world.shard_of(&device).await;
+    let far = crate::store::model::PublishedList { number: known.list.number + 20, ..known.list.clone() };
+    let put = |list| crate::store::commit(&*world.registrar.store, crate::store::acts::lists::PutList { list });
+    assert!(put(far).await.unwrap());
+    assert!(!put(known.list.clone()).await.unwrap(), "numbers never go back");
+    world.change("a", REVOKE).await;
+    world.registrar.refresh_crls(world.now).await.unwrap();
+    let made = world.shard_of(&device).await;
+    assert!(made.list.number > known.list.number + 20);
+    assert_eq!(serials_on(&made.list.octets).len(), 1);
 }
