@@ -10,7 +10,7 @@ use super::{certificate, subject};
 use crate::store::model::{Among, Certificate, Condition, Order, OrderState, Pick, Reach, Selector, Subject, SubjectState};
 use crate::store::rows::{Rows, certificate_id};
 
-const EPOCH: u32 = 77;
+const EPOCH: u32 = 177;
 
 fn ledger() -> LedgerName {
     LedgerName::Fleet("orders".parse::<FleetName>().unwrap())
