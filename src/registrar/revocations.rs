@@ -372,13 +372,13 @@ fn closed(error: StoreError, why: &str) -> Error {
 type Names = BTreeMap<SubjectId, Name>;
 
 fn view(rows: &mut dyn Rows, names: &mut Names, order: Order) -> std::result::Result<OrderView, StoreError> {
-    let mut name = |id: SubjectId| match names.get(&id) {
-        Some(name) => Ok(name.clone()),
-        None => {
-            let name = rows.subject(id)?.ok_or(StoreError::Unreadable { what: "order" })?.name;
-            names.insert(id, name.clone());
-            Ok::<_, StoreError>(name)
+    let mut name = |id: SubjectId| {
+        if let Some(name) = names.get(&id) {
+            return Ok(name.clone());
         }
+        let name = rows.subject(id)?.ok_or(StoreError::Unreadable { what: "order" })?.name;
+        names.insert(id, name.clone());
+        Ok::<_, StoreError>(name)
     };
     Ok(OrderView {
         ordered_by: name(order.ordered_by)?,

@@ -10,7 +10,7 @@ use super::{certificate, subject};
 use crate::store::model::{Among, Certificate, Condition, Order, OrderState, Pick, Reach, Selector, Subject, SubjectState};
 use crate::store::rows::{Rows, certificate_id};
 
-const EPOCH: u32 = 77;
+const EPOCH: u32 = 177;
 
 fn ledger() -> LedgerName {
     LedgerName::Fleet("orders".parse::<FleetName>().unwrap())
@@ -137,7 +137,7 @@ fn kept(rows: &mut dyn Rows) {
     ];
     let changes = [CertificateEvent::Held, CertificateEvent::Quarantined, CertificateEvent::Released];
     for (id, (selector, change)) in (10..).zip(selectors.into_iter().zip(changes.into_iter().cycle())) {
-        let order = Order { selector, change, ..order(id) };
+        let order = Order { change, selector, ..order(id) };
         rows.insert_order(&order).unwrap();
         assert_eq!(rows.order(id).unwrap(), Some(order));
     }

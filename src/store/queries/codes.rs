@@ -130,6 +130,7 @@ pub fn met(rows: usize, what: &'static str) -> Result<(), StoreError> {
 mod tests {
     use AuthorityKind::{Of, Root};
     use AuthorityState as State;
+    use OrderState as Order;
 
     use super::*;
 
@@ -153,8 +154,8 @@ mod tests {
         comes_back(&[ExternalSwitch::Enabled, ExternalSwitch::Disabled, ExternalSwitch::Ended]);
         comes_back(&[HardwareSource::MakerKey, HardwareSource::EndorsementKey, HardwareSource::DerivedKey]);
         comes_back(&[RequestState::Waiting, RequestState::Approved, RequestState::Refused, RequestState::Done]);
-        use OrderState as O;
-        comes_back(&[O::Scheduled, O::AwaitingApproval, O::Running, O::Done, O::Cancelled, O::Expired, O::Failed]);
+        let all = [Order::Scheduled, Order::AwaitingApproval, Order::Running, Order::Done];
+        comes_back(&[&all[..], &[Order::Cancelled, Order::Expired, Order::Failed]].concat());
         comes_back(&[State::Prepared, State::Active, State::Tainted, State::Revoked]);
         comes_back(&[Root, Of(Kind::Device), Of(Kind::Gateway), Of(Kind::Service), Of(Kind::Operator)]);
     }
