@@ -195,13 +195,15 @@ impl Registrar {
         Ok(found)
     }
 
-    /// The file that goes to the root's ceremony, for an operator.
+    /// The file that goes to the root's ceremony, for an operator: without the fleets that it may not know of.
     ///
     /// # Errors
     /// `NotPermitted`.
     pub async fn root_request_for(&self, caller: &Caller, now: Timestamp) -> Result<RequestFile> {
-        caller.may(Action::ManageFleets, None)?;
-        self.root_request(now).await
+        caller.may(Action::Read, None)?;
+        let mut file = self.root_request(now).await?;
+        file.authorities.retain(|asked| asked.fleet.as_ref().is_none_or(|fleet| caller.reaches(fleet)));
+        Ok(file)
     }
 
     /// The file that goes to the root's ceremony: authorities to certify, and certificates to put on the list.

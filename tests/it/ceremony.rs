@@ -225,6 +225,11 @@ fn a_new_fleet_waits_for_the_ceremony_and_is_made_after_it() {
         assert_eq!(left["items"], json!([]));
     });
 
+    for ledger in ["system", "pumps"] {
+        let (code, said) = ceremony.operator(&["ledger", "verify", ledger]);
+        assert_eq!(code, 0, "{ledger}: {said}");
+    }
+
     // The record: printed, chained, and verified by a stranger.
     let records = ceremony.root.join("records");
     let record = fs::read_to_string(records.join("0003.txt")).unwrap();

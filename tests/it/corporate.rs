@@ -223,6 +223,10 @@ fn under_a_corporate_root_everybody_works_with_the_longer_chain() {
     done(&["ca", "-config", &corporate.at("issuing.conf"), "-revoke", &own, "-crl_reason", "keyCompromise"]);
     let revoking = corporate.list("issuing");
     let operator = server.data().join("operator").display().to_string();
+    for ledger in ["system", "default", "pumps"] {
+        let (code, said) = fleetmark(&["--operator", &operator, "ledger", "verify", ledger], SECRET, "");
+        assert_eq!(code, 0, "{ledger}: {said}");
+    }
     let file = server.write_scratch("revoking.crl", &revoking).display().to_string();
     let (code, said) = fleetmark(&["--operator", &operator, "root", "import-crl", &file], SECRET, "");
     assert_eq!(code, 0, "{said}");

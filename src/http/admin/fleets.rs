@@ -12,7 +12,7 @@ use super::extract::{By, IdempotencyKey, IfMatch, Json, Path, Query, name, page,
 use super::openapi::{Act, Change, List, Look};
 use super::{Answer, created, ok, page_of, schema, versioned, wire};
 use crate::http::State;
-use crate::http::problem::Problem;
+use crate::http::problem::{Problem, ProblemDocument};
 use crate::registrar::fleets::{FleetChange, NewFleet};
 use crate::store::model;
 
@@ -63,7 +63,12 @@ pub async fn list_fleets(state: web::Data<State>, by: By, query: Query<PageQuery
     params(IdempotencyKey),
     responses(
         (status = 201, description = "Created", body = wire::Fleet, headers(("Location" = String), ("ETag" = String))),
-        (status = 202, description = "Not yet: the root's ceremony is asked (`waits_for_root`)."),
+        (
+            status = 202,
+            description = "Not yet: the root's ceremony is asked (`waits_for_root`).",
+            body = ProblemDocument,
+            content_type = "application/problem+json"
+        ),
         Act
     )
 )]

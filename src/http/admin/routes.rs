@@ -107,7 +107,7 @@ pub const ROUTES: &[(&str, &str, Action)] = &[
     ("GET", "/v1/authorities", Action::Read),
     ("GET", "/v1/authorities/{id}", Action::Read),
     ("GET", "/v1/root/requests", Action::Read),
-    ("GET", "/v1/root/request", Action::ManageFleets),
+    ("GET", "/v1/root/request", Action::Read),
     ("POST", "/v1/root/answers", Action::ManageFleets),
     ("POST", "/v1/root/lists", Action::ManageFleets),
     ("GET", "/v1/ledgers", Action::ReadLedger),

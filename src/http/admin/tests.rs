@@ -103,7 +103,9 @@ fn every_refusal_that_can_occur_is_declared() {
             assert!(response["description"].as_str().is_some_and(|text| !text.is_empty()), "{method} {path} {status}");
         }
         let succeeds = operation["responses"].as_object().expect("responses").keys().filter(|status| status.starts_with('2'));
-        assert_eq!(succeeds.count(), 1, "{method} {path}");
+        // What takes the root may be for later.
+        let later = usize::from((method.as_str(), path.as_str()) == ("POST", "/v1/fleets"));
+        assert_eq!(succeeds.count(), 1 + later, "{method} {path}");
     }
 }
 
