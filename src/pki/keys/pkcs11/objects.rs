@@ -110,7 +110,7 @@ impl Working {
     }
 
     /// The mechanism that makes keys of this algorithm, where the token has it and the one that signs.
-    fn generator(&self, algorithm: KeyAlgorithm) -> Result<Mechanism<'static>, TokenError> {
+    pub(super) fn generator(&self, algorithm: KeyAlgorithm) -> Result<Mechanism<'static>, TokenError> {
         let (generator, makes, signs) = match algorithm {
             KeyAlgorithm::P256 | KeyAlgorithm::P384 => {
                 (Mechanism::EccKeyPairGen, MechanismType::ECC_KEY_PAIR_GEN, MechanismType::ECDSA)
