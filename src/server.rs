@@ -294,6 +294,12 @@ fn open_keys(config: &Config, passphrase: &SecretString, pin: Option<&SecretStri
         root: choice(config.keys.root, config.keys.root_algorithm),
         authorities: choice(config.keys.authorities, config.keys.algorithm),
     };
+    // Before anything is made: an installation that is begun is not begun again by `init`.
+    for choice in [choices.root, choices.authorities].into_iter().filter(|choice| choice.home == Home::Token) {
+        if let Some(token) = &token {
+            token.check(choice.algorithm.unwrap_or(KeyAlgorithm::P256)).map_err(failed)?;
+        }
+    }
     Ok(keys.with(token, choices))
 }
 

@@ -204,7 +204,9 @@ pub fn init(arguments: &InitArguments) -> Result<(), Failure> {
     let data = config.data.clone();
     let root = match config.keys.root {
         KeyHome::Files => format!("lies in {}: take it to a safe place before `fleetmark serve`", data.keys().display()),
-        KeyHome::Pkcs11 => "is in the PKCS#11 token, where this machine can use it: `fleetmark serve` wants danger_online_root".to_owned(),
+        KeyHome::Pkcs11 => {
+            "is in the PKCS#11 token, where this machine can use it: `fleetmark serve` wants danger_online_root".to_owned()
+        }
     };
     let start = start(config, passphrase)?;
     match run(async { server::init(start, place).await.map_err(|error| ended(&error)) })? {

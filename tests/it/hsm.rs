@@ -309,6 +309,15 @@ fn every_fault_of_the_token_is_named_with_what_to_do() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("wants a PIN") && said.contains("FLEETMARK_PKCS11_PIN"), "{said}");
 
+    // SoftHSM2 without Ed25519, as many tokens are.
+    let whole = fs::read_to_string(soft.configuration()).unwrap();
+    fs::write(soft.configuration(), format!("{whole}slots.mechanisms = CKM_ECDSA,CKM_EC_KEY_PAIR_GEN\n")).unwrap();
+    refused(
+        &[("FLEETMARK_KEYS__ALGORITHM", "ed25519")],
+        &["has no ed25519 keys", "CKM_EC_EDWARDS_KEY_PAIR_GEN", "keys.algorithm"],
+    );
+    fs::write(soft.configuration(), whole).unwrap();
+
     soft.add(LABEL);
     refused(&[], &["several tokens", "keys.pkcs11.serial"]);
     // Either one, by its serial number. In a variable it is quoted, so that one of digits alone is no number.

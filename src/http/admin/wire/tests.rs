@@ -38,14 +38,17 @@ fn answers_are_written_as_the_manual_says_and_read_back() {
         "position": 7}));
     round_trip::<StandingChange>(&json!({"changed": 1, "certificates": [{"serial": serial, "standing": "held"}],
         "ledger": "default", "position": null}));
-    round_trip::<Authority>(&json!({"id": 1, "kind": "root", "fleet": null, "state": "active", "subject": "CN=root",
-        "fingerprint": "00".repeat(32), "not_before": at, "not_after": at, "epoch": null}));
+    round_trip::<Authority>(
+        &json!({"id": 1, "kind": "root", "fleet": null, "state": "active", "key": "elsewhere", "subject": "CN=root",
+        "fingerprint": "00".repeat(32), "not_before": at, "not_after": at, "epoch": null}),
+    );
     round_trip::<Whoami>(&json!({"identity": "spiffe://t/operator/a", "role": "owner", "fleets": ["default"],
         "serial": serial, "not_after": at, "renew_after": at}));
     round_trip::<Status>(&json!({"version": "0.1.0", "trust_domain": "t", "started_at": at, "now": at,
         "queue": {"urgent": 0, "ordinary": 1}, "ledgers": [{"name": "system", "size": 9}],
         "crls": [{"authority": 1, "number": 2, "this_update": at, "next_update": at}],
-        "authorities": [{"id": 1, "kind": "device", "fleet": "default", "state": "tainted", "not_after": at}]}));
+        "authorities": [{"id": 1, "kind": "device", "fleet": "default", "state": "tainted", "key": "pkcs11", "not_after": at}],
+        "token_reachable": true}));
 }
 
 #[test]

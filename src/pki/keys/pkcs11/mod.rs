@@ -106,6 +106,14 @@ impl Token {
         self.pool.connection()
     }
 
+    /// Whether the token has keys of this algorithm.
+    ///
+    /// # Errors
+    /// [`PkiError::Token`] where it does not, or cannot be asked.
+    pub fn check(&self, algorithm: KeyAlgorithm) -> Result<(), PkiError> {
+        Ok(self.pool.run(|working| working.generator(algorithm).map(drop))?)
+    }
+
     /// Makes a key in the token: sensitive, not extractable.
     ///
     /// # Errors

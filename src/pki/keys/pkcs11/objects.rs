@@ -81,7 +81,7 @@ impl Working {
         ])?;
         // Some tokens keep the point with the private key.
         let public = publics.first().copied().unwrap_or(private);
-        let (point, named) = point(&self.session, public)?;
+        let Point { point, parameters: named } = point(&self.session, public)?;
         let parameters = parameters.or(named).unwrap_or_default();
         let algorithm = encoding::algorithm(&parameters)
             .ok_or_else(|| unusable("its curve is neither P-256 nor P-384 nor Ed25519".to_owned()))?;
@@ -110,7 +110,7 @@ impl Working {
     }
 
     /// The mechanism that makes keys of this algorithm, where the token has it and the one that signs.
-    fn generator(&self, algorithm: KeyAlgorithm) -> Result<Mechanism<'static>, TokenError> {
+    pub(super) fn generator(&self, algorithm: KeyAlgorithm) -> Result<Mechanism<'static>, TokenError> {
         let (generator, makes, signs) = match algorithm {
             KeyAlgorithm::P256 | KeyAlgorithm::P384 => {
                 (Mechanism::EccKeyPairGen, MechanismType::ECC_KEY_PAIR_GEN, MechanismType::ECDSA)
@@ -188,7 +188,7 @@ fn made(
         if guarded.contains(&Attribute::Sensitive(false)) || guarded.contains(&Attribute::Extractable(true)) {
             return Err(unusable("the token made it so that it can be taken out"));
         }
-        let (point, _) = point(session, public)?;
+        let point = point(session, public)?.point;
         let key = point.as_deref().and_then(|point| encoding::public_key(algorithm, point));
         let key = key.ok_or_else(|| unusable("its public key cannot be read (CKA_EC_POINT)"))?;
         Ok(Public { algorithm, key: key.to_vec() })
@@ -202,15 +202,23 @@ fn made(
     })
 }
 
-/// `CKA_EC_POINT` and `CKA_EC_PARAMS` of an object, where it has them.
-fn point(session: &Session, object: ObjectHandle) -> Result<(Option<Vec<u8>>, Option<Vec<u8>>), TokenError> {
-    let (mut point, mut parameters) = (None, None);
+/// What a public key's object says, where it says it.
+#[derive(Default)]
+struct Point {
+    /// `CKA_EC_POINT`
+    point: Option<Vec<u8>>,
+    /// `CKA_EC_PARAMS`
+    parameters: Option<Vec<u8>>,
+}
+
+fn point(session: &Session, object: ObjectHandle) -> Result<Point, TokenError> {
+    let mut found = Point::default();
     for attribute in session.get_attributes(object, &[AttributeType::EcPoint, AttributeType::EcParams])? {
         match attribute {
-            Attribute::EcPoint(octets) => point = Some(octets),
-            Attribute::EcParams(octets) => parameters = Some(octets),
+            Attribute::EcPoint(octets) => found.point = Some(octets),
+            Attribute::EcParams(octets) => found.parameters = Some(octets),
             _ => {}
         }
     }
-    Ok((point, parameters))
+    Ok(found)
 }

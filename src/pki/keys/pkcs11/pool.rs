@@ -155,7 +155,8 @@ impl<D: Device> Pool<D> {
                     drop(state);
                     match self.filled(lent, idle, again_after) {
                         Err(TokenError::TooManySessions) => {
-                            state = self.lower(self.lock())?;
+                            state = self.lock();
+                            Self::lower(&mut state)?;
                             continue;
                         }
                         other => return other,
@@ -196,7 +197,7 @@ impl<D: Device> Pool<D> {
     }
 
     /// The device takes no more sessions than are there: from now on that is the bound.
-    fn lower<'a>(&self, mut state: MutexGuard<'a, State<D::Session>>) -> Result<MutexGuard<'a, State<D::Session>>, TokenError> {
+    fn lower(state: &mut State<D::Session>) -> Result<(), TokenError> {
         let there = state.lent + state.idle.len();
         if there == 0 {
             return Err(TokenError::TooManySessions);
@@ -205,7 +206,7 @@ impl<D: Device> Pool<D> {
             tracing::warn!(sessions = there, "the token takes no more sessions than these");
             state.ceiling = there;
         }
-        Ok(state)
+        Ok(())
     }
 
     /// Connects, while others wait.
