@@ -6,6 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
@@ -25,7 +26,9 @@ pub struct ForeignCa {
 
 impl ForeignCa {
     pub fn new(server: &Server, name: &str) -> Self {
-        let directory = server.scratch(name);
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let directory = server.scratch(&format!("{name}-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
+        fs::create_dir_all(&directory).unwrap();
         let path = |file: &str| directory.join(file).display().to_string();
         let config = format!(
             "[ca]\ndefault_ca=d\n[d]\ndatabase={}\nnew_certs_dir={}\ncrlnumber={}\nrand_serial=yes\ndefault_md=sha256\n\
@@ -370,7 +373,8 @@ fn a_device_moves_over_to_a_certificate_of_ours() {
         create(&server, &fleet, &ca, by_list(&url)).await;
         let (device, stranger) = (ca.device("pump-a"), ca.device("pump-b"));
         let path = format!("/v1/fleets/{fleet}/enroll");
-        let open = |identity: Identity| async move { Connection::open(server.device_port, &server.trust(), Some(&identity)).await.unwrap() };
+        let (port, trust) = (server.device_port, server.trust());
+        let open = async |identity: Identity| Connection::open(port, &trust, Some(&identity)).await.unwrap();
         let body = |key: &Key| json!({"csr": key.csr()});
         let key = Key::new();
         open(device.clone()).await.post(&path, &body(&key)).await.unwrap().refused(403, "external_unknown");
