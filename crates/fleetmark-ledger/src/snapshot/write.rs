@@ -6,6 +6,7 @@ use fleetmark_domain::{Epoch, Index};
 use ring::digest::{Context, SHA256};
 
 use super::{BLOCK, MAGIC};
+use crate::entry::state_code;
 use crate::merkle::finish;
 use crate::state::{Holding, State};
 
@@ -48,7 +49,7 @@ fn header(state: &State) -> Vec<u8> {
     octets.extend(number(state.model.authorities.len()));
     for (id, authority) in &state.model.authorities {
         octets.extend(id.to_be_bytes());
-        octets.extend([authority.kind.code(), authority.state.code()]);
+        octets.extend([authority.kind.code(), state_code(authority.state)]);
         octets.extend(authority.fingerprint.octets());
     }
     let policy = state.model.policy.map(|policy| (policy.version, policy.hash));
