@@ -7,8 +7,9 @@ use fleetmark_ledger::merkle::{Hash, Node};
 use super::StoreError;
 use super::model::{
     Allowance, ApprovalRequest, AuthorityId, AuthorityRecord, BlockedKey, Certificate, CertificateFilter, EpochRecord, Fleet,
-    Group, GroupId, Hardware, HardwareId, LeaseRecord, LedgerRecord, ListedSerial, PolicyActivation, PolicySet, PolicyVersion,
-    Remembered, RequestState, StoredCrl, StoredEntry, Subject, SubjectFilter, SubjectId, Token, TokenId,
+    Group, GroupId, Hardware, HardwareId, InHands, LeaseRecord, LedgerRecord, ListedSerial, PolicyActivation, PolicySet,
+    PolicyVersion, Remembered, RequestState, StoredBundle, StoredCrl, StoredEntry, Subject, SubjectFilter, SubjectId, Token,
+    TokenId,
 };
 
 /// A certificate's place as one number, ascending by epoch and index: `epoch << 32 | index`. Cursors of lists too.
@@ -51,6 +52,13 @@ pub trait Rows {
     fn authorities(&mut self) -> Result<Vec<AuthorityRecord>, StoreError>;
     fn insert_authority(&mut self, authority: &AuthorityRecord) -> Result<(), StoreError>;
     fn set_authority_state(&mut self, id: AuthorityId, state: AuthorityState) -> Result<(), StoreError>;
+    fn authority_state(&mut self, id: AuthorityId) -> Result<Option<AuthorityState>, StoreError>;
+    /// Certificates of `authority` with a holder, in this ledger, that end after `now` and are neither superseded nor revoked; issued
+    /// before `issued_before`, where that is said. Counts them all.
+    fn in_hands(&mut self, authority: AuthorityId, ledger: &LedgerName, issued_before: Option<Timestamp>, now: Timestamp) -> Result<InHands, StoreError>;
+    /// Every trust bundle, ascending. There are few.
+    fn trust_bundles(&mut self) -> Result<Vec<StoredBundle>, StoreError>;
+    fn insert_trust_bundle(&mut self, bundle: &StoredBundle) -> Result<(), StoreError>;
 
     /// The epoch of this authority that is not closed, if there is one.
     fn open_epoch(&mut self, authority: AuthorityId) -> Result<Option<EpochRecord>, StoreError>;
