@@ -24,6 +24,11 @@ pub fn crl_pem(der: &[u8]) -> String {
     block("X509 CRL", der)
 }
 
+/// A CMS message in PEM (RFC 7468 9).
+pub(super) fn cms_pem(der: &[u8]) -> String {
+    block("CMS", der)
+}
+
 /// A degenerate `SignedData` that holds these certificates and nothing else, in DER. DER sorts them: their order is lost.
 ///
 /// # Errors

@@ -15,6 +15,7 @@
 //! - [`ocsp`]: OCSP requests and answers.
 //! - [`idevid`]: makers' certificates: verified, and what they say.
 //! - [`bundle`]: PEM and certs-only PKCS#7.
+//! - [`trust_bundle`]: which roots are trusted, signed by roots' keys.
 //! - [`anchors`]: the CA certificates of makers.
 //! - [`tpm`]: keys in a TPM 2.0, and secrets for one TPM alone.
 
@@ -36,6 +37,7 @@ pub mod renewed;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod tpm;
+pub mod trust_bundle;
 pub mod weak;
 
 /// Why this room could not do what it was asked.
