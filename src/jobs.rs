@@ -66,6 +66,7 @@ impl Jobs {
         jobs.spawn(self.clone().lapse());
         jobs.spawn(self.clone().grace());
         jobs.spawn(self.clone().makers());
+        jobs.spawn(self.clone().authorities());
         jobs.spawn(self.clone().alarms());
         jobs.spawn(self.clone().lists());
         jobs.spawn(self.clone().snapshots());
@@ -128,6 +129,17 @@ impl Jobs {
         }
     }
 
+    /// Another process of this installation may have changed an authority.
+    async fn authorities(self) {
+        let mut ticks = every(LAPSE);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = self.registrar.refresh_authorities().await {
+                failed("authorities", &error);
+            }
+        }
+    }
+
     async fn makers(self) {
         let mut ticks = every(MAKERS);
         loop {
@@ -172,9 +184,7 @@ impl Jobs {
     }
 
     async fn renewal(self) {
-        let mut ticks = every(RENEWAL);
         loop {
-            ticks.tick().await;
             let now = self.clock.now();
             if let Err(error) = self.registrar.renew_responders(now).await {
                 failed("responders", &error);
@@ -187,6 +197,9 @@ impl Jobs {
                 Err(error) => failed("doors", &error),
             }
             self.measure_ends();
+            // Whether told or timed out, they are looked at: of an authority that issues no more the doors show nothing new.
+            let _ = timeout(RENEWAL, self.registrar.authorities().changed()).await;
+            sleep(GATHER).await;
         }
     }
 

@@ -133,10 +133,13 @@ pub async fn serve(begin: Start, ready: impl FnOnce(&Summary), stop: impl Future
     }
     let listeners = listen(&begin.config)?;
     let registrar = open(&begin).await?;
-    let Ok(root) = registrar.authorities().root() else { return Err(ServerError::NotInitialised(directory)) };
-    let label = root.record.key_label.clone();
-    if registrar.authorities().keys().contains(&label) && !begin.config.danger_online_root {
-        return Err(ServerError::OnlineRoot(begin.config.data.keys().join(format!("{label}.key.pem")).display().to_string()));
+    if registrar.authorities().root().is_err() {
+        return Err(ServerError::NotInitialised(directory));
+    }
+    let here = registrar.authorities().roots().into_iter().find(|root| root.has_key);
+    if let Some(root) = here.filter(|_| !begin.config.danger_online_root) {
+        let label = format!("{}.key.pem", root.record.key_label);
+        return Err(ServerError::OnlineRoot(begin.config.data.keys().join(label).display().to_string()));
     }
     run(&begin, listeners, registrar, ready, stop).await
 }
@@ -270,6 +273,7 @@ async fn run(
         // Served all the same: what can be made is made, and `/readyz` tells of a list that is past its end.
         tracing::error!(code = error.refusal.code(), cause = error.chain(), "a revocation list cannot be made");
     }
+    registrar.ensure_trust_bundle(now).await.map_err(refused("the trust bundle cannot be made"))?;
     registrar.housekeeping(now).await.map_err(refused("the store takes no writes"))?;
     let pulse = Arc::new(Pulse::default());
     pulse.written(now);
@@ -324,7 +328,9 @@ fn follow_authorities(registrar: &Registrar) -> Arc<ArcSwap<Trust>> {
         let trusted = authorities.iter().map(|authority| &authority.record);
         let trusted = trusted.filter(|record| record.state != AuthorityState::Revoked && record.kind != AuthorityKind::Root);
         let trusted: Vec<_> = trusted.map(|record| (record.id, record.kind, record.certificate.clone())).collect();
-        match Trust::from_authorities(&trusted) {
+        let revoked = authorities.iter().filter(|authority| !authority.record.state.is_trusted());
+        let revoked: Vec<_> = revoked.map(|authority| authority.key_id.clone()).collect();
+        match Trust::from_authorities(&trusted).map(|trust| trust.with_revoked(revoked)) {
             Ok(next) => drop(followed.rcu(|now| now.with_authorities_of(&next))),
             Err(error) => tracing::error!(%error, "the doors go on with the authorities that they knew"),
         }

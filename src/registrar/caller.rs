@@ -136,6 +136,10 @@ impl Registrar {
     /// record says.
     fn check_authority(&self, peer: &Peer, subject: &Subject, now: Timestamp) -> Result<Identity> {
         let authority = self.authorities.by_id(peer.authority).ok_or(Refusal::WrongAuthority)?;
+        // Of a connection that was open before.
+        if !authority.record.state.is_trusted() {
+            return Err(Refusal::AuthorityRevoked.into());
+        }
         if !authority.is_bound_to(subject.kind, subject.fleet.as_ref()) {
             let what = format!("authority {}, subject {}", peer.authority, subject.id);
             self.raise("wrong_authority", LedgerName::System, 0, &what, now);

@@ -30,6 +30,8 @@
 //! - [`audit`]: the ledgers' checkpoints, entries and proofs, for operators.
 //! - [`feed`]: the same for gateways and services, and what they need beside it.
 //! - [`snapshots`]: the ledgers' snapshots, as files.
+//! - [`rollover`]: authorities and roots prepared, activated, tainted, revoked.
+//! - [`trust_bundle`]: which roots are trusted, signed by those that were before.
 //! - `issue`: one certificate, from a holder's record to a certificate's record.
 //! - [`own`]: the server's own certificates: doors, OCSP responders.
 //! - [`install`]: what the first start makes.
@@ -65,11 +67,13 @@ pub mod proofs;
 pub mod publish;
 pub mod rates;
 pub mod requests;
+pub mod rollover;
 pub mod secrets;
 pub mod snapshots;
 pub mod standing;
 pub mod subjects;
 pub mod tokens;
+pub mod trust_bundle;
 pub mod waves;
 
 use std::collections::BTreeMap;
@@ -222,6 +226,9 @@ pub struct Registrar {
     token_key: hmac::Key,
     /// Held while a fleet is made: two at once would take the same authority's id.
     founding: tokio::sync::Mutex<()>,
+    bundles: trust_bundle::Bundles,
+    /// The number under which the store told of the authorities as they are known here.
+    authorities_seen: std::sync::Mutex<Option<Vec<u8>>>,
 }
 
 impl Registrar {

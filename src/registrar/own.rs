@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use fleetmark_domain::{Kind, Name, Refusal, Standing, Timestamp};
+use fleetmark_domain::{AuthorityState, Kind, Name, Refusal, Standing, Timestamp};
 use fleetmark_ledger::entry::AuthorityKind;
 
 use super::authorities::Authority;
@@ -34,7 +34,7 @@ struct OwnOrder<'a> {
 pub struct OwnCertificate {
     /// The certificate's record.
     pub certificate: Certificate,
-    /// The issuing authority's certificate in DER.
+    /// The issuing authority's certificate in DER, then its root's key under other roots.
     pub chain: Vec<Vec<u8>>,
     /// The label of its key.
     pub key_label: String,
@@ -80,7 +80,9 @@ impl Registrar {
     pub async fn renew_responders(&self, now: Timestamp) -> Result<()> {
         let profile = self.find_profile("ocsp")?;
         for authority in self.authorities.all().iter() {
-            if authority.record.kind == AuthorityKind::Root || !authority.issues() {
+            // A tainted one's certificates are asked for until they end; a prepared one has none, and a revoked one is not believed.
+            let answers = matches!(authority.record.state, AuthorityState::Active | AuthorityState::Tainted);
+            if authority.record.kind == AuthorityKind::Root || !answers {
                 continue;
             }
             let credential = format!("credential/ocsp/{}", authority.record.id);
@@ -118,7 +120,12 @@ impl Registrar {
             return Ok(None);
         }
         let authority = self.authorities.by_id(certificate.authority).ok_or(Refusal::AuthorityUnavailable)?;
-        Ok(Some(OwnCertificate { certificate, chain: vec![authority.record.certificate.clone()], key_label }))
+        // A door's that issues no more is replaced at once; a responder's lasts as long as its authority is trusted.
+        let is_responder = certificate.subject.is_none() && authority.record.state == AuthorityState::Tainted;
+        if !authority.issues() && !is_responder {
+            return Ok(None);
+        }
+        Ok(Some(OwnCertificate { certificate, chain: self.authorities.chain_of(&authority), key_label }))
     }
 
     /// Makes a key and a certificate of the server's own, and remembers them under `credential`.
@@ -158,6 +165,6 @@ impl Registrar {
         {
             tracing::warn!(%error, "the former key stays");
         }
-        Ok(OwnCertificate { certificate, chain: vec![authority.record.certificate.clone()], key_label })
+        Ok(OwnCertificate { certificate, chain: self.authorities.chain_of(authority), key_label })
     }
 }

@@ -74,6 +74,16 @@ impl Published {
         self.forget_answers();
     }
 
+    /// An authority is trusted no more: nobody answers for it.
+    pub(super) fn drop_responder(&self, authority: AuthorityId) {
+        self.responders.rcu(|current| {
+            let mut next = BTreeMap::clone(current);
+            next.remove(&authority);
+            next
+        });
+        self.forget_answers();
+    }
+
     /// A standing changed: answers that were kept are void, lists want to be made anew.
     pub(super) fn standing_changed(&self) {
         self.forget_answers();
