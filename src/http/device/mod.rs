@@ -25,4 +25,5 @@ pub fn configure(config: &mut ServiceConfig) {
     challenge::configure(config);
     est::configure(config);
     feed::configure(config);
+    super::trust_bundle::configure(config);
 }

@@ -17,4 +17,5 @@ pub fn configure(config: &mut ServiceConfig) {
     files::configure(config);
     ocsp::configure(config);
     health::configure(config);
+    super::trust_bundle::configure(config);
 }

@@ -15,7 +15,9 @@ use crate::store::model::AuthorityRecord;
 pub(super) async fn answer(request: HttpRequest, state: Data<State>) -> Result<HttpResponse, EstProblem> {
     let fleet = label(&request, &state)?;
     let authorities = state.registrar.authorities().all();
-    let records: Vec<_> = authorities.iter().map(|authority| &authority.record).collect();
+    let crosses = state.registrar.authorities().crosses();
+    let records = authorities.iter().map(|authority| &authority.record).chain(crosses.iter().map(|cross| &**cross));
+    let records: Vec<_> = records.collect();
     certificates(&trusted(&records, &fleet)?)
 }
 
