@@ -25,10 +25,12 @@
 
 mod abuse;
 mod approval;
+mod authorities;
 mod certificates;
 mod claims;
 mod csr;
 mod derived;
+mod drill;
 mod enrollment;
 mod est;
 mod feed;
