@@ -68,6 +68,7 @@ impl Jobs {
         jobs.spawn(self.clone().lapse());
         jobs.spawn(self.clone().grace());
         jobs.spawn(self.clone().makers());
+        jobs.spawn(self.clone().authorities());
         jobs.spawn(self.clone().alarms());
         jobs.spawn(self.clone().orders());
         jobs.spawn(self.clone().externals());
@@ -132,6 +133,17 @@ impl Jobs {
                 Ok(grace) if grace == self.trust.load().grace() => {}
                 Ok(grace) => drop(self.trust.rcu(|now| now.with_grace(grace))),
                 Err(error) => failed("grace", &error),
+            }
+        }
+    }
+
+    /// Another process of this installation may have changed an authority.
+    async fn authorities(self) {
+        let mut ticks = every(LAPSE);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = self.registrar.refresh_authorities().await {
+                failed("authorities", &error);
             }
         }
     }
@@ -233,9 +245,7 @@ impl Jobs {
     }
 
     async fn renewal(self) {
-        let mut ticks = every(RENEWAL);
         loop {
-            ticks.tick().await;
             let now = self.clock.now();
             if let Err(error) = self.registrar.renew_responders(now).await {
                 failed("responders", &error);
@@ -249,6 +259,9 @@ impl Jobs {
             }
             self.measure_ends();
             self.registrar.watch_root_lists(now);
+            // Whether told or timed out, they are looked at: of an authority that issues no more the doors show nothing new.
+            let _ = timeout(RENEWAL, self.registrar.authorities().changed()).await;
+            sleep(GATHER).await;
         }
     }
 

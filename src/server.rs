@@ -215,18 +215,16 @@ pub async fn serve(begin: Start, ready: impl FnOnce(&Summary), stop: impl Future
     }
     let listeners = listen(&begin.config)?;
     let registrar = open(&begin).await?;
-    let Ok(root) = registrar.authorities().root() else {
+    if registrar.authorities().root().is_err() {
         let waits = registrar.waits_for_root().await.map_err(refused("the requests cannot be read"))?;
         return Err(if waits { ServerError::Waiting(directory) } else { ServerError::NotInitialised(directory) });
-    };
-    let label = root.record.key_label.clone();
-    let keys = registrar.authorities().keys();
+    }
     // One that a corporate authority certified can be revoked by it, and is no root.
     let is_root = registrar.authorities().above().is_empty();
-    if is_root && keys.contains(&label) && !begin.config.danger_online_root {
-        return Err(keys
-            .file(&label)
-            .map_or(ServerError::RootInToken, |path| ServerError::OnlineRoot(path.display().to_string())));
+    let here = registrar.authorities().roots().into_iter().find(|root| is_root && root.has_key);
+    if let Some(root) = here.filter(|_| !begin.config.danger_online_root) {
+        let file = registrar.authorities().keys().file(&root.record.key_label);
+        return Err(file.map_or(ServerError::RootInToken, |path| ServerError::OnlineRoot(path.display().to_string())));
     }
     run(&begin, listeners, registrar, ready, stop).await
 }
@@ -433,6 +431,7 @@ async fn run(
         // Served all the same: what can be made is made, and `/readyz` tells of a list that is past its end.
         tracing::error!(code = error.refusal.code(), cause = error.chain(), "a revocation list cannot be made");
     }
+    registrar.ensure_trust_bundle(now).await.map_err(refused("the trust bundle cannot be made"))?;
     registrar.housekeeping(now).await.map_err(refused("the store takes no writes"))?;
     let pulse = Arc::new(Pulse::default());
     pulse.written(now);
@@ -488,7 +487,9 @@ fn follow_authorities(registrar: &Registrar) -> Arc<ArcSwap<Trust>> {
         let trusted = authorities.iter().map(|authority| &authority.record);
         let trusted = trusted.filter(|record| record.state != AuthorityState::Revoked && record.kind != AuthorityKind::Root);
         let trusted: Vec<_> = trusted.map(|record| (record.id, record.kind, record.certificate.clone())).collect();
-        match Trust::from_authorities(&trusted) {
+        let revoked = authorities.iter().filter(|authority| !authority.record.state.is_trusted());
+        let revoked: Vec<_> = revoked.map(|authority| authority.key_id.clone()).collect();
+        match Trust::from_authorities(&trusted).map(|trust| trust.with_revoked(revoked)) {
             Ok(next) => drop(followed.rcu(|now| now.with_authorities_of(&next))),
             Err(error) => tracing::error!(%error, "the doors go on with the authorities that they knew"),
         }

@@ -9,6 +9,7 @@
 //! - [`device`]: enroll, renew, confirm, time, EST.
 //! - [`public`]: CRLs, OCSP, CA certificates, health.
 //! - [`admin`]: the operators' REST API.
+//! - [`trust_bundle`]: which roots are trusted, for anybody.
 //! - [`rescue`]: the Unix socket on the server's own machine.
 
 pub mod admin;
@@ -21,6 +22,7 @@ pub mod public;
 pub mod rescue;
 pub mod server;
 mod standing;
+pub mod trust_bundle;
 pub mod watch;
 
 use std::sync::Arc;

@@ -24,7 +24,7 @@ pub fn crl_pem(der: &[u8]) -> String {
     block("X509 CRL", der)
 }
 
-/// A CMS message in PEM.
+/// A CMS message in PEM (RFC 7468 9).
 pub fn cms_pem(der: &[u8]) -> String {
     block("CMS", der)
 }

@@ -208,7 +208,11 @@ fn authority_may_issue(s: &Subject<'_>) -> bool {
     let Some(authority) = s.authority else { return s.template.profile.ca.is_some() };
     let constraints = authority_value::<BasicConstraints>(authority);
     let depth = constraints.as_ref().and_then(|constraints| constraints.path_len_constraint);
-    let below = |rules: profile::CaRules| depth.is_none_or(|depth| rules.path_length < depth);
+    // RFC 5280 4.2.1.9: a self-issued certificate, such as a root's new key by its old one, does not count in a path.
+    let self_issued = s.tbs.subject == authority.subject;
+    let below = |rules: profile::CaRules| {
+        depth.is_none_or(|depth| rules.path_length < depth || (self_issued && rules.path_length == depth))
+    };
     constraints.is_some_and(|constraints| constraints.ca)
         && authority_value::<KeyUsage>(authority).is_some_and(|usage| usage.key_cert_sign())
         && s.template.profile.ca.is_none_or(below)

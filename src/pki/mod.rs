@@ -17,6 +17,7 @@
 //! - [`idevid`]: makers' certificates: verified, and what they say.
 //! - [`foreign`]: other authorities' certificates, revocation lists and OCSP answers.
 //! - [`bundle`]: PEM and certs-only PKCS#7.
+//! - [`trust_bundle`]: which roots are trusted, signed by roots' keys.
 //! - [`anchors`]: the CA certificates of makers.
 //! - [`above`]: what a corporate authority certified for us.
 //! - [`detached`]: signatures over texts that people keep.
@@ -45,6 +46,7 @@ pub mod request;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod tpm;
+pub mod trust_bundle;
 pub mod weak;
 
 /// Why this room could not do what it was asked.

@@ -1,12 +1,14 @@
-//! The authorities in memory: certificates, keys, index leases. Swapped in whole when one is added.
+//! The authorities in memory: certificates, keys, index leases. Swapped in whole when one is added or changes.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use fleetmark_domain::{Epoch, Fingerprint, FleetName, Index, KeyHash, Kind, LedgerName, Refusal, Timestamp};
-use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
+use fleetmark_domain::{
+    AuthorityState, Epoch, Fingerprint, FleetName, Index, KeyHash, Kind, LedgerName, Refusal, Timestamp,
+};
+use fleetmark_ledger::entry::AuthorityKind;
 
 use super::tokens::sha256;
 use super::{Error, Registrar, Result};
@@ -81,6 +83,22 @@ impl Authority {
         LedgerName::from(self.record.fleet.as_ref())
     }
 
+    /// The same authority in another state. Indices that it had leased are left to expire.
+    fn in_state(&self, state: AuthorityState) -> Self {
+        Self {
+            record: AuthorityRecord { state, ..self.record.clone() },
+            issuer: self.issuer.clone(),
+            has_key: self.has_key,
+            hashes: self.hashes.clone(),
+            key_id: self.key_id.clone(),
+            fingerprint: self.fingerprint,
+            not_after: self.not_after,
+            pointers: self.pointers.clone(),
+            leased: tokio::sync::Mutex::default(),
+            lease_ends: Mutex::new(Timestamp(0)),
+        }
+    }
+
     /// Whether it may issue now.
     pub fn issues(&self) -> bool {
         self.record.state == AuthorityState::Active
@@ -127,6 +145,9 @@ pub type AuthoritySet = Vec<Arc<Authority>>;
 /// The authorities, their keys, and the profiles by which they issue.
 pub struct Authorities {
     current: ArcSwap<AuthoritySet>,
+    /// Roots' keys under other roots (RFC 4210 4.4): certificates alone, which issue nothing.
+    crosses: ArcSwap<Vec<Arc<AuthorityRecord>>>,
+    changed: tokio::sync::Notify,
     profiles: Profiles,
     keys: Arc<Keys>,
     public_url: String,
@@ -141,7 +162,8 @@ pub type Observer = Box<dyn Fn(&AuthoritySet) + Send>;
 impl Authorities {
     /// Without authorities yet. `public_url` is the public door's, as relying parties reach it.
     pub fn new(profiles: Profiles, keys: Arc<Keys>, public_url: String) -> Self {
-        Self { current: ArcSwap::default(), profiles, keys, public_url, observer: Mutex::default(), above: ArcSwap::default() }
+        let (current, crosses, changed, observer, above) = Default::default();
+        Self { current, crosses, changed, profiles, keys, public_url, observer, above }
     }
 
     /// All of them, as they are now.
@@ -158,17 +180,21 @@ impl Authorities {
     pub fn issuing(&self, kind: Kind, fleet: Option<&FleetName>) -> Result<Arc<Authority>> {
         let all = self.current.load();
         let found = all.iter().find(|authority| authority.issues() && authority.is_bound_to(kind, fleet));
-        found
-            .cloned()
-            .ok_or_else(|| Error::with_detail(Refusal::AuthorityUnavailable, format!("no active authority for {kind}s")))
+        found.cloned().ok_or_else(|| {
+            let detail = format!("There is no active authority for {kind}s: prepare one and activate it.");
+            Error::with_detail(Refusal::AuthorityUnavailable, detail)
+        })
     }
 
-    /// The root, with its key.
+    /// The root that issues, with its key.
     ///
     /// # Errors
-    /// `AuthorityUnavailable`, which says that the key is needed on this machine.
+    /// `AuthorityUnavailable`, which says that the key is needed on this machine, or that no root is active.
     pub fn issuing_root(&self) -> Result<Arc<Authority>> {
         let root = self.root()?;
+        if !root.issues() {
+            return Err(Error::with_detail(Refusal::AuthorityUnavailable, "No root is active: prepare one and activate it."));
+        }
         if root.has_key {
             return Ok(root);
         }
@@ -176,10 +202,14 @@ impl Authorities {
         Err(Error::with_detail(Refusal::AuthorityUnavailable, detail))
     }
 
-    /// The root.
+    /// The root: the active one, else the newest that is trusted, else the newest.
     pub fn root(&self) -> Result<Arc<Authority>> {
         let all = self.current.load();
-        let found = all.iter().find(|authority| authority.record.kind == AuthorityKind::Root);
+        let rank = |authority: &&Arc<Authority>| {
+            let record = &authority.record;
+            (record.state == AuthorityState::Active, record.state.is_trusted(), record.id)
+        };
+        let found = all.iter().filter(|authority| authority.record.is_root()).max_by_key(rank);
         found.cloned().ok_or_else(|| Refusal::AuthorityUnavailable.into())
     }
 
@@ -197,10 +227,41 @@ impl Authorities {
         self.above.store(Arc::new(above));
     }
 
-    /// What goes out beside a certificate of this authority: the authority's own, and where our root is under a corporate one, our
-    /// root's and those between, without the corporate root.
+    /// All roots that are trusted, ascending by id.
+    pub fn roots(&self) -> Vec<Arc<Authority>> {
+        let all = self.current.load();
+        all.iter().filter(|authority| authority.record.is_root() && authority.record.state.is_trusted()).cloned().collect()
+    }
+
+    /// The certificates of [`Self::roots`], in DER.
+    pub fn trust_bundle(&self) -> Vec<Vec<u8>> {
+        self.roots().iter().map(|root| root.record.certificate.clone()).collect()
+    }
+
+    /// Roots' keys under other roots, revoked ones among them, ascending by id.
+    pub fn crosses(&self) -> Arc<Vec<Arc<AuthorityRecord>>> {
+        self.crosses.load_full()
+    }
+
+    /// The authority's certificate, then its root's key under the other roots that are trusted: whoever knows one of them finds its
+    /// way, and who knows the root itself passes over the rest. Where our root is under a corporate one, our root's and those
+    /// between, without the corporate root.
     pub fn chain_of(&self, authority: &Authority) -> Vec<Vec<u8>> {
+        let (roots, crosses) = (self.roots(), self.crosses());
         let mut chain = vec![authority.record.certificate.clone()];
+        let mut reached: Vec<AuthorityId> = authority.record.issuer.into_iter().collect();
+        let mut at = 0;
+        // Each root is reached once, so it ends.
+        while let Some(root) = reached.get(at).and_then(|id| roots.iter().find(|root| root.record.id == *id)) {
+            for cross in crosses.iter().filter(|cross| cross.state.is_trusted() && cross.key_label == root.record.key_label) {
+                let Some(above) = cross.issuer.filter(|above| !reached.contains(above)) else { continue };
+                if roots.iter().any(|root| root.record.id == above) {
+                    chain.push(cross.certificate.clone());
+                    reached.push(above);
+                }
+            }
+            at = at.saturating_add(1);
+        }
         if let Some((_, between)) = self.above.load().split_last()
             && let Ok(root) = self.root()
         {
@@ -208,6 +269,11 @@ impl Authorities {
             chain.extend(between.iter().cloned());
         }
         chain
+    }
+
+    /// What stands in the certificates that an authority with this record issues.
+    pub(super) fn pointers_of(&self, record: &AuthorityRecord) -> Pointers {
+        pointers(&self.public_url, record)
     }
 
     /// The profiles.
@@ -227,22 +293,74 @@ impl Authorities {
 
     /// An id that no authority has.
     pub fn next_id(&self) -> AuthorityId {
-        self.current.load().iter().map(|authority| authority.record.id).max().map_or(1, |last| last + 1)
+        let (current, crosses) = (self.current.load(), self.crosses.load());
+        let all = current.iter().map(|authority| authority.record.id).chain(crosses.iter().map(|cross| cross.id));
+        all.max().map_or(1, |last| last + 1)
     }
 
-    /// Takes an authority on.
-    pub fn add(&self, record: AuthorityRecord) -> Result<Arc<Authority>> {
-        let opened = Authority::open(record, &self.keys, &self.public_url);
-        let authority = Arc::new(opened.map_err(|cause| Error::caused(Refusal::AuthorityUnavailable, cause))?);
-        self.current.rcu(|current| {
-            let mut next = AuthoritySet::clone(current);
-            next.push(authority.clone());
+    /// Takes a record on: an authority, or a root's key under another root.
+    pub fn take_on(&self, record: AuthorityRecord) -> Result<()> {
+        if !record.is_cross() {
+            return self.add(record).map(drop);
+        }
+        let record = Arc::new(record);
+        self.crosses.rcu(|current| {
+            let mut next = Vec::clone(current);
+            next.retain(|known| known.id != record.id);
+            next.push(record.clone());
             next
         });
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// From now on the authority is in this state, unless it is in a later one already: what was read a moment before another change
+    /// does not undo it. One that is not here is passed over.
+    pub fn set_state(&self, id: AuthorityId, state: AuthorityState) {
+        self.current.rcu(|current| {
+            let change = |authority: &Arc<Authority>| match authority.record.id == id && authority.record.state < state {
+                true => Arc::new(authority.in_state(state)),
+                false => authority.clone(),
+            };
+            current.iter().map(change).collect::<AuthoritySet>()
+        });
+        self.crosses.rcu(|current| {
+            let change = |cross: &Arc<AuthorityRecord>| match cross.id == id && cross.state < state {
+                true => Arc::new(AuthorityRecord { state, ..AuthorityRecord::clone(cross) }),
+                false => cross.clone(),
+            };
+            current.iter().map(change).collect::<Vec<_>>()
+        });
+        self.tell();
+    }
+
+    /// Completes when an authority came or changed since the last time.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    fn tell(&self) {
         if let Some(observer) = &*self.observer.lock().unwrap_or_else(PoisonError::into_inner) {
             observer(&self.all());
         }
-        Ok(authority)
+        self.changed.notify_one();
+    }
+
+    /// Takes an authority on. One that was taken on meanwhile, as by who looks for what other processes made, stays as it is.
+    pub fn add(&self, record: AuthorityRecord) -> Result<Arc<Authority>> {
+        let opened = Authority::open(record, &self.keys, &self.public_url);
+        let authority = Arc::new(opened.map_err(|cause| Error::caused(Refusal::AuthorityUnavailable, cause))?);
+        let id = authority.record.id;
+        self.current.rcu(|current| {
+            let mut next = AuthoritySet::clone(current);
+            if !next.iter().any(|known| known.record.id == id) {
+                next.push(authority.clone());
+                next.sort_by_key(|known| known.record.id);
+            }
+            next
+        });
+        self.tell();
+        Ok(self.by_id(id).unwrap_or(authority))
     }
 
     /// Has `observer` told of every set of authorities from now on, this one first: before anything is issued by an

@@ -145,6 +145,10 @@ impl Registrar {
             return super::subjects::identity_of(subject);
         }
         let authority = self.authorities.by_id(peer.authority).ok_or(Refusal::WrongAuthority)?;
+        // Of a connection that was open before.
+        if !authority.record.state.is_trusted() {
+            return Err(Refusal::AuthorityRevoked.into());
+        }
         if !authority.is_bound_to(subject.kind, subject.fleet.as_ref()) {
             let what = format!("authority {}, subject {}", peer.authority, subject.id);
             self.raise("wrong_authority", LedgerName::System, 0, &what, now);

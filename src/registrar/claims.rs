@@ -97,12 +97,11 @@ impl Registrar {
 
     fn claim(&self, group: Group, certificate: Certificate) -> Result<Claim> {
         let authority = self.authorities.by_id(certificate.authority).ok_or(Refusal::AuthorityUnavailable)?;
-        let root = self.authorities.root()?;
         Ok(Claim {
             group,
             certificate,
             chain: self.authorities.chain_of(&authority),
-            trust_bundle: vec![root.record.certificate.clone()],
+            trust_bundle: self.authorities.trust_bundle(),
         })
     }
 }

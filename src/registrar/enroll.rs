@@ -208,8 +208,26 @@ impl Registrar {
         self.issue_to(&subject, None, csr, ticket, now).await
     }
 
-    /// Signs and records a certificate, and answers once it is durable.
+    /// Signs and records a certificate, and answers once it is durable. Where the authority was replaced meanwhile, its successor
+    /// signs.
     pub(super) async fn issue_to(
+        &self,
+        subject: &Subject,
+        fleet: Option<&Fleet>,
+        csr: &VerifiedCsr,
+        ticket: Ticket,
+        now: Timestamp,
+    ) -> Result<Enrollment> {
+        match self.issue_once(subject, fleet, csr, ticket.clone(), now).await {
+            Err(error) if error.refusal == Refusal::AuthorityReplaced => {
+                self.refresh_authorities().await?;
+                self.issue_once(subject, fleet, csr, ticket, now).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn issue_once(
         &self,
         subject: &Subject,
         fleet: Option<&Fleet>,
@@ -310,7 +328,6 @@ impl Registrar {
         authority: &Authority,
         replayed: bool,
     ) -> Result<Enrollment> {
-        let root = self.authorities.root()?;
         let standing = if replayed { "replayed" } else { "issued" };
         metrics::counter!("fleetmark_enrollments_total", "kind" => identity.kind().as_str(), "outcome" => standing)
             .increment(1);
@@ -318,7 +335,7 @@ impl Registrar {
             identity,
             certificate,
             chain: self.authorities.chain_of(authority),
-            trust_bundle: vec![root.record.certificate.clone()],
+            trust_bundle: self.authorities.trust_bundle(),
             replayed,
         })
     }
@@ -341,6 +358,7 @@ pub(super) enum Replay {
 }
 
 /// By what right, and with what standing, a certificate is issued.
+#[derive(Clone)]
 pub(super) struct Ticket {
     pub holder: Holder,
     pub proof: Proof,

@@ -14,6 +14,7 @@ use super::audit::StoredNodes;
 use super::authorities::Authority;
 use super::caller::{Caller, alarm};
 use super::fleets::DEFAULT_MAX_AGE;
+use super::tokens::sha256;
 use super::{Error, Registrar, Result};
 use crate::store::acts::confirm::Confirm;
 use crate::store::model::{Certificate, Fleet, StoredEntry, Subject, SubjectFilter, SubjectId};
@@ -188,13 +189,19 @@ impl Registrar {
     ///
     /// # Errors
     /// `WrongKind`; `NotFound`.
-    pub fn followed_authority(&self, caller: &Caller, fingerprint: Fingerprint) -> Result<Arc<Authority>> {
+    pub fn followed_authority(&self, caller: &Caller, fingerprint: Fingerprint) -> Result<Vec<u8>> {
         is_follower(caller)?;
         let all = self.authorities.all();
         let has_it = |authority: &&Arc<Authority>| {
             may_follow(caller, &authority.ledger()).is_ok() && authority.fingerprint == fingerprint
         };
-        all.iter().find(has_it).cloned().ok_or_else(|| Refusal::NotFound.into())
+        if let Some(authority) = all.iter().find(has_it) {
+            return Ok(authority.record.certificate.clone());
+        }
+        // Roots' keys under other roots stand in `system`.
+        let crosses = self.authorities.crosses();
+        let cross = crosses.iter().find(|cross| sha256(&cross.certificate) == *fingerprint.octets());
+        cross.map(|cross| cross.certificate.clone()).ok_or_else(|| Refusal::NotFound.into())
     }
 
     /// The urgent entries from `from` on, below `size`.

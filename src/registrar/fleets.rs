@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use fleetmark_domain::standing::Choices;
 use fleetmark_domain::{Action, FleetName, Kind, LedgerName, Refusal, Timestamp};
-use fleetmark_ledger::entry::AuthorityKind;
 
 use super::caller::Caller;
+use super::install::NewAuthority;
 use super::policies::first_set;
 use super::{Error, Idempotency, Page, PageRequest, Registrar, Result};
 use crate::store::acts::Repeatable;
@@ -111,7 +111,7 @@ impl Registrar {
         let policy = first_set(&LedgerName::Fleet(name.clone()), self.random()?, actor.clone(), now);
         let first = PolicySet { version: 1, ..policy.set.clone() };
         // Before the ledger's key: this is what a token may refuse.
-        let authority = self.new_authority(AuthorityKind::Of(Kind::Device), Some(name.clone()), actor, now).await?;
+        let authority = self.new_authority(NewAuthority::first(Kind::Device, Some(name.clone())), actor, now).await?;
         let (ledger, key) = self.new_ledger(&LedgerName::Fleet(name))?;
         let record = authority.authority.clone();
         let create = CreateFleet { fleet: fleet.clone(), authority, ledger, policy, repeatable };

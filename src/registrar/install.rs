@@ -53,6 +53,28 @@ const RESTORE_LEAP: u32 = 1 << 16;
 /// How long a repeated request is recognized.
 const REMEMBERED_FOR: Duration = Duration::from_secs(86_400);
 
+/// An authority to make.
+#[derive(Debug, Clone)]
+pub(super) struct NewAuthority {
+    /// What it issues for.
+    pub kind: Kind,
+    /// The one fleet, of a device authority.
+    pub fleet: Option<FleetName>,
+    /// The state that it begins in.
+    pub state: AuthorityState,
+    /// The key's; None: the profile's first.
+    pub algorithm: Option<KeyAlgorithm>,
+    /// What the operator wrote.
+    pub note: Option<String>,
+}
+
+impl NewAuthority {
+    /// The first of its kind, which issues at once.
+    pub const fn first(kind: Kind, fleet: Option<FleetName>) -> Self {
+        Self { kind, fleet, state: AuthorityState::Active, algorithm: None, note: None }
+    }
+}
+
 /// What a registrar is made of.
 pub struct Parts {
     /// The store; its writer signs with `publisher`.
@@ -92,7 +114,7 @@ impl Registrar {
         let turns = Turns::of(&keys);
         let authorities = Authorities::new(profiles, keys, public_url);
         for record in read(&*store, |rows| rows.authorities()).await? {
-            authorities.add(record)?;
+            authorities.take_on(record)?;
         }
         let random = SystemRandom::new();
         let policies = InForce::open(&*store, &random, now).await?;
@@ -119,6 +141,8 @@ impl Registrar {
             token_key: hmac::Key::new(hmac::HMAC_SHA256, token_key.as_ref()),
             founding: tokio::sync::Mutex::default(),
             above: arc_swap::ArcSwap::default(),
+            bundles: super::trust_bundle::Bundles::default(),
+            authorities_seen: std::sync::Mutex::default(),
         };
         registrar.open_corporate().await?;
         Ok(registrar)
@@ -135,7 +159,7 @@ impl Registrar {
         }
         for kind in [Kind::Service, Kind::Operator, Kind::Gateway] {
             if self.authorities.issuing(kind, None).is_err() {
-                let new = self.new_authority(AuthorityKind::Of(kind), None, ITSELF.to_owned(), now).await?;
+                let new = self.new_authority(NewAuthority::first(kind, None), ITSELF.to_owned(), now).await?;
                 let record = new.authority.clone();
                 commit(&*self.store, new).await?;
                 self.authorities.add(record)?;
@@ -193,21 +217,18 @@ impl Registrar {
     }
 
     /// Makes an authority's key and has the root certify it. It counts once the act is committed.
-    pub(super) async fn new_authority(
-        &self,
-        kind: AuthorityKind,
-        fleet: Option<FleetName>,
-        actor: String,
-        now: Timestamp,
-    ) -> Result<AddAuthority> {
-        let AuthorityKind::Of(of) = kind else { return Err(Refusal::AuthorityUnavailable.into()) };
+    pub(super) async fn new_authority(&self, new: NewAuthority, actor: String, now: Timestamp) -> Result<AddAuthority> {
+        let NewAuthority { kind: of, fleet, state, algorithm, note } = new;
         let root = match self.authorities.root() {
             Ok(root) if root.has_key => root,
-            _ => return self.by_ceremony(of, fleet, actor, now).await,
+            _ => {
+                let made = self.by_ceremony(of, fleet, actor, now).await?;
+                return Ok(AddAuthority { authority: AuthorityRecord { state, ..made.authority }, ..made });
+            }
         };
         let profile = self.find_profile(&format!("authority-{of}"))?;
-        let (_, common_name) = authority_names(&self.trust_domain, of, fleet.as_ref());
-        let (key_label, signer) = self.authority_key(&format!("authority-{of}"), profile, None).await?;
+        let common_name = self.authority_name(of, fleet.as_ref());
+        let (key_label, signer) = self.authority_key(&format!("authority-{of}"), profile, algorithm).await?;
         let order = Order {
             authority: &root,
             profile,
@@ -221,16 +242,28 @@ impl Registrar {
         let certificate = self.sign(&order, now).await?;
         let authority = AuthorityRecord {
             id: self.authorities.next_id(),
-            kind,
+            kind: AuthorityKind::Of(of),
             fleet,
-            state: AuthorityState::Active,
+            state,
             key_label,
             certificate: certificate.der.clone(),
             issuer: Some(root.record.id),
             created_at: now,
         };
-        let details = self.details(actor, Some(common_name), None, None)?;
+        let details = self.details(actor, Some(common_name), None, note)?;
         Ok(AddAuthority { authority, certificate, epoch: None, details, at: now })
+    }
+
+    /// Each of an authority's successors has a name of its own: who looks for a revocation list by its issuer's name alone, as
+    /// mbedTLS does, finds one. At most 64 characters (RFC 5280 A.1).
+    fn authority_name(&self, kind: Kind, fleet: Option<&FleetName>) -> String {
+        let all = self.authorities.all();
+        let before = all.iter().filter(|authority| authority.is_bound_to(kind, fleet)).count();
+        let number = if before == 0 { String::new() } else { format!(" {}", before.saturating_add(1)) };
+        let tail = format!("{kind} authority{number}");
+        let whose = fleet.map_or_else(String::new, |fleet| format!("{fleet} "));
+        let whose = whose.get(..64_usize.saturating_sub(tail.len())).unwrap_or(&whose);
+        format!("{whose}{tail}")
     }
 
     /// A new ledger's record and key.

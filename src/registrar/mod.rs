@@ -33,6 +33,8 @@
 //! - [`audit`]: the ledgers' checkpoints, entries and proofs, for operators.
 //! - [`feed`]: the same for gateways and services, and what they need beside it.
 //! - [`snapshots`]: the ledgers' snapshots, as files.
+//! - [`rollover`]: authorities and roots prepared, activated, tainted, revoked.
+//! - [`trust_bundle`]: which roots are trusted, signed by those that were before.
 //! - `issue`: one certificate, from a holder's record to a certificate's record.
 //! - `signing`: where authorities' keys are used, so that a slow token holds up nobody.
 //! - [`own`]: the server's own certificates: doors, OCSP responders.
@@ -74,6 +76,7 @@ pub mod publish;
 pub mod rates;
 pub mod requests;
 pub mod revocations;
+pub mod rollover;
 pub mod secrets;
 mod signing;
 pub mod snapshots;
@@ -81,6 +84,7 @@ pub mod standing;
 pub mod status;
 pub mod subjects;
 pub mod tokens;
+pub mod trust_bundle;
 pub mod waves;
 
 use std::collections::BTreeMap;
@@ -239,6 +243,9 @@ pub struct Registrar {
     founding: tokio::sync::Mutex<()>,
     /// The newest lists of what stands above our root.
     above: arc_swap::ArcSwap<Vec<Arc<crate::store::model::StoredCrl>>>,
+    bundles: trust_bundle::Bundles,
+    /// The number under which the store told of the authorities as they are known here.
+    authorities_seen: std::sync::Mutex<Option<Vec<u8>>>,
 }
 
 impl Registrar {

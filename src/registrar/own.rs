@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use fleetmark_domain::{Kind, Name, Refusal, Standing, Timestamp};
-use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
+use fleetmark_domain::{AuthorityState, Kind, Name, Refusal, Standing, Timestamp};
+use fleetmark_ledger::entry::AuthorityKind;
 
 use super::authorities::Authority;
 use super::caller::alarm;
@@ -35,7 +35,7 @@ pub(super) struct OwnOrder<'a> {
 pub struct OwnCertificate {
     /// The certificate's record.
     pub certificate: Certificate,
-    /// The issuing authority's certificate in DER.
+    /// The issuing authority's certificate in DER, then its root's key under other roots.
     pub chain: Vec<Vec<u8>>,
     /// The label of its key.
     pub key_label: String,
@@ -82,7 +82,7 @@ impl Registrar {
     pub async fn renew_responders(&self, now: Timestamp) -> Result<()> {
         let mut failure = self.renew_status_signers(now).await.err();
         for authority in self.authorities.all().iter() {
-            // Of what a tainted authority issued, people go on asking.
+            // A tainted one's certificates are asked for until they end; a prepared one has none, and a revoked one is not believed.
             let answers = matches!(authority.record.state, AuthorityState::Active | AuthorityState::Tainted);
             if authority.record.kind == AuthorityKind::Root || !answers {
                 continue;
@@ -132,6 +132,11 @@ impl Registrar {
             return Ok(None);
         }
         let authority = self.authorities.by_id(certificate.authority).ok_or(Refusal::AuthorityUnavailable)?;
+        // A door's that issues no more is replaced at once; a responder's lasts as long as its authority is trusted.
+        let is_responder = certificate.subject.is_none() && authority.record.state == AuthorityState::Tainted;
+        if !authority.issues() && !is_responder {
+            return Ok(None);
+        }
         Ok(Some(OwnCertificate { certificate, chain: self.authorities.chain_of(&authority), key_label }))
     }
 

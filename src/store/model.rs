@@ -72,6 +72,18 @@ pub struct Wave {
     pub until: Timestamp,
     /// What the operator wrote.
     pub note: String,
+    /// Whether it is for those of authorities that issue no more, whenever they were issued; `issued_before` does not count then.
+    #[serde(default)]
+    pub to_active_authority: bool,
+    /// How many devices an hour, where it was started by a rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub devices_per_hour: Option<u64>,
+    /// How many devices it was for when it was started.
+    #[serde(default)]
+    pub devices: u64,
+    /// Since when nobody is asked to renew by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_at: Option<Timestamp>,
 }
 
 /// What one operator allowed another beyond a fleet's limit.
@@ -115,6 +127,52 @@ pub struct AuthorityRecord {
     pub issuer: Option<AuthorityId>,
     /// When it was made.
     pub created_at: Timestamp,
+}
+
+/// A certificate of one root's key by another root (RFC 4210 4.4) is kept among the authorities, as a root with an issuer.
+impl AuthorityRecord {
+    /// Whether it is a root of its own: one that signs itself, or that stands under an authority which is not ours.
+    pub fn is_root(&self) -> bool {
+        self.kind == AuthorityKind::Root && self.issuer.is_none()
+    }
+
+    /// Whether it is a root's key under another root.
+    pub fn is_cross(&self) -> bool {
+        self.kind == AuthorityKind::Root && self.issuer.is_some()
+    }
+}
+
+/// How many certificates of an authority are in their holders' hands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct InHands {
+    /// Confirmed and good.
+    pub good: u64,
+    /// Not confirmed yet.
+    pub unconfirmed: u64,
+    /// Suspended or quarantined: they may become good again.
+    pub suspended: u64,
+}
+
+impl InHands {
+    /// All of them.
+    pub const fn all(self) -> u64 {
+        self.good.saturating_add(self.unconfirmed).saturating_add(self.suspended)
+    }
+}
+
+/// A trust bundle as it was signed: which roots are trusted, by the word of those that were before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredBundle {
+    /// From 1; never goes back.
+    pub number: u64,
+    /// When it was made.
+    pub made_at: Timestamp,
+    /// The roots that signed it, by the fingerprints of their certificates.
+    pub signers: Vec<Fingerprint>,
+    /// The roots that it names as trusted.
+    pub roots: Vec<Fingerprint>,
+    /// CMS `SignedData` in DER.
+    pub der: Vec<u8>,
 }
 
 /// An epoch of an authority.

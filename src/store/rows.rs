@@ -7,8 +7,8 @@ use fleetmark_ledger::merkle::{Hash, Node};
 use super::StoreError;
 use super::model::{
     Allowance, ApprovalRequest, AuthorityId, AuthorityRecord, BlockedKey, Certificate, CertificateFilter, EpochRecord,
-    External, ExternalCertificate, Fleet, ForeignList, Group, GroupId, Hardware, HardwareId, LeaseRecord, LedgerRecord,
-    ListedSerial, PolicyActivation, PolicySet, PolicyVersion, Remembered, RequestState, RootRequest, StoredCrl, StoredEntry,
+    External, ExternalCertificate, Fleet, ForeignList, Group, GroupId, Hardware, HardwareId, InHands, LeaseRecord, LedgerRecord,
+    ListedSerial, PolicyActivation, PolicySet, PolicyVersion, Remembered, RequestState, RootRequest, StoredBundle, StoredCrl, StoredEntry,
     Subject, SubjectFilter, SubjectId, Token, TokenId,
 };
 use super::model::{CertificateStanding, ListKey, ListKind, PublishedList};
@@ -54,6 +54,13 @@ pub trait Rows {
     fn authorities(&mut self) -> Result<Vec<AuthorityRecord>, StoreError>;
     fn insert_authority(&mut self, authority: &AuthorityRecord) -> Result<(), StoreError>;
     fn set_authority_state(&mut self, id: AuthorityId, state: AuthorityState) -> Result<(), StoreError>;
+    fn authority_state(&mut self, id: AuthorityId) -> Result<Option<AuthorityState>, StoreError>;
+    /// Certificates of `authority` with a holder, in this ledger, that end after `now` and are neither superseded nor revoked; issued
+    /// before `issued_before`, where that is said. Counts them all.
+    fn in_hands(&mut self, authority: AuthorityId, ledger: &LedgerName, issued_before: Option<Timestamp>, now: Timestamp) -> Result<InHands, StoreError>;
+    /// Every trust bundle, ascending. There are few.
+    fn trust_bundles(&mut self) -> Result<Vec<StoredBundle>, StoreError>;
+    fn insert_trust_bundle(&mut self, bundle: &StoredBundle) -> Result<(), StoreError>;
 
     /// The epoch of this authority that is not closed, if there is one.
     fn open_epoch(&mut self, authority: AuthorityId) -> Result<Option<EpochRecord>, StoreError>;

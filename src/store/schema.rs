@@ -38,6 +38,16 @@ diesel::table! {
 }
 
 diesel::table! {
+    trust_bundles (number) {
+        number -> BigInt,
+        made_at -> BigInt,
+        signers -> Binary,
+        roots -> Binary,
+        der -> Binary,
+    }
+}
+
+diesel::table! {
     epochs (number) {
         number -> BigInt,
         authority -> BigInt,

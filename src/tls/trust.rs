@@ -1,6 +1,6 @@
 //! The issuing authorities that a client's certificate may come from: our own, other authorities of fleets, and those of makers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ use crate::store::model::AuthorityId;
 pub struct Trust {
     /// By subject key identifier.
     anchors: Arc<HashMap<Vec<u8>, Anchor>>,
+    /// Those of authorities that are trusted no more.
+    revoked: Arc<HashSet<Vec<u8>>>,
     makers: Arc<Makers>,
     externals: Arc<Externals>,
     grace: Duration,
@@ -78,7 +80,14 @@ impl Trust {
     /// The same, with the authorities of another.
     #[must_use]
     pub fn with_authorities_of(&self, other: &Self) -> Self {
-        Self { anchors: Arc::clone(&other.anchors), ..self.clone() }
+        Self { anchors: Arc::clone(&other.anchors), revoked: Arc::clone(&other.revoked), ..self.clone() }
+    }
+
+    /// The same, with the subject key identifiers of authorities that are trusted no more: what names one of them is refused by that
+    /// name, and never looked at further.
+    #[must_use]
+    pub fn with_revoked(&self, key_ids: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        Self { revoked: Arc::new(key_ids.into_iter().collect()), ..self.clone() }
     }
 
     /// The same, with other makers.
@@ -126,7 +135,7 @@ impl Trust {
     /// makers' certificates with what was sent `beside` them, and ours within the grace, too.
     ///
     /// # Errors
-    /// `CertificateForeign`, `CertificateExpired`, `CertificateNotYetValid`; `WrongKind` for a certificate that is not for
+    /// `AuthorityRevoked`, `CertificateForeign`, `CertificateExpired`, `CertificateNotYetValid`; `WrongKind` for a certificate that is not for
     /// clients, or not for this door.
     pub fn verify(
         &self,
@@ -137,6 +146,9 @@ impl Trust {
         now: UnixTime,
     ) -> Result<Kin, Refusal> {
         let facts = facts(certificate).map_err(|_| Refusal::CertificateForeign)?;
+        if facts.authority_key_id.as_ref().is_some_and(|key_id| self.revoked.contains(key_id)) {
+            return Err(Refusal::AuthorityRevoked);
+        }
         let Some(anchor) = self.named_by(&facts) else {
             return match kind {
                 None => self.verify_foreign(certificate, beside, now),

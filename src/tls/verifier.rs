@@ -48,6 +48,7 @@ impl Verifier {
             Refusal::CertificateExpired => CertificateError::Expired,
             Refusal::CertificateNotYetValid => CertificateError::NotValidYet,
             Refusal::WrongKind => CertificateError::InvalidPurpose,
+            Refusal::AuthorityRevoked => CertificateError::Revoked,
             Refusal::CertificateNotHeld => CertificateError::BadSignature,
             _ => CertificateError::UnknownIssuer,
         })

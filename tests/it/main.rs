@@ -26,11 +26,13 @@
 mod abuse;
 mod approval;
 mod ceremony;
+mod authorities;
 mod certificates;
 mod claims;
 mod corporate;
 mod csr;
 mod derived;
+mod drill;
 mod enrollment;
 mod est;
 mod external;

@@ -102,6 +102,8 @@ struct Subjects {
     other: String,
     victim: Device,
     authority: u64,
+    /// One of the fleet's that issues no more.
+    tainted: u64,
     token: String,
     fresh: std::cell::Cell<u32>,
     endorsement_key: String,
@@ -114,6 +116,16 @@ impl Subjects {
     fn next(&self) -> String {
         self.fresh.set(self.fresh.get() + 1);
         format!("matrix-{}", self.fresh.get())
+    }
+
+    /// A fleet of which nobody was told.
+    async fn fresh_fleet(&self, server: &Server, is_fresh: bool) -> String {
+        if !is_fresh {
+            return self.fleet.clone();
+        }
+        let name = self.next();
+        server.owner().post("/v1/fleets", &json!({"name": name})).await.is(201);
+        name
     }
 
     async fn device(&self, server: &Server, is_fresh: bool) -> (String, String) {
@@ -284,6 +296,31 @@ impl Subjects {
                 let (name, _) = self.device(server, is_fresh).await;
                 (format!("/v1/fleets/{fleet}/devices/{name}"), Some(json!({"attributes": {"changed": "yes"}})), true)
             }
+            ("POST", ["v1", "fleets", "{fleet}", "renewal-wave", act]) => {
+                let path = format!("/v1/fleets/{fleet}/renewal-wave");
+                if is_fresh {
+                    server.owner().post_as("PUT", &path, &wave()).await.is(200);
+                }
+                (format!("{path}/{act}"), None, true)
+            }
+            ("POST", ["v1", "authorities"]) => {
+                (pattern.to_owned(), Some(json!({"kind": "device", "fleet": self.fresh_fleet(server, is_fresh).await})), false)
+            }
+            ("POST", ["v1", "authorities", "{id}", act]) => {
+                // Granted, another one each time; what is tainted already is tainted again.
+                let (id, of_fleet) = match *act {
+                    "taint" => (self.tainted, true),
+                    _ if !is_fresh => (self.tainted, false),
+                    act => {
+                        let other = self.fresh_fleet(server, true).await;
+                        let id = crate::authorities::prepare(server, "device", Some(&other)).await;
+                        assert!(matches!(act, "activate" | "revoke"), "{act}");
+                        (id, false)
+                    }
+                };
+                (format!("/v1/authorities/{id}/{act}"), Some(none), of_fleet)
+            }
+            ("GET", ["v1", "authorities", "{id}", "use"]) => (format!("/v1/authorities/{}/use", self.authority), None, true),
             ("PUT", ["v1", "fleets", "{fleet}", "renewal-wave"]) => {
                 (format!("/v1/fleets/{fleet}/renewal-wave"), Some(wave()), true)
             }
@@ -450,9 +487,12 @@ fn every_route_of_the_admin_door_answers_every_caller_as_the_domain_says() {
         let maker = Maker::new("matrix");
         let external = json!({"name": "matrix-victim", "ca": maker.line_pem()});
         server.owner().post(&format!("/v1/fleets/{fleet}/external-authorities"), &external).await.is(201);
+        let tainted = crate::authorities::active(&server, "device", Some(&fleet)).await;
+        crate::authorities::replace(&server, "device", Some(&fleet)).await;
         let mut subjects = Subjects {
             maker,
             adopted: String::new(),
+            tainted,
             authority: authority_id(&server, "device", Some(&fleet)).await,
             token: text(&server.mint(&fleet, json!({})).await, "id"),
             fresh: std::cell::Cell::new(0),

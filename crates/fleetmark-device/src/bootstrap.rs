@@ -15,6 +15,7 @@ use crate::trust::Roots;
 use crate::verifier::{Seen, UnverifiedVerifier};
 
 const CACERTS: &str = "/.well-known/est/cacerts";
+const BUNDLES: &str = "/v1/trust-bundle";
 
 /// Fetches the root whose fingerprint is `pin`.
 ///
@@ -32,6 +33,24 @@ pub async fn fetch_root(server: &ServerUrl, pin: &Fingerprint) -> Result<Roots, 
         other => other,
     })?;
     read(&answer, pin)
+}
+
+/// Fetches the trust bundles that lead from the root with this fingerprint to those of today. Who gives them does not matter, so the
+/// server is not verified: it may be that this is what the device needs to verify it.
+///
+/// # Errors
+/// [`Error::TrustBundle`] `trust_bundle_unavailable` where the server has none for this root; those of a server that is not reached.
+pub async fn fetch_bundles(server: &ServerUrl, from: &Fingerprint) -> Result<Vec<u8>, Error> {
+    let verifier = Arc::new(UnverifiedVerifier::new(provider()));
+    let connection = Connection::new(verifier, Arc::new(Mutex::new(Seen::default())), None)?;
+    let answer = connection.get(server.at(&format!("{BUNDLES}?form=der&from={from}"))).await;
+    answer.map(|answer| answer.body).map_err(|error| match error {
+        Error::Refused(refused) if !refused.is_temporary() => Error::TrustBundle {
+            name: "trust_bundle_unavailable",
+            why: format!("the server has none that leads on from {from} (status {})", refused.status),
+        },
+        other => other,
+    })
 }
 
 fn read(answer: &Answer, pin: &Fingerprint) -> Result<Roots, Error> {

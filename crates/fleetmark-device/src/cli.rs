@@ -11,7 +11,7 @@ use fleetmark_domain::{Fingerprint, FleetName, Name, Refusal};
 use serde_json::{Value, json};
 use tracing_subscriber::EnvFilter;
 
-use crate::agent::{Agent, Confirmation, Enrollment, OwnStanding, Renewal, Setup, Status, status};
+use crate::agent::{Agent, Confirmation, Enrollment, OwnStanding, Renewal, Setup, Status, TrustUpdate, status};
 use crate::backoff;
 use crate::client::Token;
 use crate::clock::{Clock, SystemClock};
@@ -78,8 +78,20 @@ enum Command {
         #[command(flatten)]
         directory: Directory,
     },
+    /// The roots that this device trusts.
+    #[command(subcommand)]
+    Trust(TrustCommand),
     /// Say what is in the directory. Asks nobody.
     Status {
+        #[command(flatten)]
+        directory: Directory,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum TrustCommand {
+    /// Follow the server's trust bundles from the roots that are here to those of today.
+    Update {
         #[command(flatten)]
         directory: Directory,
     },
@@ -304,6 +316,18 @@ async fn act(command: &Command) -> Result<Report, Error> {
                 Renewal::Renewed(_) => "renewed",
             };
             confirm(&mut agent, word).await
+        }
+        Command::Trust(TrustCommand::Update { directory }) => {
+            let mut agent = Agent::open(&directory.dir, clock)?;
+            let update = agent.update_trust().await?;
+            let roots = agent.store().roots()?.map(|roots| roots.fingerprints()).unwrap_or_default();
+            let (word, number) = match update {
+                TrustUpdate::Unchanged => ("unchanged", agent.store().trust()?.map_or(0, |trust| trust.number)),
+                TrustUpdate::Updated(number) => ("updated", number),
+            };
+            let list: String = roots.iter().map(|root| format!("\n  root         {root}")).collect();
+            let json = json!({ "ok": true, "outcome": word, "number": number, "roots": roots });
+            Ok(Report { text: format!("{word}: trust bundle {number}{list}"), json })
         }
         Command::Run { directory, server, proof } => run(directory, server, proof, clock).await,
         Command::Standing { directory } => {

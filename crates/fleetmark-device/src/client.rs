@@ -92,7 +92,7 @@ impl Client {
         identity: Option<ClientIdentity>,
     ) -> Result<Self, Error> {
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let verifier = ServerVerifier::new(roots.store()?, provider(), time.clone(), seen.clone());
+        let verifier = ServerVerifier::new(roots, provider(), time.clone(), seen.clone())?;
         let connection = Connection::new(Arc::new(verifier), seen, identity)?;
         Ok(Self { server: server.clone(), door: door.clone(), time: time.clone(), connection })
     }

@@ -32,6 +32,14 @@ pub enum Error {
     /// The server could not prove who it is.
     #[error("the server is not trusted: {0}")]
     Untrusted(String),
+    /// What should lead to new roots does not, or not from what this device trusts.
+    #[error("the trust bundle is refused: {why}")]
+    TrustBundle {
+        /// The stable name of the reason.
+        name: &'static str,
+        /// The reason, for people.
+        why: String,
+    },
     /// The server proved who it is, and its answer is none that this device may use.
     #[error("the server's answer is not usable: {0}")]
     BadAnswer(String),
@@ -182,7 +190,7 @@ impl Error {
             Self::Refused(refused) if refused.is_temporary() => 4,
             Self::Refused(_) | Self::CertificateNotTaken { .. } => 3,
             Self::Unreachable(_) => 4,
-            Self::Untrusted(_) | Self::BadAnswer(_) => 5,
+            Self::Untrusted(_) | Self::TrustBundle { .. } | Self::BadAnswer(_) => 5,
             Self::File { .. } | Self::Damaged { .. } | Self::Busy(_) | Self::Crypto(_) => 6,
         }
     }
@@ -195,6 +203,7 @@ impl Error {
             Self::CertificateNotTaken { .. } => "certificate_not_taken",
             Self::Unreachable(_) => "server_unreachable",
             Self::Untrusted(_) => "server_not_trusted",
+            Self::TrustBundle { name, .. } => name,
             Self::BadAnswer(_) => "bad_answer",
             Self::File { .. } => "file_error",
             Self::Damaged { .. } => "file_damaged",
@@ -215,6 +224,9 @@ impl Error {
             Self::CertificateNotTaken { .. } => "Enroll again with a new token: fleetmark-device enroll --replace --token T.",
             Self::Unreachable(_) => "Check the URL, the network and whether the server runs; then try again.",
             Self::Untrusted(_) => "Check --ca-fingerprint, the host in --server and this device's clock. Nothing was sent.",
+            Self::TrustBundle { .. } => {
+                "What this device trusts stays as it was. Ask the operator for today's root; with its fingerprint, enroll into another directory."
+            }
             Self::BadAnswer(_) => "Keep the message and ask the server's operator. Nothing was replaced.",
             Self::File { .. } => "Check that the directory exists, is writable by this user, and that its disk has room.",
             Self::Damaged { .. } => "Restore the file, or enroll into a new directory with a new token.",

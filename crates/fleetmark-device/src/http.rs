@@ -82,7 +82,7 @@ fn hardened(mut tls: ClientConfig) -> ClientConfig {
 /// # Errors
 /// [`Error::Untrusted`] for a root that cannot be used, [`Error::Crypto`].
 pub fn tls_config(roots: &Roots, time: &DeviceTime, identity: Arc<dyn ResolvesClientCert>) -> Result<ClientConfig, Error> {
-    let verifier = ServerVerifier::new(roots.store()?, provider(), time.clone(), Arc::default());
+    let verifier = ServerVerifier::new(roots, provider(), time.clone(), Arc::default())?;
     Ok(hardened(tls_builder(Arc::new(verifier))?.with_client_cert_resolver(identity)))
 }
 

@@ -5,6 +5,7 @@
 //! - [`door`]: a fleet's door or the installation's, and the server's address.
 //! - [`proof`]: what a device shows to be allowed to enroll.
 //! - [`bootstrap`]: the first contact, pinned by a fingerprint. Sends nothing that matters.
+//! - [`bundle`]: from a former root to those of today, by what roots signed.
 //! - [`trust`] and `verifier`: the roots, and who the server is, for a device whose clock may stand at 1970.
 //! - [`clock`]: wall clock, monotonic clock, and what a verified server said.
 //! - [`answer`]: judges a certificate before it may replace anything.
@@ -33,6 +34,7 @@ pub mod agent;
 pub mod answer;
 pub mod backoff;
 pub mod bootstrap;
+pub mod bundle;
 pub mod cli;
 pub mod client;
 pub mod clock;
@@ -49,7 +51,7 @@ pub mod trust;
 mod verifier;
 pub mod wire;
 
-pub use agent::{Agent, Confirmation, Enrollment, Renewal, Setup, Status, status};
+pub use agent::{Agent, Confirmation, Enrollment, Renewal, Setup, Status, TrustUpdate, status};
 pub use answer::Record;
 pub use client::{Client, Token};
 pub use clock::{Clock, DeviceTime, SystemClock};

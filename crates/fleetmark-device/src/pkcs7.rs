@@ -17,11 +17,13 @@ const INTEGER: u8 = 0x02;
 const OBJECT_IDENTIFIER: u8 = 0x06;
 const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
+const OCTET_STRING: u8 = 0x04;
 const CONTEXT_0: u8 = 0xa0;
+const CONTEXT_1: u8 = 0xa1;
 
 /// The octets are no certs-only PKCS#7.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a certs-only PKCS#7 message: {0}")]
+#[error("not a PKCS#7 message of the form that belongs here: {0}")]
 pub struct Pkcs7Error(&'static str);
 
 /// The certificates of a DER-encoded `ContentInfo` that holds a `SignedData`.
@@ -33,16 +35,7 @@ pub fn certificates(message: &[u8]) -> Result<Vec<CertificateDer<'static>>, Pkcs
     if message.len() > MAX_MESSAGE {
         return Err(Pkcs7Error("it is larger than 256 KiB"));
     }
-    let mut outer = Reader(message);
-    let mut info = Reader(outer.expect(SEQUENCE)?.content);
-    outer.end()?;
-    if info.expect(OBJECT_IDENTIFIER)?.content != SIGNED_DATA {
-        return Err(Pkcs7Error("its content is not SignedData"));
-    }
-    let mut wrapper = Reader(info.expect(CONTEXT_0)?.content);
-    info.end()?;
-    let mut signed = Reader(wrapper.expect(SEQUENCE)?.content);
-    wrapper.end()?;
+    let mut signed = Reader(signed_data(message)?);
     signed.expect(INTEGER)?; // version
     signed.expect(SET)?; // digestAlgorithms
     signed.expect(SEQUENCE)?; // encapContentInfo
@@ -60,6 +53,154 @@ pub fn certificates(message: &[u8]) -> Result<Vec<CertificateDer<'static>>, Pkcs
         found.push(CertificateDer::from(element.whole.to_vec()));
     }
     if found.is_empty() { Err(Pkcs7Error("it holds no certificate")) } else { Ok(found) }
+}
+
+/// ecdsa-with-SHA256, ecdsa-with-SHA384 (RFC 5758 3.2), Ed25519 (RFC 8410 3), as the content of an OBJECT IDENTIFIER.
+pub(crate) const ECDSA_SHA256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
+pub(crate) const ECDSA_SHA384: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x03];
+pub(crate) const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
+/// id-data, and the attributes contentType and messageDigest (RFC 5652 11).
+const DATA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x01];
+const CONTENT_TYPE: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x03];
+const MESSAGE_DIGEST: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x04];
+/// The most signers of one message.
+const MAX_SIGNERS: usize = 32;
+
+/// A signed message (RFC 5652 5.1), taken apart. Nothing of it is verified.
+#[derive(Debug)]
+pub(crate) struct Signed<'a> {
+    /// What is signed for.
+    pub(crate) content: &'a [u8],
+    /// Who says that it signed.
+    pub(crate) signers: Vec<Signer<'a>>,
+}
+
+/// One signature (RFC 5652 5.3).
+#[derive(Debug)]
+pub(crate) struct Signer<'a> {
+    /// The signature's algorithm.
+    pub(crate) algorithm: &'a [u8],
+    /// What is signed: the attributes in DER, as a SET (RFC 5652 5.4).
+    pub(crate) attributes: Vec<u8>,
+    /// The signature.
+    pub(crate) signature: &'a [u8],
+    digest: &'a [u8],
+}
+
+impl<'a> Signed<'a> {
+    /// Reads one message and nothing behind it.
+    ///
+    /// # Errors
+    /// As [`certificates`]; for a content that is not within, or not data; for signatures without attributes.
+    pub(crate) fn parse(message: &'a [u8]) -> Result<Self, Pkcs7Error> {
+        if message.len() > MAX_MESSAGE {
+            return Err(Pkcs7Error("it is larger than 256 KiB"));
+        }
+        let mut signed = Reader(signed_data(message)?);
+        signed.expect(INTEGER)?; // version
+        signed.expect(SET)?; // digestAlgorithms
+        let mut encapsulated = Reader(signed.expect(SEQUENCE)?.content);
+        if encapsulated.expect(OBJECT_IDENTIFIER)?.content != DATA {
+            return Err(Pkcs7Error("what it holds is not data"));
+        }
+        let mut explicit = Reader(encapsulated.expect(CONTEXT_0)?.content);
+        encapsulated.end()?;
+        let content = explicit.expect(OCTET_STRING)?.content;
+        explicit.end()?;
+        let mut infos = signed.next()?;
+        // certificates, crls: whoever signed is known to the caller.
+        while matches!(infos.tag, CONTEXT_0 | CONTEXT_1) {
+            infos = signed.next()?;
+        }
+        signed.end()?;
+        if infos.tag != SET {
+            return Err(Pkcs7Error("an element is not of the type that belongs there"));
+        }
+        let mut set = Reader(infos.content);
+        let mut signers = Vec::new();
+        while !set.0.is_empty() {
+            if signers.len() == MAX_SIGNERS {
+                return Err(Pkcs7Error("it has more than 32 signers"));
+            }
+            signers.push(Signer::parse(set.expect(SEQUENCE)?.content)?);
+        }
+        Ok(Self { content, signers })
+    }
+}
+
+impl<'a> Signer<'a> {
+    fn parse(info: &'a [u8]) -> Result<Self, Pkcs7Error> {
+        let mut info = Reader(info);
+        info.expect(INTEGER)?; // version
+        info.next()?; // sid
+        info.expect(SEQUENCE)?; // digestAlgorithm: the signature's tells it
+        let attributes = info.expect(CONTEXT_0)?;
+        let algorithm = Reader(info.expect(SEQUENCE)?.content).expect(OBJECT_IDENTIFIER)?.content;
+        let signature = info.expect(OCTET_STRING)?.content;
+        let (mut kinds, mut digests) = (0, Vec::new());
+        let mut each = Reader(attributes.content);
+        while !each.0.is_empty() {
+            let mut attribute = Reader(each.expect(SEQUENCE)?.content);
+            let kind = attribute.expect(OBJECT_IDENTIFIER)?.content;
+            let mut values = Reader(attribute.expect(SET)?.content);
+            let value = values.next()?;
+            values.end()?;
+            match kind {
+                CONTENT_TYPE if value.tag == OBJECT_IDENTIFIER && value.content == DATA => kinds += 1,
+                CONTENT_TYPE => return Err(Pkcs7Error("a signer says that it is not data")),
+                MESSAGE_DIGEST if value.tag == OCTET_STRING => digests.push(value.content),
+                _ => {}
+            }
+        }
+        // RFC 5652 11.1, 11.2: each once.
+        let (1, [digest]) = (kinds, digests.as_slice()) else {
+            return Err(Pkcs7Error("a signer's attributes do not name what it signed"));
+        };
+        let mut signed = attributes.whole.to_vec();
+        if let Some(tag) = signed.first_mut() {
+            *tag = SET;
+        }
+        Ok(Self { algorithm, attributes: signed, signature, digest })
+    }
+
+    /// Whether the attributes are about this content, by the digest that goes with the signature's algorithm.
+    pub(crate) fn covers(&self, content: &[u8]) -> bool {
+        use ring::digest::{SHA256, SHA384, SHA512, digest};
+        let algorithm = match self.algorithm {
+            ECDSA_SHA256 => &SHA256,
+            ECDSA_SHA384 => &SHA384,
+            ED25519 => &SHA512,
+            _ => return false,
+        };
+        digest(algorithm, content).as_ref() == self.digest
+    }
+}
+
+/// Messages that stand one after the other, each whole.
+///
+/// # Errors
+/// As [`certificates`].
+pub(crate) fn messages(octets: &[u8]) -> Result<Vec<&[u8]>, Pkcs7Error> {
+    let (mut rest, mut found) = (Reader(octets), Vec::new());
+    while !rest.0.is_empty() {
+        found.push(rest.expect(SEQUENCE)?.whole);
+    }
+    Ok(found)
+}
+
+/// The content of a `ContentInfo` that holds a `SignedData`.
+fn signed_data(message: &[u8]) -> Result<&[u8], Pkcs7Error> {
+    let mut outer = Reader(message);
+    let mut info = Reader(outer.expect(SEQUENCE)?.content);
+    outer.end()?;
+    if info.expect(OBJECT_IDENTIFIER)?.content != SIGNED_DATA {
+        return Err(Pkcs7Error("its content is not SignedData"));
+    }
+    let mut wrapper = Reader(info.expect(CONTEXT_0)?.content);
+    info.end()?;
+    let signed = wrapper.expect(SEQUENCE)?.content;
+    wrapper.end()?;
+    Ok(signed)
 }
 
 /// One tag, length and value.

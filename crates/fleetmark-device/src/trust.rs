@@ -74,7 +74,7 @@ pub(crate) fn pem_of(certificates: &[CertificateDer<'_>]) -> String {
 
 /// Trust anchors: at least one certificate of a root.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Roots(Vec<CertificateDer<'static>>);
+pub struct Roots(Vec<CertificateDer<'static>>, Vec<[u8; 32]>);
 
 impl Roots {
     /// Takes certificates as anchors.
@@ -82,7 +82,7 @@ impl Roots {
     /// # Errors
     /// [`Error::BadAnswer`] when there are none or more than [`MAX_ROOTS`], or one is no authority's certificate.
     pub fn new(certificates: Vec<CertificateDer<'static>>) -> Result<Self, Error> {
-        let mut roots = Self(Vec::new());
+        let mut roots = Self(Vec::new(), Vec::new());
         roots.extend(certificates)?;
         if roots.0.is_empty() { Err(Error::BadAnswer("there is no root certificate".to_owned())) } else { Ok(roots) }
     }
@@ -121,6 +121,18 @@ impl Roots {
             }
         }
         if self.0.len() > MAX_ROOTS { Err(Error::BadAnswer("there are more than 16 roots".to_owned())) } else { Ok(()) }
+    }
+
+    /// The same anchors, and no way to them by a certificate of one of these keys (SHA-256 over `SubjectPublicKeyInfo`): roots that
+    /// were revoked, which another root may have certified before.
+    #[must_use]
+    pub fn refusing(self, keys: Vec<[u8; 32]>) -> Self {
+        Self(self.0, keys)
+    }
+
+    /// The keys of [`Self::refusing`].
+    pub(crate) fn refused(&self) -> &[[u8; 32]] {
+        &self.1
     }
 
     /// Whether the root with this fingerprint is one of them.

@@ -1,7 +1,7 @@
 //! Who the server is: webpki's verification, at a time that a device without a clock can stand behind.
 //!
-//! [`ServerVerifier`] judges every connection but the first one. [`UnverifiedVerifier`] belongs to
-//! [`crate::bootstrap`] alone, which sends nothing and compares what it fetched with a fingerprint.
+//! [`ServerVerifier`] judges every connection but those of [`crate::bootstrap`], which has [`UnverifiedVerifier`]: it sends nothing, and
+//! compares what it fetched with a fingerprint, or with a root's signature.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,7 +14,8 @@ use rustls::{CertificateError, DigitallySignedStruct, Error as TlsError, RootCer
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::clock::{Dates, DeviceTime};
-use crate::trust::dates;
+use crate::error::Error;
+use crate::trust::{Roots, dates, parse, sha256};
 
 /// What the verifier saw at the newest handshake; the HTTP layer asks for it afterwards.
 #[derive(Debug, Default)]
@@ -33,14 +34,25 @@ pub(crate) struct Seen {
 #[derive(Debug)]
 pub(crate) struct ServerVerifier {
     roots: RootCertStore,
+    /// SHA-256 over keys by which no path leads to a root.
+    refused: Vec<[u8; 32]>,
     provider: Arc<CryptoProvider>,
     time: DeviceTime,
     seen: Arc<Mutex<Seen>>,
 }
 
 impl ServerVerifier {
-    pub(crate) fn new(roots: RootCertStore, provider: Arc<CryptoProvider>, time: DeviceTime, seen: Arc<Mutex<Seen>>) -> Self {
-        Self { roots, provider, time, seen }
+    pub(crate) fn new(
+        roots: &Roots,
+        provider: Arc<CryptoProvider>,
+        time: DeviceTime,
+        seen: Arc<Mutex<Seen>>,
+    ) -> Result<Self, Error> {
+        Ok(Self { roots: roots.store()?, refused: roots.refused().to_vec(), provider, time, seen })
+    }
+
+    fn is_refused(&self, certificate: &CertificateDer<'_>) -> bool {
+        parse(certificate).is_ok_and(|parsed| self.refused.contains(&sha256(parsed.public_key().raw)))
     }
 
     fn judge(
@@ -55,7 +67,9 @@ impl ServerVerifier {
         let at = clamp(self.time.now(), leaf, begins);
         let at = UnixTime::since_unix_epoch(at.since(Timestamp(0)));
         let algorithms = self.provider.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, at, algorithms)?;
+        let refused = |one: &&CertificateDer<'_>| self.refused.is_empty() || !self.is_refused(one);
+        let intermediates: Vec<_> = intermediates.iter().filter(refused).cloned().collect();
+        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, &intermediates, at, algorithms)?;
         verify_server_name(&parsed, server_name)?;
         Ok(leaf)
     }
@@ -188,7 +202,6 @@ mod tests {
     use super::*;
     use crate::clock::tests::FakeClock;
     use crate::testing::{Authority, DAY, around};
-    use crate::trust::Roots;
     use rcgen::SanType;
 
     const BEGIN: Timestamp = Timestamp(1_800_000_000);
@@ -199,9 +212,9 @@ mod tests {
         let name = SanType::DnsName("ca.example".try_into().expect("name"));
         let (leaf, _) = authority.server(name, around(BEGIN, DAY * 90));
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let roots = Roots::new(vec![authority.root.clone()]).expect("roots").store().expect("store");
+        let roots = Roots::new(vec![authority.root.clone()]).expect("roots");
         let time = DeviceTime::new(FakeClock::at(wall.0), None);
-        let verifier = ServerVerifier::new(roots, crate::http::provider(), time, seen.clone());
+        let verifier = ServerVerifier::new(&roots, crate::http::provider(), time, seen.clone()).expect("verifier");
         let host = ServerName::try_from(host.to_owned()).expect("host");
         let chain = [authority.issuing.clone()];
         let verdict = verifier.verify_server_cert(&leaf, &chain, &host, &[], UnixTime::since_unix_epoch(DAY));
@@ -238,9 +251,9 @@ mod tests {
         }
         let (one, other) = (Authority::new("one"), Authority::new("other"));
         let (leaf, _) = one.server(SanType::DnsName("ca.example".try_into().expect("name")), around(BEGIN, DAY));
-        let roots = Roots::new(vec![other.root]).expect("roots").store().expect("store");
+        let roots = Roots::new(vec![other.root]).expect("roots");
         let time = DeviceTime::new(FakeClock::at(0), None);
-        let verifier = ServerVerifier::new(roots, crate::http::provider(), time, Arc::default());
+        let verifier = ServerVerifier::new(&roots, crate::http::provider(), time, Arc::default()).expect("verifier");
         let host = ServerName::try_from("ca.example").expect("host");
         // Presenting the foreign root as an intermediate is no help.
         let chain = [one.issuing, one.root];

@@ -61,6 +61,9 @@ pub struct RenewalTime {
     pub renew_after: Timestamp,
     /// After how many seconds to ask again.
     pub poll_after_seconds: u64,
+    /// The newest trust bundle's number; 0 from a server that has none.
+    #[serde(default)]
+    pub trust_bundle: u64,
     /// The server's clock.
     pub server_time: Timestamp,
 }

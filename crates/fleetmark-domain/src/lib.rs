@@ -4,6 +4,7 @@
 //! - [`identity`]: the SPIFFE ID of a device, gateway, service or operator.
 //! - [`naming`]: how the device of a foreign certificate is called.
 //! - [`serial`]: the 17-octet certificate serial, which carries its epoch and index.
+//! - [`authority`]: the life of an authority.
 //! - [`standing`]: what a certificate is worth now, and the one table of how each view shows it.
 //! - [`lifecycle`]: what may happen to a device and to a certificate, and what comes of it.
 //! - [`role`]: operators' roles and what each may do.
@@ -13,6 +14,7 @@
 //! - [`digest`]: fingerprints and key hashes, which must never be mixed up.
 //! - [`time`]: seconds since 1970; never read from a clock here.
 
+pub mod authority;
 pub mod digest;
 pub mod identity;
 pub mod lifecycle;
@@ -26,6 +28,7 @@ pub mod standing;
 pub mod terms;
 pub mod time;
 
+pub use authority::{AuthorityEvent, AuthorityState};
 pub use digest::{Fingerprint, KeyHash};
 pub use identity::{Identity, Kind, TrustDomain};
 pub use lifecycle::{CertificateEvent, DeviceEvent, DeviceState};

@@ -191,6 +191,11 @@ refusals! {
     RenewalHeld => "renewal_held", Forbidden, "Renewal is held back for this device. An operator must look at it.";
     TransitionNotAllowed => "transition_not_allowed", Conflict, "The certificate's standing, or the device's state, does not allow this change.";
     LastOwner => "last_owner", Conflict, "This is the last owner. Invite another one first.";
+    AuthorityRevoked => "authority_revoked", Forbidden, "The authority of this certificate was revoked. Enroll anew.";
+    AuthorityActive => "authority_active", Conflict, "The authority issues. Activate a successor, or taint it, before.";
+    AuthorityInUse => "authority_in_use", Conflict, "Certificates of the authority are in use. Move their holders first.";
+    NoSuccessor => "no_successor", Conflict, "Nothing would issue in the authority's place. Prepare and activate a successor.";
+    SuccessorPrepared => "successor_prepared", Conflict, "There is a prepared successor already. Activate it, or revoke it.";
     EtagMismatch => "etag_mismatch", Stale, "It was changed since you read it. Read it again.";
     IdempotencyKeyReused => "idempotency_key_reused", Unacceptable, "This Idempotency-Key was used for another request.";
     RateLimited => "rate_limited", TooMany, "Too many requests. Try again later.";
@@ -203,6 +208,7 @@ refusals! {
     StorageUnavailable => "storage_unavailable", Unavailable, "The server's database cannot be reached. Try again later.";
     AuthorityUnavailable => "authority_unavailable", Unavailable, "The issuing authority cannot sign now. Try again later.";
     HsmUnavailable => "hsm_unavailable", Unavailable, "The hardware that holds the issuing authority's key cannot be reached. Try again later.";
+    AuthorityReplaced => "authority_replaced", Unavailable, "The authority that was to issue was replaced at this moment. Nothing was issued.";
     LintFailed => "lint_failed", Unavailable, "The server refused to sign a certificate that its linter found wrong. Nothing was issued.";
     InternalError => "internal_error", Faulty, "The server has a fault. It is in its log.";
     Stopping => "stopping", Unavailable, "The server is stopping. Try again later.";

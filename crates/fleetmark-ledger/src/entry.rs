@@ -11,6 +11,7 @@ use crate::details::Commitment;
 
 pub use event::{AuthorityKind, AuthorityState, Event, Issued};
 pub use external::{Adopted, ExternalAuthority, ExternalState, MAX_ISSUERS};
+pub(crate) use event::{state_code, state_from_code};
 pub use index_set::{IndexSet, MAX_RANGES, Range};
 
 /// The longest entry, in octets (DESIGN §7).

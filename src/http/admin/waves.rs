@@ -1,32 +1,35 @@
 //! `/v1/fleets/{fleet}/renewal-wave`
 
-use actix_web::{delete, get, put, web};
+use actix_web::{delete, get, post, put, web};
+use fleetmark_domain::Refusal;
 
 use super::certificates::MAX_REMARK;
-use super::extract::{By, Json, Path, text};
+use super::extract::{By, Json, Path, refuse, text};
 use super::fleets::FleetPath;
 use super::openapi::{Act, Delete, Look};
 use super::{Answer, ok, wire};
 use crate::http::State;
-use crate::registrar::waves::NewWave;
+use crate::registrar::waves::{NewWave, Pace, Progress, Whose};
 use crate::store::model;
 
 /// The fleet's renewal wave
 #[utoipa::path(
     tag = "fleets",
     params(FleetPath),
-    responses((status = 200, description = "As it is now", body = wire::Wave), Look)
+    responses((status = 200, description = "As it is now, with how far it is", body = wire::WaveProgress), Look)
 )]
 #[get("/v1/fleets/{fleet}/renewal-wave")]
 pub async fn show_wave(state: web::Data<State>, by: By, path: Path<FleetPath>) -> Answer {
-    let wave = state.registrar.wave(&by.0, &path.0.fleet).await?;
-    Ok(ok(&wire::Wave::from(wave)))
+    let (wave, progress) = state.registrar.wave_progress(&by.0, &path.0.fleet, state.clock.now()).await?;
+    let Progress { waiting, suspended, renewed, unconfirmed } = progress;
+    Ok(ok(&wire::WaveProgress { wave: wave.into(), waiting, suspended, renewed, unconfirmed }))
 }
 
 /// Pull the renewal of a fleet's certificates forward
 ///
-/// Those issued before `issued_before` renew between `from` and `until`, each at its own moment, as its device asks when to. It
-/// takes the place of an earlier wave.
+/// Those issued before `issued_before`, or with `to_active_authority` those of the fleet's authorities that issue no more, renew between
+/// `from` and `until`, or `devices_per_hour` of them from `from` on, each at its own moment, as its device asks when to. It takes the
+/// place of an earlier wave.
 #[utoipa::path(
     tag = "fleets",
     params(FleetPath),
@@ -34,9 +37,50 @@ pub async fn show_wave(state: web::Data<State>, by: By, path: Path<FleetPath>) -
 )]
 #[put("/v1/fleets/{fleet}/renewal-wave")]
 pub async fn start_wave(state: web::Data<State>, by: By, path: Path<FleetPath>, body: Json<wire::NewWave>) -> Answer {
-    let wire::NewWave { issued_before, from, until, note } = body.value;
-    let new = NewWave { issued_before, from, until, note: text("note", note, MAX_REMARK)? };
-    let wave = state.registrar.start_wave(&by.0, &path.0.fleet, new, state.clock.now()).await?;
+    let wire::NewWave { issued_before, to_active_authority, from, until, devices_per_hour, note } = body.value;
+    let now = state.clock.now();
+    let whose = match (issued_before, to_active_authority) {
+        (Some(_), true) => {
+            return Err(refuse(Refusal::InvalidValue, "issued_before and to_active_authority exclude each other"));
+        }
+        (None, true) => Whose::OfTaintedAuthorities,
+        (before, false) => Whose::IssuedBefore(before.unwrap_or(now)),
+    };
+    let pace = match (until, devices_per_hour) {
+        (Some(until), None) => Pace::Until(until),
+        (None, Some(rate)) => Pace::PerHour(rate),
+        _ => return Err(refuse(Refusal::InvalidValue, "say until or devices_per_hour")),
+    };
+    let new = NewWave { whose, from, pace, note: text("note", note, MAX_REMARK)? };
+    let wave = state.registrar.start_wave(&by.0, &path.0.fleet, new, now).await?;
+    Ok(ok(&wire::Wave::from(wave)))
+}
+
+/// Let the fleet's renewal wave stand still
+///
+/// Nobody else is asked to renew by it. A device that was told its moment before hears of it when it asks next: within 70 minutes.
+#[utoipa::path(
+    tag = "fleets",
+    params(FleetPath),
+    responses((status = 200, description = "As it is now", body = wire::Wave), Delete)
+)]
+#[post("/v1/fleets/{fleet}/renewal-wave/pause")]
+pub async fn pause_wave(state: web::Data<State>, by: By, path: Path<FleetPath>) -> Answer {
+    let wave = state.registrar.pause_wave(&by.0, &path.0.fleet, state.clock.now()).await?;
+    Ok(ok(&wire::Wave::from(wave)))
+}
+
+/// Let the fleet's renewal wave go on
+///
+/// What was still to come comes later by as long as it stood still.
+#[utoipa::path(
+    tag = "fleets",
+    params(FleetPath),
+    responses((status = 200, description = "As it is now", body = wire::Wave), Delete)
+)]
+#[post("/v1/fleets/{fleet}/renewal-wave/resume")]
+pub async fn resume_wave(state: web::Data<State>, by: By, path: Path<FleetPath>) -> Answer {
+    let wave = state.registrar.resume_wave(&by.0, &path.0.fleet, state.clock.now()).await?;
     Ok(ok(&wire::Wave::from(wave)))
 }
 
@@ -56,7 +100,7 @@ pub async fn end_wave(state: web::Data<State>, by: By, path: Path<FleetPath>) ->
 
 impl From<model::Wave> for wire::Wave {
     fn from(wave: model::Wave) -> Self {
-        let model::Wave { issued_before, from, until, note } = wave;
-        Self { issued_before, from, until, note }
+        let model::Wave { issued_before, from, until, note, to_active_authority, devices_per_hour, devices, paused_at } = wave;
+        Self { issued_before, to_active_authority, from, until, devices_per_hour, devices, paused_at, note }
     }
 }

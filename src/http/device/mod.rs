@@ -26,4 +26,5 @@ pub fn configure(config: &mut ServiceConfig) {
     est::configure(config);
     feed::configure(config);
     super::standing::configure(config);
+    super::trust_bundle::configure(config);
 }

@@ -24,6 +24,8 @@ struct RenewalAnswer {
     reason: Option<&'static str>,
     /// After how many seconds to ask again.
     poll_after_seconds: u64,
+    /// The newest trust bundle's number: one who knows a lesser one fetches it.
+    trust_bundle: u64,
     /// The server's clock.
     server_time: Timestamp,
 }
@@ -43,7 +45,9 @@ async fn renewal(caller: Identified, state: Data<State>, fleet: Path<String>) ->
         Cause::Held => "held",
     });
     let poll_after_seconds = poll_after.as_secs();
-    Ok(private_json(&RenewalAnswer { renew_after, not_after, reason, poll_after_seconds, server_time: now }))
+    let trust_bundle = state.registrar.trust_bundle_number();
+    let answer = RenewalAnswer { renew_after, not_after, reason, poll_after_seconds, trust_bundle, server_time: now };
+    Ok(private_json(&answer))
 }
 
 /// Who comes to renew: as [`Identified`], and its newest certificate may have ended where profile or permit give it time.

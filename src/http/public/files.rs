@@ -6,17 +6,15 @@ use std::time::Duration;
 
 use actix_web::web::{self, Bytes, Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, Resource, guard};
-use fleetmark_domain::{Epoch, Fingerprint, Refusal, Timestamp};
-use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
+use fleetmark_domain::{AuthorityState, Epoch, Fingerprint, Refusal, Timestamp};
 use ring::digest::{SHA256, digest};
 
 use super::cache::Validators;
 use crate::http::State;
 use crate::http::problem::{Problem, not_allowed};
 use crate::pki::bundle::{crl_pem, pem};
-use crate::registrar::authorities::Authority;
 use crate::registrar::publish::shards::Shard;
-use crate::store::model::{AuthorityId, StoredCrl};
+use crate::store::model::{AuthorityId, AuthorityRecord, StoredCrl};
 
 /// RFC 2585 4.1
 const CERTIFICATE: &str = "application/pkix-cert";
@@ -64,17 +62,19 @@ pub fn readable(path: &str, route: actix_web::Route) -> Resource {
 async fn certificate(request: HttpRequest, state: Data<State>, file: Path<String>) -> Result<HttpResponse, Problem> {
     let (which, form) = file_name(&file, "crt").ok_or(Refusal::NotFound)?;
     let authorities = state.registrar.authorities().all();
-    let chosen: Vec<&Arc<Authority>> = authorities.iter().filter(|authority| which.is(authority)).collect();
     let above = state.registrar.authorities().above();
-    let newest = chosen.iter().map(|authority| authority.record.created_at).max().ok_or(Refusal::NotFound)?;
-    let chosen: Vec<&[u8]> = match which {
-        // Of several roots the newest active one is the root.
-        Which::Root => {
-            chosen.iter().filter(|a| a.record.created_at == newest).take(1).map(|a| &*a.record.certificate).collect()
-        }
-        Which::All => chosen.iter().map(|a| &*a.record.certificate).chain(above.iter().map(Vec::as_slice)).collect(),
-        Which::Of(_) => chosen.iter().map(|a| &*a.record.certificate).collect(),
+    let crosses = state.registrar.authorities().crosses();
+    let root = state.registrar.authorities().root()?;
+    let records = authorities.iter().map(|authority| &authority.record).chain(crosses.iter().map(|cross| &**cross));
+    let chosen: Vec<&AuthorityRecord> = match which {
+        Which::Root => vec![&root.record],
+        _ => records.filter(|record| which.is(record)).collect(),
     };
+    let newest = chosen.iter().map(|record| record.created_at).max().ok_or(Refusal::NotFound)?;
+    let mut chosen: Vec<&[u8]> = chosen.into_iter().map(|record| &*record.certificate).collect();
+    if which == Which::All {
+        chosen.extend(above.iter().map(Vec::as_slice));
+    }
     let validators = Validators { tag: tag(&chosen, form), modified: newest, max_age: CERTIFICATE_AGE };
     Ok(match form {
         Form::Der => validators.answer(&request, CERTIFICATE, || chosen.concat().into()),
@@ -93,9 +93,8 @@ async fn list(
         Which::All => [state.registrar.crls(), state.registrar.lists_above()].concat(),
         Which::Of(authority) => state.registrar.crl(authority).into_iter().collect(),
         Which::Root => {
-            let authorities = state.registrar.authorities().all();
-            let roots = authorities.iter().filter(|authority| which.is(authority));
-            roots.filter_map(|root| state.registrar.crl(root.record.id)).take(1).collect()
+            let root = state.registrar.authorities().root()?;
+            state.registrar.crl(root.record.id).into_iter().collect()
         }
     };
     let modified = lists.iter().map(|list| list.this_update).max().ok_or(Refusal::NotFound)?;
@@ -170,11 +169,10 @@ impl Texts {
 }
 
 impl Which {
-    fn is(self, authority: &Authority) -> bool {
-        let record = &authority.record;
+    fn is(self, record: &AuthorityRecord) -> bool {
         match self {
             Self::Of(id) => record.id == id,
-            Self::Root => record.kind == AuthorityKind::Root && record.state == AuthorityState::Active,
+            Self::Root => record.is_root() && record.state == AuthorityState::Active,
             Self::All => record.state != AuthorityState::Revoked,
         }
     }

@@ -21,4 +21,5 @@ pub fn configure(config: &mut ServiceConfig) {
     status::configure(config);
     super::standing::configure(config);
     health::configure(config);
+    super::trust_bundle::configure(config);
 }

@@ -87,6 +87,16 @@ impl Published {
         Ok(())
     }
 
+    /// An authority is trusted no more: nobody answers for it.
+    pub(super) fn drop_responder(&self, authority: AuthorityId) {
+        self.responders.rcu(|current| {
+            let mut next = BTreeMap::clone(current);
+            next.remove(&authority);
+            next
+        });
+        self.answers.forget();
+    }
+
     /// A standing changed: lists want to be made anew. Answers that were kept are asked for their standings each time where this
     /// process knows them all, and are void where it does not.
     pub(super) fn standing_changed(&self) {

@@ -1,6 +1,6 @@
 //! Authorities and ledgers come to be.
 
-use fleetmark_domain::{LedgerName, Timestamp};
+use fleetmark_domain::{AuthorityState, LedgerName, Refusal, Timestamp};
 use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::{Event, Issued};
 
@@ -70,6 +70,19 @@ impl Act for AddAuthority {
 /// Writes the authority, its certificate and their entries into the system ledger.
 pub(super) fn add_authority(transaction: &mut Transaction<'_>, new: &AddAuthority) -> Result<(), StoreError> {
     let AddAuthority { authority, certificate, epoch, details, at } = new;
+    // The root may have been replaced since it signed. A tainted one still signs the key of its successor.
+    let issuer = match authority.issuer {
+        Some(issuer) => transaction.rows.authority_state(issuer)?,
+        None => None,
+    };
+    let stands = match issuer {
+        None | Some(AuthorityState::Active) => true,
+        Some(AuthorityState::Prepared | AuthorityState::Tainted) => authority.is_cross(),
+        Some(AuthorityState::Revoked) => false,
+    };
+    if !stands {
+        return Err(Refusal::AuthorityReplaced.into());
+    }
     transaction.rows.insert_authority(authority)?;
     transaction.rows.delete_root_request(authority.kind, authority.fleet.as_ref())?;
     if let Some(epoch) = epoch {
@@ -86,7 +99,17 @@ pub(super) fn add_authority(transaction: &mut Transaction<'_>, new: &AddAuthorit
         fingerprint: certificate.fingerprint,
     };
     transaction.append(&LedgerName::System, *at, changed, Some(details))?;
-    Ok(())
+    mark_changed(transaction)
+}
+
+/// Under this name the store keeps a number that rises whenever an authority comes or changes: by it other processes of the
+/// installation notice.
+pub const AUTHORITIES_CHANGED: &str = "authorities-changed";
+
+pub(super) fn mark_changed(transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
+    let kept = transaction.rows.value(AUTHORITIES_CHANGED)?;
+    let number = kept.and_then(|octets| octets.try_into().ok()).map_or(0, u64::from_be_bytes);
+    transaction.rows.set_value(AUTHORITIES_CHANGED, &number.saturating_add(1).to_be_bytes())
 }
 
 /// The entry of a certificate that was issued.

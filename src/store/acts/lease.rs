@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use fleetmark_domain::serial::EPOCH_CAPACITY;
-use fleetmark_domain::{Epoch, Index, LedgerName, Timestamp};
+use fleetmark_domain::{AuthorityState, Epoch, Index, LedgerName, Refusal, Timestamp};
 use fleetmark_ledger::entry::Event;
 
 use crate::store::model::{AuthorityId, EpochRecord, External, LeaseRecord};
@@ -69,15 +69,23 @@ impl Act for LeaseIndices {
 impl LeaseIndices {
     /// The epoch to issue in: the open one while it lasts, else a new one.
     fn epoch(&self, transaction: &mut Transaction<'_>) -> Result<EpochRecord, StoreError> {
+        let state = transaction.rows.authority_state(self.authority)?;
+        let issues = !matches!(state, Some(AuthorityState::Tainted | AuthorityState::Revoked));
         if let Some(open) = transaction.rows.open_epoch(self.authority)? {
-            let lasts = open.next_index < EPOCH_CAPACITY && self.at.since(open.opened_at) < self.window;
-            if lasts {
+            // One that issues no more opens no epoch: its last one lasts for the certificates of its OCSP responder.
+            let is_young = self.at.since(open.opened_at) < self.window;
+            if open.next_index < EPOCH_CAPACITY && (is_young || state == Some(AuthorityState::Tainted)) {
                 return Ok(open);
+            }
+            if !issues {
+                return Err(Refusal::AuthorityReplaced.into());
             }
             transaction.rows.update_epoch(&EpochRecord { closed_at: Some(self.at), ..open })?;
         }
-        let highest = transaction.rows.highest_epoch()?.0.max(epoch_floor(transaction)?);
-        let number = Epoch(highest.checked_add(1).ok_or(StoreError::Unreadable { what: "epoch number" })?);
+        if !issues {
+            return Err(Refusal::AuthorityReplaced.into());
+        }
+        let number = next_epoch(transaction)?;
         let epoch = EpochRecord { number, authority: self.authority, opened_at: self.at, closed_at: None, next_index: 0 };
         transaction.rows.insert_epoch(&epoch)?;
         transaction.append(&self.ledger, self.at, Event::EpochOpened { authority: self.authority, epoch: number }, None)?;
@@ -85,8 +93,14 @@ impl LeaseIndices {
     }
 }
 
+/// The number of the next epoch that is opened.
+pub(super) fn next_epoch(transaction: &mut Transaction<'_>) -> Result<Epoch, StoreError> {
+    let highest = transaction.rows.highest_epoch()?.0.max(epoch_floor(transaction)?);
+    highest.checked_add(1).map(Epoch).ok_or(StoreError::Unreadable { what: "epoch number" })
+}
+
 /// The installation's value below which no epoch is opened.
-const EPOCH_FLOOR: &str = "epoch-floor";
+pub const EPOCH_FLOOR: &str = "epoch-floor";
 
 pub(super) fn epoch_floor(transaction: &mut Transaction<'_>) -> Result<u32, StoreError> {
     let Some(value) = transaction.rows.value(EPOCH_FLOOR)? else { return Ok(0) };

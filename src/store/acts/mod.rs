@@ -3,6 +3,7 @@
 //! Each checks all it must before its first write, so that a refusal leaves nothing behind.
 //!
 //! - [`found`]: authorities and ledgers come to be.
+//! - [`authorities`]: authorities are activated, tainted, revoked; a root is prepared.
 //! - [`lease`]: index leases and epochs.
 //! - [`admit`]: who may come in by an enrollment group, or by its own hardware.
 //! - [`alarms`]: an alarm is written into its ledger.
@@ -25,6 +26,7 @@
 
 pub mod admit;
 pub mod alarms;
+pub mod authorities;
 pub mod blocked;
 pub mod ceremony;
 pub mod confirm;

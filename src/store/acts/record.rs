@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 pub use fleetmark_domain::Reenrollment;
-use fleetmark_domain::{KeyHash, LedgerName, Refusal, RevocationReason, Standing, Timestamp};
+use fleetmark_domain::{AuthorityState, KeyHash, LedgerName, Refusal, RevocationReason, Standing, Timestamp};
 use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::Event;
 
@@ -46,7 +46,7 @@ pub struct RecordCertificate {
 }
 
 /// Who is to hold a certificate.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Holder {
     /// The installation itself: an OCSP responder.
     Installation,
@@ -111,6 +111,7 @@ impl Act for RecordCertificate {
         if transaction.rows.blocked_key(&key)?.is_some() {
             return Err(Refusal::KeyBlocked.into());
         }
+        self.check_authority(transaction)?;
         let replaced = served::replaced(transaction.rows, self.made_for.as_ref(), self.at)?;
         let shown = self.check_proof(transaction, replaced.as_ref())?;
         let subject = self.check_holder(transaction, &shown, replaced.as_ref())?;
@@ -175,6 +176,17 @@ impl RecordCertificate {
             Proof::Group(Admission { hardware, .. }) => hardware,
             Proof::Hardware(id) => Some(id),
             Proof::Installation | Proof::Token(_) | Proof::Current(_) | Proof::Rescue => None,
+        }
+    }
+
+    /// Whether the authority issues still: it may have been replaced, by another process too, since it signed. One that issues no
+    /// more certifies its OCSP responder alone.
+    fn check_authority(&self, transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
+        let is_responder = matches!(self.holder, Holder::Installation) && self.credential.is_some();
+        match transaction.rows.authority_state(self.certificate.authority)? {
+            Some(AuthorityState::Active) => Ok(()),
+            Some(AuthorityState::Tainted) if is_responder => Ok(()),
+            _ => Err(Refusal::AuthorityReplaced.into()),
         }
     }
 

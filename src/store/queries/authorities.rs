@@ -1,13 +1,13 @@
 //! Authorities, their epochs, and leases of indices.
 
 use diesel::prelude::*;
-use fleetmark_domain::{Epoch, Index, Timestamp};
+use fleetmark_domain::{Epoch, Fingerprint, Index, Standing, Timestamp};
 
 use super::codes::{Coded, number, optional, signed, word};
 use crate::store::StoreError;
-use crate::store::model::{AuthorityRecord, EpochRecord, LeaseRecord};
+use crate::store::model::{AuthorityRecord, EpochRecord, InHands, LeaseRecord, StoredBundle};
 use crate::store::rows::certificate_id;
-use crate::store::schema::{authorities, epochs, leases};
+use crate::store::schema::{authorities, epochs, leases, trust_bundles};
 
 #[derive(Queryable, Selectable, Insertable)]
 #[diesel(table_name = authorities, treat_none_as_default_value = false)]
@@ -50,6 +50,64 @@ impl TryFrom<AuthorityRow> for AuthorityRecord {
             certificate: row.certificate,
             issuer: row.issuer.map(|id| number(id, "authority")).transpose()?,
             created_at: Timestamp(row.created_at),
+        })
+    }
+}
+
+/// Counts by standing, as they are read.
+pub fn sum(counts: Vec<(i16, i64)>) -> Result<InHands, StoreError> {
+    let mut sum = InHands::default();
+    for (code, count) in counts {
+        let unreadable = StoreError::Unreadable { what: "standing" };
+        let standing = u8::try_from(code).ok().and_then(|code| Standing::from_code(code, None)).ok_or(unreadable)?;
+        let count = number(count, "standing")?;
+        match standing {
+            Standing::Unconfirmed => sum.unconfirmed = count,
+            Standing::Good => sum.good = count,
+            Standing::Held | Standing::Quarantined => sum.suspended = sum.suspended.saturating_add(count),
+            Standing::Superseded | Standing::Revoked(_) => {}
+        }
+    }
+    Ok(sum)
+}
+
+#[derive(Queryable, Selectable, Insertable)]
+#[diesel(table_name = trust_bundles)]
+pub struct BundleRow {
+    number: i64,
+    made_at: i64,
+    signers: Vec<u8>,
+    roots: Vec<u8>,
+    der: Vec<u8>,
+}
+
+impl From<&StoredBundle> for BundleRow {
+    fn from(bundle: &StoredBundle) -> Self {
+        let row = |fingerprints: &[Fingerprint]| fingerprints.iter().flat_map(|one| *one.octets()).collect();
+        Self {
+            number: signed(bundle.number),
+            made_at: bundle.made_at.0,
+            signers: row(&bundle.signers),
+            roots: row(&bundle.roots),
+            der: bundle.der.clone(),
+        }
+    }
+}
+
+impl TryFrom<BundleRow> for StoredBundle {
+    type Error = StoreError;
+
+    fn try_from(row: BundleRow) -> Result<Self, StoreError> {
+        let read = |octets: &[u8]| {
+            let whole = octets.chunks(32).map(|one| one.try_into().map(Fingerprint));
+            whole.collect::<Result<Vec<_>, _>>().map_err(|_| StoreError::Unreadable { what: "trust bundle" })
+        };
+        Ok(Self {
+            number: number(row.number, "trust bundle")?,
+            made_at: Timestamp(row.made_at),
+            signers: read(&row.signers)?,
+            roots: read(&row.roots)?,
+            der: row.der,
         })
     }
 }
@@ -136,6 +194,41 @@ macro_rules! authority_rows {
         fn set_authority_state(&mut self, id: AuthorityId, state: AuthorityState) -> Result<(), StoreError> {
             let query = diesel::update(authorities::table.find(i64::from(id))).set(authorities::state.eq(state.code()));
             met(query.execute(&mut self.connection).map_err(|error| self.fault(error))?, "authority")
+        }
+
+        fn authority_state(&mut self, id: AuthorityId) -> Result<Option<AuthorityState>, StoreError> {
+            let query = authorities::table.find(i64::from(id)).select(authorities::state);
+            let code: Option<i16> = query.first(&mut self.connection).optional().map_err(|error| self.fault(error))?;
+            code.map(|code| codes::word(code, "authority")).transpose()
+        }
+
+        fn in_hands(
+            &mut self,
+            authority: AuthorityId,
+            ledger: &LedgerName,
+            issued_before: Option<Timestamp>,
+            now: Timestamp,
+        ) -> Result<InHands, StoreError> {
+            let query = certificates::table
+                .filter(certificates::ledger.eq(ledger.as_str()))
+                .filter(certificates::authority.eq(i64::from(authority)))
+                .filter(certificates::subject.is_not_null())
+                .filter(certificates::not_after.gt(now.0))
+                .filter(certificates::issued_at.lt(issued_before.map_or(i64::MAX, |before| before.0)))
+                .group_by(certificates::standing)
+                .select((certificates::standing, diesel::dsl::count_star()));
+            let counts: Vec<(i16, i64)> = query.load(&mut self.connection).map_err(|error| self.fault(error))?;
+            sum(counts)
+        }
+
+        fn trust_bundles(&mut self) -> Result<Vec<StoredBundle>, StoreError> {
+            let query = trust_bundles::table.order(trust_bundles::number).select(BundleRow::as_select());
+            records::<BundleRow, _>(query.load(&mut self.connection).map_err(|error| self.fault(error))?)
+        }
+
+        fn insert_trust_bundle(&mut self, bundle: &StoredBundle) -> Result<(), StoreError> {
+            let query = diesel::insert_into(trust_bundles::table).values(BundleRow::from(bundle));
+            query.execute(&mut self.connection).map(drop).map_err(|error| self.fault(error))
         }
 
         fn open_epoch(&mut self, authority: AuthorityId) -> Result<Option<EpochRecord>, StoreError> {

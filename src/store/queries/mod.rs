@@ -49,13 +49,13 @@ macro_rules! rows {
             use $crate::store::StoreError;
             use $crate::store::model::{
                 Allowance, ApprovalRequest, AuthorityId, AuthorityRecord, BlockedKey, Certificate, CertificateFilter, EpochRecord, External, ExternalCertificate, Fleet, ForeignList, Group,
-                GroupId, Hardware, HardwareId, LeaseRecord, LedgerRecord, ListedSerial, RequestState,
-                PolicyActivation, PolicySet, PolicyVersion, Remembered, StoredCrl, StoredEntry, Subject, SubjectFilter, SubjectId, SubjectState, Token, TokenId,
+                GroupId, Hardware, HardwareId, InHands, LeaseRecord, LedgerRecord, ListedSerial, RequestState,
+                PolicyActivation, PolicySet, PolicyVersion, Remembered, StoredBundle, StoredCrl, StoredEntry, Subject, SubjectFilter, SubjectId, SubjectState, Token, TokenId,
             };
             use $crate::store::model::{Among, Order, OrderId, OrderState, Pick, Picked, Reach};
             use $crate::store::model::RootRequest;
             use $crate::store::queries::ceremony::RootRequestRow;
-            use $crate::store::queries::authorities::{AuthorityRow, EpochRow, LeaseRow};
+            use $crate::store::queries::authorities::{AuthorityRow, BundleRow, EpochRow, LeaseRow, sum};
             use $crate::store::queries::certificates::CertificateRow;
             use $crate::store::queries::codes::{self, Coded, met, records, signed};
             use $crate::store::queries::enrollment::{BlockedKeyRow, GroupRow, HardwareRow, RequestRow, SerialRow};

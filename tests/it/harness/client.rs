@@ -64,9 +64,9 @@ pub struct Trust {
 }
 
 impl Trust {
-    pub fn new(root: CertificateDer<'static>) -> Self {
+    pub fn of(all: impl IntoIterator<Item = CertificateDer<'static>>) -> Self {
         let mut roots = RootCertStore::empty();
-        roots.add(root).unwrap();
+        all.into_iter().for_each(|root| roots.add(root).unwrap());
         Self { roots: Arc::new(roots), versions: rustls::ALL_VERSIONS.to_vec(), resumption: None }
     }
 

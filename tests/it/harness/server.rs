@@ -217,9 +217,15 @@ impl Server {
         format!("http://127.0.0.1:{}{path}", self.public_port)
     }
 
-    /// Trust in the root alone.
+    /// Trust in the roots that the first operator knows.
     pub fn trust(&self) -> Trust {
-        Trust::new(self.root())
+        let roots = CertificateDer::pem_file_iter(self.data().join("operator/ca.pem")).unwrap();
+        Trust::of(roots.map(Result::unwrap))
+    }
+
+    /// The first operator's certificate is another one from now on.
+    pub fn forget_owner(&mut self) {
+        self.owner = OnceLock::new();
     }
 
     /// A client of the device door.

@@ -27,7 +27,13 @@ impl Agent {
         {
             return Ok(Enrollment::Already(current));
         }
-        match self.ask_to_enroll(proof).await {
+        let mut outcome = self.ask_to_enroll(proof).await;
+        if let Err(error) = &outcome
+            && self.may_mend(error).await
+        {
+            outcome = self.ask_to_enroll(proof).await;
+        }
+        match outcome {
             Err(Error::Refused(refused)) if refused.is_about_key() => {
                 tracing::info!(code = refused.code, "the server refuses this key; trying a new one");
                 self.store.discard_pending()?;

@@ -9,6 +9,7 @@ mod run;
 mod setup;
 mod standing;
 mod status;
+mod trust;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,8 +20,9 @@ pub use renew::Renewal;
 pub use setup::Setup;
 pub use standing::OwnStanding;
 pub use status::{Status, status};
+pub use trust::TrustUpdate;
 
-use crate::answer::{Expected, accept};
+use crate::answer::{Accepted, Expected, accept};
 use crate::client::Client;
 use crate::clock::{Clock, DeviceTime};
 use crate::error::Error;
@@ -87,12 +89,28 @@ impl Agent {
         self.note_time()
     }
 
+    /// The same; where the server is not trusted any more, after the trust bundles were followed.
+    pub(crate) async fn ask_time_patiently(&mut self) -> Result<(), Error> {
+        match self.ask_time().await {
+            Err(error) if self.may_mend(&error).await => self.ask_time().await,
+            outcome => outcome,
+        }
+    }
+
     /// Judges an answer to `pending`, keeps it and puts it to use.
     fn take(&mut self, issued: &Issued, pending: &Pending, expected: &Expected) -> Result<Generation, Error> {
-        let accepted = accept(issued, &pending.key, expected, &self.roots)?;
+        let accepted = match self.store.trust()? {
+            None => accept(issued, &pending.key, expected, &self.roots)?,
+            // Once a bundle was read, bundles alone introduce roots: whoever has the key of one that was tainted could answer here.
+            Some(trust) => {
+                let issued = Issued { trust_bundle: String::new(), ..issued.clone() };
+                let accepted = accept(&issued, &pending.key, expected, &self.roots)?;
+                Accepted { roots: trust.all_roots()?, ..accepted }
+            }
+        };
         let generation = self.store.keep(&accepted, &pending.key)?;
         self.store.adopt(&generation)?;
-        self.roots = accepted.roots;
+        self.roots = self.store.roots()?.unwrap_or(accepted.roots);
         self.note_time()?;
         Ok(generation)
     }

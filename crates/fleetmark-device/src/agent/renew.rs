@@ -28,12 +28,18 @@ impl Agent {
         };
         if !force && !self.time.is_fresh() && self.time.wall_behind() > 0 {
             // The wall clock is behind what an earlier answer said: it cannot tell whether renewal is due.
-            self.ask_time().await?;
+            self.ask_time_patiently().await?;
         }
         if !current.record.confirmed || (!force && self.time.now() < current.record.renew_after) {
             return Ok(Renewal::NotDue(current));
         }
-        match self.ask_to_renew(&current).await {
+        let mut outcome = self.ask_to_renew(&current).await;
+        if let Err(error) = &outcome
+            && self.may_mend(error).await
+        {
+            outcome = self.ask_to_renew(&current).await;
+        }
+        match outcome {
             Err(Error::Refused(refused)) if refused.is_about_key() => {
                 tracing::info!(code = refused.code, "the server refuses this key; trying a new one");
                 self.store.discard_pending()?;
@@ -54,11 +60,23 @@ impl Agent {
             Err(error) => return Err(error),
         };
         self.note_time()?;
-        if told.renew_after < current.record.renew_after {
-            tracing::info!(renew_after = %told.renew_after, "the server pulled the renewal forward");
+        if told.renew_after != current.record.renew_after {
+            // Forward by a wave, or back again where the wave stands still.
+            tracing::info!(renew_after = %told.renew_after, "the server moved the renewal");
             self.store.reschedule(&current, told.renew_after)?;
         }
+        self.follow_to(told.trust_bundle).await;
         Ok(Duration::from_secs(told.poll_after_seconds).clamp(LEAST_POLL, MOST_POLL))
+    }
+
+    /// Follows the trust bundles where the server has a newer one. A failure keeps nothing from going on.
+    async fn follow_to(&mut self, newest: u64) {
+        let known = self.store.trust().ok().flatten().map_or(0, |trust| trust.number);
+        if newest > known
+            && let Err(error) = self.update_trust().await
+        {
+            tracing::warn!(code = error.code(), "no trust bundle was followed: {error}");
+        }
     }
 
     async fn ask_to_renew(&mut self, current: &Generation) -> Result<Generation, Error> {

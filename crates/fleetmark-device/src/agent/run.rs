@@ -105,11 +105,15 @@ impl Agent {
             Step::Renew => {
                 self.renew(true).await?;
             }
-            Step::AskTime => return self.ask_time().await,
+            Step::AskTime => return self.ask_time_patiently().await,
             Step::AskRenewal => {
                 // A failure is no reason to ask at once again; the renewal itself does not hang on it.
                 *poll = Instant::now() + POLL;
-                *poll = Instant::now() + self.ask_renewal().await?;
+                let asked = match self.ask_renewal().await {
+                    Err(error) if self.may_mend(&error).await => self.ask_renewal().await,
+                    asked => asked,
+                };
+                *poll = Instant::now() + asked?;
                 return Ok(());
             }
             Step::SetUp | Step::Sleep(_) => return Ok(()),
@@ -163,7 +167,9 @@ impl Failures {
                 _ if *step == Step::Confirm && refused.ends_unconfirmed() => backoff::slow(roll),
                 _ => return Err(error),
             },
-            Error::Unreachable(_) | Error::Untrusted(_) | Error::BadAnswer(_) => backoff::after(self.count, roll),
+            Error::Unreachable(_) | Error::Untrusted(_) | Error::TrustBundle { .. } | Error::BadAnswer(_) => {
+                backoff::after(self.count, roll)
+            }
             // A server that is being set up may not know its own authorities yet; an operator can tell it.
             Error::CertificateNotTaken { .. } => backoff::slow(roll),
             _ => return Err(error),

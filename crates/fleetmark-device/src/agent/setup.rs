@@ -34,9 +34,11 @@ impl Agent {
     pub async fn set_up(dir: &Path, setup: &Setup, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         let store = Store::open(dir)?;
         let stored = store.roots()?;
+        let followed = is_pinned_by(&store, setup)?;
         refuse_another_identity(&store, setup)?;
         let roots = match stored {
-            Some(roots) if roots.contain(&setup.ca_fingerprint) => roots,
+            // The root of the pin may be gone since: others followed it, by its own word.
+            Some(roots) if roots.contain(&setup.ca_fingerprint) || followed => roots,
             _ => {
                 let roots = fetch_root(&setup.server, &setup.ca_fingerprint).await?;
                 store.save_roots(&roots)?;
@@ -53,6 +55,12 @@ impl Agent {
     }
 }
 
+/// Whether the directory was set up by this pin, and has followed trust bundles from there.
+fn is_pinned_by(store: &Store, setup: &Setup) -> Result<bool, Error> {
+    let same = store.settings()?.is_some_and(|settings| settings.ca_fingerprint == setup.ca_fingerprint);
+    Ok(same && store.trust()?.is_some())
+}
+
 /// A directory that holds an identity keeps it: the server may move, but root, door and name stay.
 fn refuse_another_identity(store: &Store, setup: &Setup) -> Result<(), Error> {
     let Some(current) = store.current()? else { return Ok(()) };
@@ -62,7 +70,7 @@ fn refuse_another_identity(store: &Store, setup: &Setup) -> Result<(), Error> {
     if !same_name || !setup.door.admits(&identity) {
         return Err(Error::Usage(format!("{} holds the identity {uri}: use another directory", store.dir().display())));
     }
-    if store.roots()?.is_some_and(|roots| !roots.contain(&setup.ca_fingerprint)) {
+    if !is_pinned_by(store, setup)? && store.roots()?.is_some_and(|roots| !roots.contain(&setup.ca_fingerprint)) {
         let dir = store.dir().display();
         return Err(Error::Usage(format!("{dir} holds {uri} under another root than --ca-fingerprint: use another directory")));
     }

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! DIR/settings.json            server, door, name, pinned root
-//! DIR/trust.pem                the roots that the server is verified against
+//! DIR/trust.pem                the roots that are trusted
+//! DIR/trust.json               what the newest trust bundle said, once there is one: the roots, which of them count, which are revoked
 //! DIR/clock.json               the newest server time seen
 //! DIR/pending/                 key.pem, request.csr, request.json: a request that has no answer yet
 //! DIR/generations/N/           key.pem, cert.pem, chain.pem, fullchain.pem, ca.pem, identity.json
@@ -25,6 +26,7 @@ use fleetmark_domain::Timestamp;
 pub use view::{ClockNote, Generation, Pending, Purpose, Settings, View};
 
 use crate::answer::{Accepted, Record};
+use crate::bundle::Trust;
 use crate::error::Error;
 use crate::key::DeviceKey;
 use crate::trust::Roots;
@@ -32,6 +34,7 @@ use files::{PUBLIC, Part, SECRET, json, make_dir, make_whole_dir, read_needed, r
 
 const SETTINGS: &str = "settings.json";
 const TRUST: &str = "trust.pem";
+const TRUST_STATE: &str = "trust.json";
 const CLOCK: &str = "clock.json";
 const PENDING: &str = "pending";
 const GENERATIONS: &str = "generations";
@@ -110,6 +113,19 @@ impl Store {
         replace(&self.dir, TRUST, roots.pem().as_bytes(), PUBLIC)
     }
 
+    /// Takes over what a trust bundle said, which [`crate::bundle`] judged: for this device's own connections, and for its other programs
+    /// beside the certificate in use.
+    pub fn save_trust(&self, trust: &Trust) -> Result<(), Error> {
+        let roots = trust.all_roots()?.pem();
+        // First what counts: the rest is made again from it.
+        replace(&self.dir, TRUST_STATE, &json(trust)?, PUBLIC)?;
+        replace(&self.dir, TRUST, roots.as_bytes(), PUBLIC)?;
+        match self.current()? {
+            Some(current) => replace(&self.path_of(current.number), "ca.pem", roots.as_bytes(), PUBLIC),
+            None => Ok(()),
+        }
+    }
+
     /// Notes what is known about time.
     pub fn save_clock(&self, note: ClockNote) -> Result<(), Error> {
         replace(&self.dir, CLOCK, &json(&note)?, PUBLIC)
@@ -165,7 +181,10 @@ impl Store {
     pub fn adopt(&self, generation: &Generation) -> Result<(), Error> {
         let path = self.path_of(generation.number).join("ca.pem");
         let roots = Roots::from_pem(&read_needed(&path)?).map_err(|error| Error::damaged(&path, &error))?;
-        self.save_roots(&roots)?;
+        // Once a bundle was read, bundles alone say what is trusted.
+        if self.trust()?.is_none() {
+            self.save_roots(&roots)?;
+        }
         self.point_to(generation.number)?;
         self.discard_answered(generation)
     }
@@ -195,10 +214,10 @@ impl Store {
         Ok(Generation { number: generation.number, record })
     }
 
-    /// Notes that `generation` is to be renewed earlier than it was said at first. A moment before the certificate's own begin counts
-    /// as that.
+    /// Notes that `generation` is to be renewed at another moment than it was said at first. One before the certificate's own begin
+    /// counts as that, and one after its end as its end.
     pub fn reschedule(&self, generation: &Generation, renew_after: Timestamp) -> Result<(), Error> {
-        let renew_after = renew_after.max(generation.record.not_before).min(generation.record.renew_after);
+        let renew_after = renew_after.max(generation.record.not_before).min(generation.record.not_after);
         let record = Record { renew_after, ..generation.record.clone() };
         replace(&self.path_of(generation.number), "identity.json", &json(&record)?, PUBLIC)
     }

@@ -7,8 +7,9 @@ use fleetmark_domain::{Fingerprint, Name, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::files::{read, read_json, read_needed};
-use super::{CLOCK, CURRENT, GENERATIONS, PENDING, SETTINGS, TRUST};
+use super::{CLOCK, CURRENT, GENERATIONS, PENDING, SETTINGS, TRUST, TRUST_STATE};
 use crate::answer::Record;
+use crate::bundle::Trust;
 use crate::door::{Door, ServerUrl};
 use crate::error::Error;
 use crate::key::DeviceKey;
@@ -93,8 +94,21 @@ impl View {
         read_json(&self.dir.join(SETTINGS))
     }
 
-    /// The trusted roots, once there are any.
+    /// What the newest trust bundle said, once one was read.
+    pub fn trust(&self) -> Result<Option<Trust>, Error> {
+        let path = self.dir.join(TRUST_STATE);
+        let trust: Option<Trust> = read_json(&path)?;
+        if let Some(trust) = &trust {
+            trust.check().map_err(|error| Error::damaged(&path, &error))?;
+        }
+        Ok(trust)
+    }
+
+    /// The roots that the server is verified against, once there are any.
     pub fn roots(&self) -> Result<Option<Roots>, Error> {
+        if let Some(trust) = self.trust()? {
+            return trust.server_roots().map(Some);
+        }
         let path = self.dir.join(TRUST);
         let Some(pem) = read(&path)? else { return Ok(None) };
         Roots::from_pem(&pem).map(Some).map_err(|error| Error::damaged(&path, &error))

@@ -1,5 +1,6 @@
 //! What an entry tells, and its fields in CBOR.
 
+pub use fleetmark_domain::AuthorityState;
 use fleetmark_domain::serial::EPOCH_CAPACITY;
 use fleetmark_domain::{Epoch, Fingerprint, Index, Kind, Standing, Timestamp};
 
@@ -126,19 +127,6 @@ pub enum AuthorityKind {
     Of(Kind),
 }
 
-/// Where an authority is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum AuthorityState {
-    /// Trusted, does not issue yet.
-    Prepared,
-    /// Issues.
-    Active,
-    /// Trusted for what the ledger holds, issues no more.
-    Tainted,
-    /// Trusted no more.
-    Revoked,
-}
-
 impl Event {
     /// The event's number in docs/ledger.md.
     pub(super) const fn code(&self) -> u8 {
@@ -202,7 +190,7 @@ impl Event {
             Self::EpochOpened { authority, epoch } => w.map(2)?.u8(1)?.u32(*authority)?.u8(2)?.u32(epoch.0)?.ok(),
             Self::AuthorityChanged { authority, kind, state, fingerprint } => {
                 w.map(4)?.u8(1)?.u32(*authority)?.u8(2)?.u8(kind.code())?;
-                w.u8(3)?.u8(state.code())?.u8(4)?.bytes(fingerprint.octets())?.ok()
+                w.u8(3)?.u8(state_code(*state))?.u8(4)?.bytes(fingerprint.octets())?.ok()
             }
             Self::Registered { subject, kind } => w.map(2)?.u8(1)?.u64(*subject)?.u8(2)?.u8(kind_code(*kind))?.ok(),
             Self::Changed { subject } => w.map(1)?.u8(1)?.u64(*subject)?.ok(),
@@ -253,7 +241,7 @@ impl Event {
         let authority = r.u32()?;
         let kind = AuthorityKind::from_code(second(r, Reader::u8)?)?;
         r.key(3)?;
-        let state = AuthorityState::from_code(r.u8()?)?;
+        let state = state_from_code(r.u8()?)?;
         r.key(4)?;
         Ok(Self::AuthorityChanged { authority, kind, state, fingerprint: Fingerprint(r.octets()?) })
     }
@@ -302,20 +290,20 @@ impl AuthorityKind {
     }
 }
 
-impl AuthorityState {
-    pub(crate) const fn code(self) -> u8 {
-        match self {
-            Self::Prepared => 0,
-            Self::Active => 1,
-            Self::Tainted => 2,
-            Self::Revoked => 3,
-        }
+/// The state's number.
+pub(crate) const fn state_code(state: AuthorityState) -> u8 {
+    match state {
+        AuthorityState::Prepared => 0,
+        AuthorityState::Active => 1,
+        AuthorityState::Tainted => 2,
+        AuthorityState::Revoked => 3,
     }
+}
 
-    pub(crate) fn from_code(code: u8) -> Result<Self, EntryError> {
-        let states = [Self::Prepared, Self::Active, Self::Tainted, Self::Revoked];
-        states.into_iter().find(|state| state.code() == code).ok_or_else(|| form("an authority has no such state"))
-    }
+/// The state of a number.
+pub(crate) fn state_from_code(code: u8) -> Result<AuthorityState, EntryError> {
+    let mut states = AuthorityState::ALL.into_iter();
+    states.find(|state| state_code(*state) == code).ok_or_else(|| form("an authority has no such state"))
 }
 
 fn is_alarm(name: &str) -> bool {

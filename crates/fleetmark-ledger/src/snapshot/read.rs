@@ -8,7 +8,7 @@ use ring::digest::{Context, SHA256};
 
 use super::{BLOCK, MAGIC, MAGIC_2, SnapshotError};
 use crate::cbor::{self, Reader};
-use crate::entry::{AuthorityKind, AuthorityState, EntryError, ExternalAuthority};
+use crate::entry::{AuthorityKind, EntryError, ExternalAuthority, state_from_code};
 use crate::merkle::{Frontier, finish};
 use crate::note::VerifierKey;
 use crate::state::{ActivePolicy, Authority, Holding, ShortFingerprint, State};
@@ -101,7 +101,7 @@ fn read_authority<R: Read>(source: &mut Source<'_, R>) -> Result<(u32, Authority
     let id = source.u32()?;
     let [kind, state] = source.array()?;
     let kind = AuthorityKind::from_code(kind).map_err(unknown)?;
-    let state = AuthorityState::from_code(state).map_err(unknown)?;
+    let state = state_from_code(state).map_err(unknown)?;
     Ok((id, Authority { kind, state, fingerprint: Fingerprint(source.array()?) }))
 }
 

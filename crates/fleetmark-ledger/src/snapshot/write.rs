@@ -7,6 +7,7 @@ use ring::digest::{Context, SHA256};
 
 use super::{BLOCK, MAGIC, MAGIC_2};
 use crate::cbor;
+use crate::entry::state_code;
 use crate::merkle::finish;
 use crate::state::{Holding, State};
 
@@ -50,7 +51,7 @@ fn header(state: &State) -> Vec<u8> {
     octets.extend(number(state.model.authorities.len()));
     for (id, authority) in &state.model.authorities {
         octets.extend(id.to_be_bytes());
-        octets.extend([authority.kind.code(), authority.state.code()]);
+        octets.extend([authority.kind.code(), state_code(authority.state)]);
         octets.extend(authority.fingerprint.octets());
     }
     if has_externals {

@@ -161,6 +161,8 @@ pub struct Authority {
     pub state: AuthorityState,
     /// Where its key lives.
     pub key: KeyHome,
+    /// The id of the root that issued it; null for a root.
+    pub issuer: Option<u32>,
     /// Its certificate's subject.
     pub subject: String,
     /// SHA-256 over its certificate.
@@ -174,4 +176,76 @@ pub struct Authority {
     pub not_after: Timestamp,
     /// The epoch that it issues in; null before its first certificate.
     pub epoch: Option<u32>,
+}
+
+/// A successor to prepare.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewAuthority {
+    /// What it is to issue for.
+    pub kind: AuthorityKind,
+    /// The one fleet, of a device authority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::FleetName>)]
+    pub fleet: Option<FleetName>,
+    /// Its key's; the profile's first unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<AuthorityAlgorithm>,
+    /// For the ledger's details.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 1024)]
+    pub note: Option<String>,
+}
+
+/// The algorithm of an authority's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthorityAlgorithm {
+    /// ECDSA on P-256 with SHA-256.
+    P256,
+    /// ECDSA on P-384 with SHA-384.
+    P384,
+    /// Ed25519.
+    Ed25519,
+}
+
+/// Why an authority is tainted.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Taint {
+    /// Although nothing issues in its place.
+    #[serde(default)]
+    pub emergency: bool,
+    /// For the ledger's details.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 1024)]
+    pub note: Option<String>,
+}
+
+/// Why an authority is revoked.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AuthorityRevocation {
+    /// A reason of RFC 5280 5.3.1; cessationOfOperation unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Reason>)]
+    pub reason: Option<RevocationReason>,
+    /// Although certificates of it are in use; of a root: with the authorities that it issued.
+    #[serde(default)]
+    pub force: bool,
+    /// For the ledger's details.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 1024)]
+    pub note: Option<String>,
+}
+
+/// An authority's certificates that are in their holders' hands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AuthorityUse {
+    /// Confirmed and good.
+    pub good: u64,
+    /// Not confirmed yet.
+    pub unconfirmed: u64,
+    /// Suspended or quarantined.
+    pub suspended: u64,
 }

@@ -15,7 +15,9 @@ use crate::store::model::AuthorityRecord;
 pub(super) async fn answer(request: HttpRequest, state: Data<State>) -> Result<HttpResponse, EstProblem> {
     let fleet = label(&request, &state)?;
     let authorities = state.registrar.authorities().all();
-    let records: Vec<_> = authorities.iter().map(|authority| &authority.record).collect();
+    let crosses = state.registrar.authorities().crosses();
+    let records = authorities.iter().map(|authority| &authority.record).chain(crosses.iter().map(|cross| &**cross));
+    let records: Vec<_> = records.collect();
     let above = state.registrar.authorities().above();
     let mut chosen = trusted(&records, &fleet)?;
     // RFC 7030 4.1.3: all that is needed to reach the root, where ours is under a corporate one.

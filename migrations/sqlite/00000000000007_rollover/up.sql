@@ -1,0 +1,9 @@
+-- Which roots are trusted, signed by those that were trusted before: a device that comes back after years follows them from the root
+-- that it knows. Rows are never deleted. signers, roots: SHA-256 over the roots' certificates, 32 octets each.
+CREATE TABLE trust_bundles (
+    number INTEGER NOT NULL PRIMARY KEY,
+    made_at BIGINT NOT NULL,
+    signers BLOB NOT NULL,
+    roots BLOB NOT NULL,
+    der BLOB NOT NULL
+);

@@ -1,0 +1,123 @@
+//! docs/runbooks/issuing-key-compromise.md, performed: a fleet behind our gateway, its issuing key in a thief's hands, and the way out.
+//! The commands are those of the runbook, in its order.
+
+use serde_json::Value;
+
+use crate::authorities::{active, authority_of, operator};
+use crate::harness::forge::{Stolen, Wanted, serial};
+use crate::harness::gateway::Gateway;
+use crate::harness::server::text;
+use crate::harness::{Device, Key, Server, run, until};
+
+/// A command of the runbook, as the runbook writes it: `FLEET`, `OLD` and `NEW` stand for what they are today.
+fn step(server: &Server, line: &str, names: &[(&str, &str)]) -> Value {
+    let runbook = include_str!("../../docs/runbooks/issuing-key-compromise.md");
+    assert!(runbook.lines().any(|of_runbook| of_runbook == line), "the runbook has no line\n{line}");
+    let mut words: Vec<_> = line.split(' ').skip(1).collect();
+    for word in &mut words {
+        *word = names.iter().find(|(name, _)| name == word).map_or(*word, |(_, is)| is);
+    }
+    let (done, said) = operator(server, &[&["--json"], &words[..]].concat());
+    assert!(done, "{line}: {said}");
+    serde_json::from_str(&said).unwrap_or(Value::Null)
+}
+
+#[test]
+fn a_fleet_outlives_the_theft_of_its_issuing_key() {
+    let server = Server::start(&[]);
+    run(async {
+        let fleet = server.fleet(serde_json::json!({})).await;
+        let mut devices = Vec::new();
+        for name in ["pump-1", "pump-2", "pump-3"] {
+            devices.push(Device::good(&server, &fleet, name).await);
+        }
+        let gateway = Gateway::start(&server, "gw-drill", &[&fleet]).await;
+        let mut live = gateway.dial(&devices[0].identity).await.unwrap();
+
+        // The theft: the key signs what the thief likes.
+        let old = active(&server, "device", Some(&fleet)).await.to_string();
+        let stolen = Stolen::take(&server, "device", Some(&fleet)).await;
+        let copied = hex::decode(devices[0].serial()).unwrap();
+        let epoch = u32::from_be_bytes(copied[1..5].try_into().unwrap());
+        let forged: Vec<_> = [
+            ("a fresh serial", "pump-9", serial(epoch, 9_000, [7; 8])),
+            ("the next serial", "pump-4", serial(epoch, 3, [7; 8])),
+            ("an exact copy of a good device's serial and names", "pump-1", copied),
+        ]
+        .map(|(what, name, serial)| (what, stolen.sign(&Wanted::device(&fleet, name, serial), &Key::new())))
+        .into();
+        let refused = async |when: &str| {
+            for (what, identity) in &forged {
+                assert!(!gateway.admits(identity).await, "{what} came in at the gateway, {when}");
+                let verdict = gateway.verdict(identity.leaf()).await;
+                assert_eq!(verdict["decision"], "deny", "{what}, {when}: {verdict}");
+                let said = crate::harness::device::verdict(&server, identity, &fleet).await;
+                assert!(said == "not_on_ledger" || said.starts_with("handshake"), "{what} at the device door, {when}: {said}");
+            }
+        };
+        // Before anybody does anything: the gateway holds every certificate's fingerprint.
+        refused("before anything was done").await;
+        assert_eq!(gateway.verdict(forged[2].1.leaf()).await["reason"], "not_on_ledger");
+        assert!(gateway.metric("fleetmark_alarms_total", &[("alarm", "forged_certificate")]).await >= 1.0);
+
+        let names = |new: &str| -> Vec<(String, String)> {
+            [("FLEET", &*fleet), ("OLD", &old), ("NEW", new)].map(|(name, is)| (name.to_owned(), is.to_owned())).into()
+        };
+        let step = |line: &str, new: &str| {
+            let names = names(new);
+            let names: Vec<_> = names.iter().map(|(name, is)| (name.as_str(), is.as_str())).collect();
+            step(&server, line, &names)
+        };
+        let prepared = step("fleetmark authority prepare device --fleet FLEET --note compromise", "");
+        let new = prepared["id"].to_string();
+        assert_eq!(text(&step("fleetmark authority activate NEW --note compromise", &new), "state"), "active");
+        assert_eq!(text(&step("fleetmark authority show OLD", &new), "state"), "tainted");
+        live.echo().await.unwrap();
+        refused("with the old authority tainted").await;
+
+        step("fleetmark fleet renewal-wave start FLEET --to-active-authority --rate 1000 --note compromise", &new);
+        // Two devices move, as their agents do when they ask; the third is in a drawer.
+        let mut moved = Vec::new();
+        for device in &devices[..2] {
+            let renewed = device.renew(&server).await;
+            renewed.confirm(&server).await.is(200);
+            assert_eq!(authority_of(&server, &renewed).await.to_string(), new);
+            moved.push(renewed);
+        }
+        let progress = step("fleetmark fleet renewal-wave show FLEET", &new);
+        assert_eq!((progress["waiting"].as_u64(), progress["renewed"].as_u64()), (Some(1), Some(2)), "{progress}");
+        for device in &moved {
+            gateway.says("allowed", &device.identity, 10).await;
+            gateway.dial(&device.identity).await.unwrap();
+        }
+        let left = gateway.dial(&devices[2].identity).await.unwrap();
+        refused("while the fleet moves").await;
+
+        let used = step("fleetmark authority use OLD", &new);
+        assert_eq!(used["good"], 1, "{used}");
+        let revoked = step("fleetmark authority revoke OLD --reason keyCompromise --force --note compromise", &new);
+        assert_eq!(revoked["state"], "revoked");
+        left.ends().await;
+        until("the old authority's end at the gateway", 10, || async {
+            (!gateway.admits(&devices[2].identity).await).then_some(())
+        })
+        .await;
+        assert_eq!(gateway.verdict(devices[2].identity.leaf()).await["decision"], "deny");
+        assert!(devices[2].verdict(&server).await.starts_with("handshake"), "at the device door");
+        refused("with the old authority revoked").await;
+        for device in &moved {
+            gateway.says("allowed", &device.identity, 5).await;
+            gateway.dial(&device.identity).await.unwrap();
+            assert_eq!(device.verdict(&server).await, "ok");
+        }
+        step("fleetmark fleet renewal-wave stop FLEET", &new);
+
+        // The one from the drawer comes back by an operator's word.
+        let token = server.token(&fleet, "pump-3").await;
+        let (client, key) = (server.device_client(None), Key::new());
+        let answer = crate::harness::device::enroll(&client, &fleet, &token, &key, None).await.is(200).json();
+        gateway.dial(&key.identity(&answer)).await.unwrap();
+        step("fleetmark ledger verify system", &new);
+        step("fleetmark ledger verify FLEET", &new);
+    });
+}
