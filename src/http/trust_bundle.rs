@@ -52,6 +52,6 @@ async fn bundles(request: HttpRequest, state: Data<State>, wanted: Query<Wanted>
     Ok(if in_der {
         validators.answer(&request, DER, || bundles.iter().flat_map(|bundle| bundle.der.clone()).collect())
     } else {
-        validators.answer(&request, PEM, || bundles.iter().map(|bundle| pem(&bundle.der)).collect::<String>().into_bytes())
+        validators.answer(&request, PEM, || bundles.iter().map(|bundle| pem(&bundle.der)).collect::<String>().into())
     })
 }

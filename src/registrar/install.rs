@@ -23,7 +23,6 @@ use super::signing::{Turns, unsigned};
 use super::snapshots::Snapshots;
 use super::subjects::new_subject;
 use super::{Error, Registrar, Result};
-use crate::ceremony::authority_names;
 use crate::ledger::Publisher;
 use crate::pki::csr::VerifiedCsr;
 use crate::pki::issue::{Issuer, Template, facts, prepare};

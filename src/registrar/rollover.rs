@@ -309,13 +309,7 @@ impl Registrar {
             self.authorities.issuing_root()?;
         }
         let profile = self.find_profile("root")?;
-        let algorithm = match algorithm {
-            Some(algorithm) if !profile.keys.contains(&algorithm) => return Err(Refusal::KeyTypeNotAllowed.into()),
-            Some(algorithm) => algorithm,
-            None => profile.keys.first().copied().unwrap_or(KeyAlgorithm::P256),
-        };
-        let key_label = self.label("root")?;
-        let signer = self.authorities.keys().create(&key_label, algorithm).map_err(unavailable)?;
+        let (key_label, signer) = self.authority_key("root", profile, algorithm).await?;
         for _ in 0..RACES {
             let made = self.try_prepare_root(caller, &old, (&key_label, signer.clone()), note.clone(), now).await;
             match made {
