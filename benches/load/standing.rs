@@ -95,7 +95,7 @@ async fn over_http(size: &Size, limits: &Limits, report: &Report) -> Outcome<()>
     let certificates = kept.holders.into_iter().map(|holder| holder.certificate).collect();
     let asked = ocsp::requests(&server, certificates, size.hits).await?;
     let first = asked.first_time.first().ok_or("no devices")?.clone();
-    ocsp::run(&server, &[first.clone()]).await?;
+    ocsp::run(&server, std::slice::from_ref(&first)).await?;
     let misses = ocsp::run(&server, asked.first_time.get(1..).unwrap_or_default()).await?;
     share(report, "OCSP misses over HTTP, by server CPU, beside bare signatures", misses.cpu, limits.sign);
     let hits = ocsp::run(&server, &asked.again).await?;

@@ -90,7 +90,9 @@ pub fn build(issuer: &Issuer, header: &CrlHeader<'_>, parts: &[&[u8]]) -> Result
     out.extend_from_slice(&head(SEQUENCE, length));
     out.extend_from_slice(&fixed);
     out.extend_from_slice(&listed_head);
-    parts.iter().for_each(|part| out.extend_from_slice(part));
+    for part in parts {
+        out.extend_from_slice(part);
+    }
     out.extend_from_slice(&extensions);
     let signature = issuer.signer.sign(out.get(HEAD_ROOM..).unwrap_or_default())?;
     out.extend_from_slice(algorithm);

@@ -74,7 +74,7 @@ fn percent_decoded(text: &str) -> Option<Vec<u8>> {
 /// RFC 5019 6.2: a signed answer may be kept until nextUpdate, by whoever keeps answers, and never forbids it altogether. One that
 /// holds for its request alone, or that may be another in a moment, is stale at once.
 fn respond(conditional: Option<&HttpRequest>, answer: &OcspAnswer, now: Timestamp) -> HttpResponse {
-    let Some(tag) = answer.tag else { return uncached(answer.der.clone()) };
+    let Some(tag) = answer.tag else { return uncached(&answer.der) };
     let until = answer.fresh_until.unwrap_or(answer.at);
     let tag = EntityTag::new_strong(hex::encode(tag));
     let known = conditional
@@ -100,11 +100,11 @@ fn body(der: &Arc<[u8]>) -> Bytes {
 
 fn malformed() -> HttpResponse {
     metrics::counter!("fleetmark_refused_total", "code" => "ocsp_malformed").increment(1);
-    uncached(failure(Failure::MalformedRequest).into())
+    uncached(&failure(Failure::MalformedRequest).into())
 }
 
-fn uncached(der: Arc<[u8]>) -> HttpResponse {
-    HttpResponse::Ok().insert_header((CONTENT_TYPE, RESPONSE)).insert_header((CACHE_CONTROL, "no-store")).body(body(&der))
+fn uncached(der: &Arc<[u8]>) -> HttpResponse {
+    HttpResponse::Ok().insert_header((CONTENT_TYPE, RESPONSE)).insert_header((CACHE_CONTROL, "no-store")).body(body(der))
 }
 
 #[cfg(test)]

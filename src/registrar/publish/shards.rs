@@ -345,6 +345,6 @@ mod tests {
     #[test]
     fn a_slice_has_its_places() {
         let (from, to) = places(Epoch(3), 2);
-        assert_eq!((from, to), ((3 << 32) | 32_768, (3 << 32) | 49_151));
+        assert_eq!((from, to), ((3 << 32) + 32_768, (3 << 32) + 49_151));
     }
 }

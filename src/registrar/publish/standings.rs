@@ -96,7 +96,9 @@ impl From<&CertificateStanding> for Slot {
 impl Slice {
     fn of(authority: AuthorityId, standings: &[CertificateStanding]) -> Self {
         let mut slice = Self { authority, slots: Vec::new() };
-        standings.iter().for_each(|one| slice.set(one.serial.index(), one.into()));
+        for one in standings {
+            slice.set(one.serial.index(), one.into());
+        }
         slice
     }
 
@@ -266,7 +268,9 @@ impl Registrar {
         }
         let upto = entries.last().map_or(head, |last| last.position + 1);
         self.published.standings.change(ledger, is_at, |table| {
-            events.iter().for_each(|event| table.take(event));
+            for event in &events {
+                table.take(event);
+            }
             table.upto = upto;
         });
         Ok(())
