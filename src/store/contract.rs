@@ -4,6 +4,7 @@ pub mod confirm;
 pub mod enrollment;
 pub mod lifecycle;
 pub mod limits;
+pub mod lists;
 pub mod policies;
 pub mod reenrollment;
 pub mod served;
@@ -26,7 +27,7 @@ use super::rows::{Rows, StandingUpdate, certificate_id};
 /// Runs every check on `backend`, which must be empty.
 pub fn holds(backend: &impl Backend) {
     let mut connection = backend.connect_writer().unwrap();
-    let checks: [fn(&mut dyn Rows); 11] = [
+    let checks: [fn(&mut dyn Rows); 12] = [
         values_and_fleets,
         authorities_and_epochs,
         leases,
@@ -35,6 +36,7 @@ pub fn holds(backend: &impl Backend) {
         tokens,
         ledgers,
         lists_and_requests,
+        lists::published,
         policies::rows,
         touched_and_allowed,
         reenrollment::table,
@@ -329,10 +331,7 @@ fn certificates(rows: &mut dyn Rows) {
     rows.update_standing(&to(&later, Standing::Held, 78)).unwrap();
     let first = Certificate { standing: revoked, changed_at: Timestamp(77), ..first };
     let later = Certificate { standing: Standing::Held, changed_at: Timestamp(78), ..later };
-    assert_eq!(rows.not_good(1, Timestamp(0), 0, 9).unwrap(), [first.clone(), later.clone()]);
-    assert_eq!(rows.not_good(1, Timestamp(0), id(&first), 9).unwrap(), std::slice::from_ref(&later));
-    assert_eq!(rows.not_good(1, first.not_after, 0, 9).unwrap(), std::slice::from_ref(&later));
-    assert_eq!(rows.not_good(2, Timestamp(0), 0, 9).unwrap(), []);
+    lists::standings(rows, &first, &own, &later);
     assert_eq!(rows.live_certificates_of(1).unwrap(), std::slice::from_ref(&later));
     rows.update_standing(&to(&later, Standing::Good, 79)).unwrap();
     assert_eq!(rows.certificate(id(&later)).unwrap().unwrap().standing, Standing::Good);

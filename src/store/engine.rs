@@ -91,6 +91,10 @@ impl<B: Backend> Store for Engine<B> {
         self.writer.waiting()
     }
 
+    fn is_alone(&self) -> bool {
+        B::EMBEDDED
+    }
+
     async fn copy_to(&self, file: &Path) -> Result<(), StoreError> {
         let backend = Arc::clone(&self.backend);
         let file = PathBuf::from(file);

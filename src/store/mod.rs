@@ -198,6 +198,11 @@ pub trait Store: Send + Sync {
     /// How many acts wait in the writer's queue: urgent, ordinary.
     fn waiting(&self) -> (usize, usize);
 
+    /// Whether no other process writes into this database: what this process knows of its own commits is all that there is.
+    fn is_alone(&self) -> bool {
+        false
+    }
+
     /// A consistent copy of the database in a file, where the backend can make one (SQLite).
     async fn copy_to(&self, file: &std::path::Path) -> Result<(), StoreError>;
 

@@ -1,6 +1,7 @@
 //! The records, as the rest of the server sees them. Rows of the database are private to the backends.
 
 mod enrollment;
+mod lists;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,6 +16,7 @@ use fleetmark_ledger::merkle::{Frontier, Head};
 use serde::{Deserialize, Serialize};
 
 pub use enrollment::*;
+pub use lists::*;
 
 /// A fleet.
 #[derive(Debug, Clone, PartialEq, Eq)]

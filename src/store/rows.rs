@@ -10,6 +10,7 @@ use super::model::{
     Group, GroupId, Hardware, HardwareId, LeaseRecord, LedgerRecord, ListedSerial, PolicyActivation, PolicySet, PolicyVersion,
     Remembered, RequestState, StoredCrl, StoredEntry, Subject, SubjectFilter, SubjectId, Token, TokenId,
 };
+use super::model::{CertificateStanding, ListKey, ListKind, PublishedList};
 
 /// A certificate's place as one number, ascending by epoch and index: `epoch << 32 | index`. Cursors of lists too.
 pub type CertificateId = u64;
@@ -55,6 +56,8 @@ pub trait Rows {
     /// The epoch of this authority that is not closed, if there is one.
     fn open_epoch(&mut self, authority: AuthorityId) -> Result<Option<EpochRecord>, StoreError>;
     fn epoch(&mut self, number: Epoch) -> Result<Option<EpochRecord>, StoreError>;
+    /// All epochs that this authority ever had. There are few.
+    fn epochs_of(&mut self, authority: AuthorityId) -> Result<Vec<EpochRecord>, StoreError>;
     /// The highest epoch number ever used; 0 before the first.
     fn highest_epoch(&mut self) -> Result<Epoch, StoreError>;
     fn insert_epoch(&mut self, epoch: &EpochRecord) -> Result<(), StoreError>;
@@ -84,8 +87,12 @@ pub trait Rows {
     /// The subject's certificates that are not revoked, by generation.
     fn live_certificates_of(&mut self, subject: SubjectId) -> Result<Vec<Certificate>, StoreError>;
     fn certificates(&mut self, filter: &CertificateFilter, after: CertificateId, limit: u32) -> Result<Vec<Certificate>, StoreError>;
-    /// Certificates of `authority` of a standing other than unconfirmed and good, that end after `now`.
-    fn not_good(&mut self, authority: AuthorityId, now: Timestamp, after: CertificateId, limit: u32) -> Result<Vec<Certificate>, StoreError>;
+    /// Certificates of `authority` from `from` to `to` of a standing other than unconfirmed and good, that end after `now`.
+    fn not_good(&mut self, authority: AuthorityId, from: CertificateId, to: CertificateId, now: Timestamp) -> Result<Vec<CertificateStanding>, StoreError>;
+    /// The standings of all certificates from `from` to `to`.
+    fn standings(&mut self, from: CertificateId, to: CertificateId) -> Result<Vec<CertificateStanding>, StoreError>;
+    /// The latest end of the certificates from `from` to `to`; None where there is none.
+    fn latest_end(&mut self, from: CertificateId, to: CertificateId) -> Result<Option<Timestamp>, StoreError>;
     /// Unconfirmed certificates whose time to live ended at or before `now`.
     fn lapsed(&mut self, now: Timestamp, limit: u32) -> Result<Vec<Certificate>, StoreError>;
     /// Which of these places hold a certificate.
@@ -112,6 +119,17 @@ pub trait Rows {
 
     fn crl(&mut self, authority: AuthorityId) -> Result<Option<StoredCrl>, StoreError>;
     fn put_crl(&mut self, crl: &StoredCrl) -> Result<(), StoreError>;
+    /// The number of the authority's newest list, without the list.
+    fn crl_number(&mut self, authority: AuthorityId) -> Result<Option<u64>, StoreError>;
+
+    fn published_list(&mut self, key: &ListKey) -> Result<Option<PublishedList>, StoreError>;
+    fn list_number(&mut self, key: &ListKey) -> Result<Option<u64>, StoreError>;
+    /// Every list of this kind, with its number.
+    fn list_numbers(&mut self, kind: ListKind) -> Result<Vec<(ListKey, u64)>, StoreError>;
+    /// Inserts, or replaces the one with this key.
+    fn put_list(&mut self, list: &PublishedList) -> Result<(), StoreError>;
+    /// Whether it was there.
+    fn delete_list(&mut self, key: &ListKey) -> Result<bool, StoreError>;
 
     fn policy_set(&mut self, ledger: &LedgerName, version: u64) -> Result<Option<PolicySet>, StoreError>;
     fn policy_versions(&mut self, ledger: &LedgerName, after: u64, limit: u32) -> Result<Vec<PolicyVersion>, StoreError>;

@@ -163,6 +163,20 @@ diesel::table! {
 }
 
 diesel::table! {
+    published_lists (kind, authority, epoch, slice) {
+        kind -> SmallInt,
+        authority -> BigInt,
+        epoch -> BigInt,
+        slice -> BigInt,
+        number -> BigInt,
+        this_update -> BigInt,
+        next_update -> BigInt,
+        position -> BigInt,
+        octets -> Binary,
+    }
+}
+
+diesel::table! {
     remembered (subject, key) {
         subject -> BigInt,
         key -> Text,

@@ -153,6 +153,14 @@ macro_rules! authority_rows {
             row.map(EpochRecord::try_from).transpose()
         }
 
+        fn epochs_of(&mut self, authority: AuthorityId) -> Result<Vec<EpochRecord>, StoreError> {
+            let query = epochs::table
+                .filter(epochs::authority.eq(i64::from(authority)))
+                .order(epochs::number)
+                .select(EpochRow::as_select());
+            records(query.load(&mut self.connection).map_err(|error| self.fault(error))?)
+        }
+
         fn highest_epoch(&mut self) -> Result<Epoch, StoreError> {
             let query = epochs::table.order(epochs::number.desc()).select(epochs::number);
             let highest: Option<i64> = query.first(&mut self.connection).optional().map_err(|error| self.fault(error))?;

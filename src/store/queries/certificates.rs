@@ -6,7 +6,7 @@ use fleetmark_domain::{Fingerprint, KeyHash, Serial, Standing, Timestamp};
 
 use super::codes::{number, octets, parsed, signed};
 use crate::store::StoreError;
-use crate::store::model::Certificate;
+use crate::store::model::{Certificate, CertificateStanding};
 use crate::store::rows::{StandingUpdate, certificate_id};
 use crate::store::schema::certificates;
 
@@ -88,6 +88,37 @@ impl TryFrom<CertificateRow> for Certificate {
             position: number(row.position, WHAT)?,
             token: row.token.map(|id| octets(&id, WHAT)).transpose()?,
             der: row.der,
+        })
+    }
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = certificates)]
+pub struct StandingRow {
+    id: i64,
+    serial: Vec<u8>,
+    authority: i64,
+    standing: i16,
+    reason: Option<i16>,
+    confirm_before: Option<i64>,
+    changed_at: i64,
+}
+
+impl TryFrom<StandingRow> for CertificateStanding {
+    type Error = StoreError;
+
+    fn try_from(row: StandingRow) -> Result<Self, StoreError> {
+        const WHAT: &str = "certificate";
+        let serial = Serial::from_octets(&row.serial).map_err(|_| StoreError::Unreadable { what: WHAT })?;
+        if place(&serial) != row.id {
+            return Err(StoreError::Unreadable { what: WHAT });
+        }
+        Ok(Self {
+            serial,
+            authority: number(row.authority, WHAT)?,
+            standing: standing(row.standing, row.reason)?,
+            changed_at: Timestamp(row.changed_at),
+            confirm_before: row.confirm_before.map(Timestamp),
         })
     }
 }
@@ -193,20 +224,38 @@ macro_rules! certificate_rows {
         fn not_good(
             &mut self,
             authority: AuthorityId,
+            from: CertificateId,
+            to: CertificateId,
             now: Timestamp,
-            after: CertificateId,
-            limit: u32,
-        ) -> Result<Vec<Certificate>, StoreError> {
+        ) -> Result<Vec<CertificateStanding>, StoreError> {
             let query = certificates::table
                 .filter(certificates::authority.eq(i64::from(authority)))
                 // In these words, with no parameter, so that the index over these alone serves.
                 .filter(sql::<Bool>("standing >= 2"))
                 .filter(certificates::not_after.gt(now.0))
-                .filter(certificates::id.gt(signed(after)))
+                .filter(certificates::id.ge(signed(from)))
+                .filter(certificates::id.le(signed(to)))
                 .order(certificates::id)
-                .limit(limit.into())
-                .select(CertificateRow::as_select());
+                .select(StandingRow::as_select());
             records(query.load(&mut self.connection).map_err(|error| self.fault(error))?)
+        }
+
+        fn standings(&mut self, from: CertificateId, to: CertificateId) -> Result<Vec<CertificateStanding>, StoreError> {
+            let query = certificates::table
+                .filter(certificates::id.ge(signed(from)))
+                .filter(certificates::id.le(signed(to)))
+                .order(certificates::id)
+                .select(StandingRow::as_select());
+            records(query.load(&mut self.connection).map_err(|error| self.fault(error))?)
+        }
+
+        fn latest_end(&mut self, from: CertificateId, to: CertificateId) -> Result<Option<Timestamp>, StoreError> {
+            let query = certificates::table
+                .filter(certificates::id.ge(signed(from)))
+                .filter(certificates::id.le(signed(to)))
+                .select(diesel::dsl::max(certificates::not_after));
+            let latest: Option<i64> = query.get_result(&mut self.connection).map_err(|error| self.fault(error))?;
+            Ok(latest.map(Timestamp))
         }
 
         fn lapsed(&mut self, now: Timestamp, limit: u32) -> Result<Vec<Certificate>, StoreError> {

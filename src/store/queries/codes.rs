@@ -4,7 +4,7 @@ use fleetmark_domain::{Kind, Role};
 use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
 
 use crate::store::StoreError;
-use crate::store::model::{GroupProof, GroupState, HardwareSource, RequestState, SubjectState};
+use crate::store::model::{GroupProof, GroupState, HardwareSource, ListKind, RequestState, SubjectState};
 
 /// A word with its number in the database.
 pub trait Coded: Sized {
@@ -32,6 +32,7 @@ coded! {
     Kind { Kind::Device = 0, Kind::Gateway = 1, Kind::Service = 2, Kind::Operator = 3 }
     Role { Role::Viewer = 0, Role::Operator = 1, Role::SecurityOfficer = 2, Role::Owner = 3 }
     SubjectState { SubjectState::Registered = 0, SubjectState::Active = 1, SubjectState::Out = 2, SubjectState::Released = 3 }
+    ListKind { ListKind::CrlShard = 1, ListKind::StatusList = 2 }
     GroupProof { GroupProof::Maker = 0, GroupProof::Claim = 1, GroupProof::DerivedKey = 2, GroupProof::Approval = 3 }
     GroupState { GroupState::Enabled = 0, GroupState::Disabled = 1, GroupState::Ended = 2 }
     HardwareSource { HardwareSource::MakerKey = 0, HardwareSource::EndorsementKey = 1, HardwareSource::DerivedKey = 2 }

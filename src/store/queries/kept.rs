@@ -75,6 +75,12 @@ macro_rules! kept_rows {
             query.execute(&mut self.connection).map(drop).map_err(|error| self.fault(error))
         }
 
+        fn crl_number(&mut self, authority: AuthorityId) -> Result<Option<u64>, StoreError> {
+            let query = crls::table.find(i64::from(authority)).select(crls::number);
+            let number: Option<i64> = query.get_result(&mut self.connection).optional().map_err(|error| self.fault(error))?;
+            number.map(|number| codes::number(number, "revocation list")).transpose()
+        }
+
         fn remembered(&mut self, subject: SubjectId, key: &str) -> Result<Option<Remembered>, StoreError> {
             let query = remembered::table.find((signed(subject), key)).select((
                 remembered::request_hash,

@@ -21,6 +21,8 @@ pub mod ledgers;
 #[macro_use]
 pub mod kept;
 #[macro_use]
+pub mod lists;
+#[macro_use]
 pub mod limits;
 #[macro_use]
 pub mod policies;
@@ -52,6 +54,9 @@ macro_rules! rows {
             use $crate::store::queries::kept::{CrlRow, RememberedColumns};
             use $crate::store::queries::ledgers::{EntryColumns, LedgerRow, NewEntry, NewNode};
             use $crate::store::queries::limits::AllowanceRow;
+            use $crate::store::model::{CertificateStanding, ListKey, ListKind, PublishedList};
+            use $crate::store::queries::certificates::{StandingRow};
+            use $crate::store::queries::lists::{self as list_row, PublishedListRow};
             use $crate::store::queries::policies::{PolicyActivationRow, PolicySetRow, PolicyVersionColumns};
             use $crate::store::queries::subjects::SubjectRow;
             use $crate::store::queries::tokens::TokenRow;
@@ -73,6 +78,7 @@ macro_rules! rows {
                 kept_rows!();
                 policy_rows!();
                 limit_rows!();
+                list_rows!();
                 enrollment_rows!();
             }
         };

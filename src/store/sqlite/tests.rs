@@ -186,7 +186,7 @@ fn indices_serve_their_readings() {
         ("subject = ? AND generation = ?", "certificates_subject"),
         ("ledger = ? AND id > ? ORDER BY id LIMIT ?", "certificates_ledger"),
         ("not_after < ?", "certificates_not_after"),
-        ("authority = ? AND standing >= 2 AND not_after > ? AND id > ? ORDER BY id LIMIT ?", "certificates_not_good"),
+        ("authority = ? AND standing >= 2 AND not_after > ? AND id >= ? AND id <= ? ORDER BY id", "certificates_not_good"),
         (
             "standing = 0 AND confirm_before IS NOT NULL AND confirm_before <= ? ORDER BY confirm_before, id LIMIT ?",
             "certificates_unconfirmed",
