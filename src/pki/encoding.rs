@@ -8,8 +8,14 @@ use spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
 use super::keys::KeyAlgorithm;
 
 pub(super) const SEQUENCE: u8 = 0x30;
+pub(super) const INTEGER: u8 = 0x02;
+pub(super) const ENUMERATED: u8 = 0x0a;
 pub(super) const OCTET_STRING: u8 = 0x04;
 pub(super) const BIT_STRING: u8 = 0x03;
+/// `[0]`, EXPLICIT or constructed.
+pub(super) const CONTEXT_0: u8 = 0xa0;
+/// uniformResourceIdentifier in a `GeneralName`: `[6] IMPLICIT IA5String` (RFC 5280 4.2.1.6).
+pub(super) const URI_NAME: u8 = 0x86;
 
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
@@ -17,10 +23,14 @@ const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 
-/// Tag, definite length in the fewest octets (X.690 10.1), and the parts one after the other.
-pub(super) fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let length: usize = parts.iter().map(|part| part.len()).sum();
-    let mut out = Vec::with_capacity(length.saturating_add(10));
+/// Tag and definite length in the fewest octets (X.690 10.1).
+pub(super) fn head(tag: u8, length: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(10);
+    put_head(&mut out, tag, length);
+    out
+}
+
+fn put_head(out: &mut Vec<u8>, tag: u8, length: usize) {
     out.push(tag);
     match u8::try_from(length) {
         Ok(short) if short < 0x80 => out.push(short),
@@ -32,6 +42,13 @@ pub(super) fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
             out.extend_from_slice(significant);
         }
     }
+}
+
+/// Tag, length, and the parts one after the other.
+pub(super) fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    let mut out = Vec::with_capacity(length.saturating_add(10));
+    put_head(&mut out, tag, length);
     for part in parts {
         out.extend_from_slice(part);
     }

@@ -39,8 +39,6 @@ const OCSP_NOCHECK: [u64; 10] = [1, 3, 6, 1, 5, 5, 7, 48, 1, 5];
 const EXTENDED_KEY_USAGE: [u64; 4] = [2, 5, 29, 37];
 /// OBJECT IDENTIFIER.
 const OBJECT_IDENTIFIER: u8 = 0x06;
-/// uniformResourceIdentifier in a `GeneralName`: `[6] IMPLICIT IA5String`.
-const URI_NAME: u8 = 0x86;
 
 /// An authority that can sign: its certificate and its key.
 #[derive(Debug, Clone)]
@@ -301,8 +299,9 @@ fn no_addresses() -> NameConstraints {
 }
 
 fn information_access(ocsp: Option<&str>, ca_issuers: Option<&str>) -> Option<CustomExtension> {
-    let description =
-        |method: &[u8], uri: &str| encoding::tlv(encoding::SEQUENCE, &[method, &encoding::tlv(URI_NAME, &[uri.as_bytes()])]);
+    let description = |method: &[u8], uri: &str| {
+        encoding::tlv(encoding::SEQUENCE, &[method, &encoding::tlv(encoding::URI_NAME, &[uri.as_bytes()])])
+    };
     let descriptions: Vec<Vec<u8>> = [(AD_OCSP, ocsp), (AD_CA_ISSUERS, ca_issuers)]
         .iter()
         .filter_map(|(method, uri)| uri.map(|uri| description(method, uri)))

@@ -10,7 +10,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
 use super::PkiError;
-use super::encoding::{self, OCTET_STRING, SEQUENCE, tlv};
+use super::encoding::{self, CONTEXT_0, ENUMERATED, OCTET_STRING, SEQUENCE, tlv};
 use super::issue::Issuer;
 
 /// The largest OCSP request, in octets.
@@ -28,11 +28,9 @@ const NONCE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.1
 const NONCE_DER: [u8; 11] = [0x06, 0x09, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x30, 0x01, 0x02];
 const BASIC_DER: [u8; 11] = [0x06, 0x09, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x30, 0x01, 0x01];
 
-/// `[0]`, `[1]`, `[2]` EXPLICIT or constructed.
-const CONTEXT_0: u8 = 0xa0;
+/// `[1]`, `[2]`, EXPLICIT or constructed.
 const CONTEXT_1: u8 = 0xa1;
 const CONTEXT_2: u8 = 0xa2;
-const ENUMERATED: u8 = 0x0a;
 const GENERALIZED_TIME: u8 = 0x18;
 
 /// A request, read.
@@ -53,8 +51,8 @@ pub struct Question {
     pub issuer_name_hash: Vec<u8>,
     /// Digest of the issuer's key.
     pub issuer_key_hash: Vec<u8>,
-    /// Which digest: SHA-1 or SHA-256.
-    pub digest: CertIdDigest,
+    /// Which digest; None for one that we do not know: it names nobody whom we know.
+    pub digest: Option<CertIdDigest>,
     /// The serial; None for one that we never write.
     pub serial: Option<Serial>,
 }
@@ -118,8 +116,9 @@ impl IssuerHashes {
     /// Whether the question is about this authority.
     pub fn fits(&self, question: &Question) -> bool {
         let (name, key) = match question.digest {
-            CertIdDigest::Sha1 => &self.sha1,
-            CertIdDigest::Sha256 => &self.sha256,
+            Some(CertIdDigest::Sha1) => &self.sha1,
+            Some(CertIdDigest::Sha256) => &self.sha256,
+            None => return false,
         };
         *name == question.issuer_name_hash && *key == question.issuer_key_hash
     }
@@ -129,8 +128,7 @@ impl IssuerHashes {
 ///
 /// # Errors
 /// `MalformedRequest` for one that is no request in DER, is larger than [`MAX_REQUEST`], asks for nothing or for more than
-/// [`MAX_QUESTIONS`], has a nonce of a wrong length (RFC 9654 2.1) or a critical extension that we do not know;
-/// `Unauthorized` for a digest that we do not know (RFC 5019 2.2.3).
+/// [`MAX_QUESTIONS`], has a nonce of a wrong length (RFC 9654 2.1) or a critical extension that we do not know.
 pub fn parse(der: &[u8]) -> Result<Request, Failure> {
     if der.len() > MAX_REQUEST {
         return Err(Failure::MalformedRequest);
@@ -152,33 +150,74 @@ pub fn parse(der: &[u8]) -> Result<Request, Failure> {
     Ok(Request { questions, nonce })
 }
 
-/// Signs an answer; the responder's certificate goes with it.
-///
-/// # Errors
-/// [`PkiError::Certificate`] for a responder's certificate that cannot be read, [`PkiError::Signing`].
-pub fn respond(
-    responder: &Issuer,
-    answers: &[(Question, Status)],
-    nonce: Option<&[u8]>,
-    this_update: Timestamp,
-    next_update: Timestamp,
-) -> Result<Vec<u8>, PkiError> {
-    let (_, certificate) = X509Certificate::from_der(&responder.certificate).map_err(|_| unreadable())?;
-    // RFC 6960 4.2.1: byKey is the SHA-1 of the key's BIT STRING without tag, length and unused bits.
-    let key_hash = sha1(certificate.public_key().subject_public_key.data.as_ref());
-    let responder_id = tlv(CONTEXT_2, &[&tlv(OCTET_STRING, &[&key_hash])]);
-    let (this, next) = (generalized_time(this_update), generalized_time(next_update));
-    let responses: Vec<u8> = answers.iter().flat_map(|(question, status)| single(question, *status, &this, &next)).collect();
-    let extensions = nonce.map(nonce_extension).unwrap_or_default();
-    let data = tlv(SEQUENCE, &[&responder_id, &this, &tlv(SEQUENCE, &[&responses]), &extensions]);
+/// Who signs an authority's answers, with what is the same in each of them.
+#[derive(Debug)]
+pub struct Responder {
+    issuer: Issuer,
+    /// `[2] byKey`.
+    id: Vec<u8>,
+    /// `[0] certs`: the responder's own.
+    certificates: Vec<u8>,
+    /// The end of its certificate: no answer holds longer.
+    pub not_after: Timestamp,
+}
 
-    let signature = responder.signer.sign(&data)?;
-    let algorithm = encoding::signature_algorithm(responder.signer.algorithm());
-    let signature = tlv(encoding::BIT_STRING, &[&[0], &signature]);
-    let certificates = tlv(CONTEXT_0, &[&tlv(SEQUENCE, &[&responder.certificate])]);
-    let basic = tlv(SEQUENCE, &[&data, algorithm, &signature, &certificates]);
-    let octets = tlv(SEQUENCE, &[&BASIC_DER, &tlv(OCTET_STRING, &[&basic])]);
-    Ok(tlv(SEQUENCE, &[&[ENUMERATED, 1, 0], &tlv(CONTEXT_0, &[&octets])]))
+/// A signed answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    /// The `OCSPResponse` in DER.
+    pub der: Vec<u8>,
+    /// The last octets of the signature: no other answer has these.
+    pub tag: [u8; 16],
+}
+
+impl Responder {
+    /// The responder with this certificate and key.
+    ///
+    /// # Errors
+    /// [`PkiError::Certificate`] for one that cannot be read.
+    pub fn new(issuer: Issuer) -> Result<Self, PkiError> {
+        let (_, certificate) = X509Certificate::from_der(&issuer.certificate).map_err(|_| unreadable())?;
+        // RFC 6960 4.2.1: byKey is the SHA-1 of the key's BIT STRING without tag, length and unused bits.
+        let key_hash = sha1(certificate.public_key().subject_public_key.data.as_ref());
+        let not_after = Timestamp(certificate.validity().not_after.timestamp());
+        Ok(Self {
+            id: tlv(CONTEXT_2, &[&tlv(OCTET_STRING, &[&key_hash])]),
+            certificates: tlv(CONTEXT_0, &[&tlv(SEQUENCE, &[&issuer.certificate])]),
+            not_after,
+            issuer,
+        })
+    }
+
+    /// Its certificate in DER.
+    pub fn certificate(&self) -> &[u8] {
+        &self.issuer.certificate
+    }
+
+    /// Signs an answer; the responder's certificate goes with it.
+    ///
+    /// # Errors
+    /// [`PkiError::Signing`].
+    pub fn respond<'a>(
+        &self,
+        answers: impl Iterator<Item = (&'a Question, Status)>,
+        nonce: Option<&[u8]>,
+        this_update: Timestamp,
+        next_update: Timestamp,
+    ) -> Result<Signed, PkiError> {
+        let (this, next) = (generalized_time(this_update), generalized_time(next_update));
+        let responses: Vec<u8> = answers.flat_map(|(question, status)| single(question, status, &this, &next)).collect();
+        let extensions = nonce.map(nonce_extension).unwrap_or_default();
+        let data = tlv(SEQUENCE, &[&self.id, &this, &tlv(SEQUENCE, &[&responses]), &extensions]);
+
+        let signature = self.issuer.signer.sign(&data)?;
+        let tag = signature.last_chunk().copied().unwrap_or_default();
+        let algorithm = encoding::signature_algorithm(self.issuer.signer.algorithm());
+        let signature = tlv(encoding::BIT_STRING, &[&[0], &signature]);
+        let basic = tlv(SEQUENCE, &[&data, algorithm, &signature, &self.certificates]);
+        let octets = tlv(SEQUENCE, &[&BASIC_DER, &tlv(OCTET_STRING, &[&basic])]);
+        Ok(Signed { der: tlv(SEQUENCE, &[&[ENUMERATED, 1, 0], &tlv(CONTEXT_0, &[&octets])]), tag })
+    }
 }
 
 /// An unsigned answer.
@@ -205,9 +244,9 @@ fn nonce(extensions: Option<&Extensions>) -> Result<Option<Vec<u8>>, Failure> {
 
 fn question(id: &x509_ocsp::CertId) -> Result<Question, Failure> {
     let digest = match id.hash_algorithm.oid {
-        SHA1 => CertIdDigest::Sha1,
-        SHA256 => CertIdDigest::Sha256,
-        _ => return Err(Failure::Unauthorized),
+        SHA1 => Some(CertIdDigest::Sha1),
+        SHA256 => Some(CertIdDigest::Sha256),
+        _ => None,
     };
     Ok(Question {
         // DER has one encoding: this is how it came.
@@ -242,16 +281,14 @@ fn nonce_extension(nonce: &[u8]) -> Vec<u8> {
 /// `YYYYMMDDHHMMSSZ` (RFC 5280 4.1.2.5.2).
 fn generalized_time(time: Timestamp) -> Vec<u8> {
     let at = time.datetime();
-    let text = format!(
-        "{:04}{:02}{:02}{:02}{:02}{:02}Z",
-        at.year(),
-        u8::from(at.month()),
-        at.day(),
-        at.hour(),
-        at.minute(),
-        at.second()
-    );
-    tlv(GENERALIZED_TIME, &[text.as_bytes()])
+    let year = u32::try_from(at.year()).unwrap_or(0);
+    let mut digits = Vec::with_capacity(15);
+    let parts = [u8::from(at.month()), at.day(), at.hour(), at.minute(), at.second()].map(u32::from);
+    for part in [year / 100, year % 100].into_iter().chain(parts) {
+        digits.extend([part / 10 % 10, part % 10].map(|digit| b'0' + u8::try_from(digit).unwrap_or(0)));
+    }
+    digits.push(b'Z');
+    tlv(GENERALIZED_TIME, &[&digits])
 }
 
 /// SHA-1 names keys and issuers here (RFC 6960 4.1.1, RFC 5019 2.1.1); nothing rests on its strength.
@@ -275,7 +312,7 @@ mod tests {
     struct Scene {
         installation: Installation,
         authority: Issuer,
-        responder: Issuer,
+        responder: Responder,
         directory: tempfile::TempDir,
         root: String,
         issuer: String,
@@ -289,7 +326,7 @@ mod tests {
             let wanted =
                 Wanted { profile: "ocsp", index: 9, common_name: "responder", spki: signer.public_key(), ..Wanted::default() };
             let certificate = installation.issue(&authority, &wanted).unwrap().der.into();
-            let responder = Issuer { certificate, signer: Arc::clone(&signer) };
+            let responder = Responder::new(Issuer { certificate, signer: Arc::clone(&signer) }).unwrap();
             let directory = tempfile::tempdir().unwrap();
             let root = write_pem(directory.path(), "root.pem", &[&installation.root.certificate]);
             let issuer = write_pem(directory.path(), "issuer.pem", &[&authority.certificate]);
@@ -314,10 +351,10 @@ mod tests {
         }
 
         fn answer(&self, request: &Request, statuses: &[Status]) -> Vec<u8> {
-            let answers: Vec<_> = request.questions.iter().cloned().zip(statuses.iter().copied()).collect();
+            let answers = request.questions.iter().zip(statuses.iter().copied());
             let now = self.installation.now;
             let nonce = request.nonce.as_deref();
-            respond(&self.responder, &answers, nonce, now, now + Duration::from_secs(3600)).unwrap()
+            self.responder.respond(answers, nonce, now, now + Duration::from_secs(3600)).unwrap().der
         }
 
         /// What openssl makes of an answer to a request.
@@ -407,7 +444,8 @@ mod tests {
         let uri = "spiffe://fleet.example/device/default/a";
         let wanted = Wanted { uri: Some(uri), spki: holder.public_key(), ..Wanted::default() };
         let certificate = scene.installation.issue(&scene.authority, &wanted).unwrap().der.into();
-        let forged = Scene { responder: Issuer { certificate, signer: Arc::clone(&holder) }, ..Scene::new(KeyAlgorithm::P256) };
+        let responder = Responder::new(Issuer { certificate, signer: Arc::clone(&holder) }).unwrap();
+        let forged = Scene { responder, ..Scene::new(KeyAlgorithm::P256) };
         let response = forged.answer(&request, &[Status::Good]);
         let text = scene.judge(&der, &response).unwrap_err();
         assert!(text.contains("Response Verify Failure"), "{text}");
@@ -451,7 +489,9 @@ mod tests {
         let many: Vec<u32> = (0..33).collect();
         assert_eq!(parse(&scene.request(&many, &[])), Err(Failure::MalformedRequest));
         assert_eq!(parse(&scene.request(&many[..32], &[])).unwrap().questions.len(), 32);
-        assert_eq!(parse(&scene.request(&[1], &["-sha384"])), Err(Failure::Unauthorized));
+        let other_digest = parse(&scene.request(&[1], &["-sha384"])).unwrap();
+        assert_eq!(other_digest.questions[0].digest, None);
+        assert!(!IssuerHashes::of(&scene.authority.certificate).unwrap().fits(&other_digest.questions[0]));
 
         let mut nothing = OcspRequest::from_der(&good).unwrap();
         nothing.tbs_request.request_list.clear();
@@ -476,6 +516,66 @@ mod tests {
         assert_eq!(request.questions[0].serial, None);
         assert!(der.windows(request.questions[0].cert_id.len()).any(|window| window == request.questions[0].cert_id));
         scene.judge(&der, &scene.answer(&request, &[Status::Unknown])).unwrap();
+    }
+
+    #[test]
+    fn signed_requests_and_what_need_not_be_understood_are_tolerated() {
+        let scene = Scene::new(KeyAlgorithm::P256);
+        let plain = parse(&scene.request(&[1], &["-no_nonce"])).unwrap();
+        let holder = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(vec!["asker".to_owned()]).unwrap().self_signed(&holder).unwrap();
+        let certificate = write(scene.path(), "asker.pem", certificate.pem().as_bytes());
+        let key = write(scene.path(), "asker.key", holder.serialize_pem().as_bytes());
+        let signed = scene.request(&[1], &["-no_nonce", "-signer", &certificate, "-signkey", &key]);
+        assert!(OcspRequest::from_der(&signed).unwrap().optional_signature.is_some());
+        assert_eq!(parse(&signed).unwrap(), plain);
+
+        let with = |critical: bool, on_request: bool| {
+            let mut request = OcspRequest::from_der(&scene.request(&[1], &["-no_nonce"])).unwrap();
+            let extension = x509_cert::ext::Extension {
+                // id-pkix-ocsp-service-locator and the like: nothing that we answer by.
+                extn_id: ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.1.7"),
+                critical,
+                extn_value: der::asn1::OctetString::new([5, 0]).unwrap(),
+            };
+            let place = if on_request {
+                &mut request.tbs_request.request_extensions
+            } else {
+                &mut request.tbs_request.request_list[0].single_request_extensions
+            };
+            *place = Some(vec![extension]);
+            parse(&request.to_der().unwrap())
+        };
+        for on_request in [true, false] {
+            assert_eq!(with(false, on_request).unwrap(), plain);
+            assert_eq!(with(true, on_request), Err(Failure::MalformedRequest));
+        }
+    }
+
+    #[test]
+    fn x509_ocsp_reads_the_answer_field_by_field() {
+        let scene = Scene::new(KeyAlgorithm::P256);
+        let request = parse(&scene.request(&[1, 2], &[])).unwrap();
+        let since = scene.installation.now - Duration::from_secs(60);
+        let statuses = [Status::Good, Status::Revoked(since, Some(RevocationReason::KeyCompromise))];
+        let der = scene.answer(&request, &statuses);
+        let response = x509_ocsp::OcspResponse::from_der(&der).unwrap();
+        let bytes = response.response_bytes.unwrap();
+        let basic = x509_ocsp::BasicOcspResponse::from_der(bytes.response.as_bytes()).unwrap();
+        assert_eq!(basic.to_der().unwrap(), bytes.response.as_bytes(), "DER");
+        let data = basic.tbs_response_data;
+        assert!(matches!(data.responder_id, x509_ocsp::ResponderId::ByKey(_)));
+        let hour = Duration::from_secs(3600);
+        for (one, question) in data.responses.iter().zip(&request.questions) {
+            assert_eq!(one.cert_id.to_der().unwrap(), question.cert_id);
+            assert_eq!(one.this_update.0.to_unix_duration(), data.produced_at.0.to_unix_duration());
+            let next = one.next_update.unwrap().0.to_unix_duration();
+            assert_eq!(next, one.this_update.0.to_unix_duration() + hour);
+        }
+        assert!(matches!(data.responses[0].cert_status, x509_ocsp::CertStatus::Good(_)));
+        let x509_ocsp::CertStatus::Revoked(info) = data.responses[1].cert_status else { panic!("not revoked") };
+        assert_eq!(i64::try_from(info.revocation_time.0.to_unix_duration().as_secs()).unwrap(), since.0);
+        assert_eq!(info.revocation_reason, Some(x509_cert::ext::pkix::CrlReason::KeyCompromise));
     }
 
     #[test]
