@@ -43,7 +43,11 @@ impl Registrar {
     /// [`Registrar::return_index`].
     pub(super) async fn sign(&self, order: &Order<'_>, now: Timestamp) -> Result<Certificate> {
         let place = self.index(order.authority, now).await?;
-        match self.sign_at(order, place, now) {
+        let signed = match self.found_shard(order.authority, place.0, place.1, now).await {
+            Ok(()) => self.sign_at(order, place, now),
+            Err(error) => Err(error),
+        };
+        match signed {
             Ok(certificate) => Ok(certificate),
             Err(error) => {
                 self.return_index(order.authority, place).await;
@@ -76,7 +80,7 @@ impl Registrar {
             not_before: dates.not_before,
             not_after: dates.not_after,
             spki: order.spki,
-            pointers: &order.authority.pointers,
+            pointers: &order.authority.pointers_at(epoch, index),
         };
         let issued = issue(&order.authority.issuer, &template).map_err(unissued)?;
         Ok(record(order, serial, &dates, issued, now))

@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 
 use fleetmark_domain::{Kind, Name, Refusal, Standing, Timestamp};
-use fleetmark_ledger::entry::AuthorityKind;
+use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
 
 use super::authorities::Authority;
+use super::caller::alarm;
 use super::install::ITSELF;
 use super::issue::Order;
 use super::subjects::new_subject;
@@ -78,28 +79,38 @@ impl Registrar {
 
     /// Makes sure that every authority but the root has an OCSP responder whose certificate is not due.
     pub async fn renew_responders(&self, now: Timestamp) -> Result<()> {
-        let profile = self.find_profile("ocsp")?;
+        let mut failure = None;
         for authority in self.authorities.all().iter() {
-            if authority.record.kind == AuthorityKind::Root || !authority.issues() {
+            // Of what a tainted authority issued, people go on asking.
+            let answers = matches!(authority.record.state, AuthorityState::Active | AuthorityState::Tainted);
+            if authority.record.kind == AuthorityKind::Root || !answers {
                 continue;
             }
-            let credential = format!("credential/ocsp/{}", authority.record.id);
-            let own = if let Some(own) = self.own_certificate(&credential, now).await? {
-                own
-            } else {
-                let name = format!("OCSP responder {}", authority.record.id);
-                let order = OwnOrder { authority, profile, subject: None, common_name: &name };
-                self.make_own(credential, "ocsp", order, now).await?
-            };
-            // Opening a key file is meant to be slow; with many fleets that would be many.
-            if self.published.responds_with(authority.record.id, &own.certificate.der) {
-                continue;
+            if let Err(error) = self.renew_responder(authority, now).await {
+                alarm("responder_not_renewed", &format!("authority {}: {}", authority.record.id, error.refusal));
+                failure = failure.or(Some(error));
             }
-            let signer = self.authorities.keys().load(&own.key_label);
-            let signer = signer.map_err(|cause| Error::caused(Refusal::AuthorityUnavailable, cause))?;
-            self.published.set_responder(authority.record.id, Issuer { certificate: own.certificate.der.into(), signer });
         }
-        Ok(())
+        failure.map_or(Ok(()), Err)
+    }
+
+    async fn renew_responder(&self, authority: &Authority, now: Timestamp) -> Result<()> {
+        let profile = self.find_profile("ocsp")?;
+        let credential = format!("credential/ocsp/{}", authority.record.id);
+        let own = if let Some(own) = self.own_certificate(&credential, now).await? {
+            own
+        } else {
+            let name = format!("OCSP responder {}", authority.record.id);
+            let order = OwnOrder { authority, profile, subject: None, common_name: &name };
+            self.make_own(credential, "ocsp", order, now).await?
+        };
+        // Opening a key file is meant to be slow; with many fleets that would be many.
+        if self.published.responds_with(authority.record.id, &own.certificate.der) {
+            return Ok(());
+        }
+        let signer = self.authorities.keys().load(&own.key_label);
+        let signer = signer.map_err(|cause| Error::caused(Refusal::AuthorityUnavailable, cause))?;
+        self.published.set_responder(authority.record.id, Issuer { certificate: own.certificate.der.into(), signer })
     }
 
     /// A certificate of the server's own under this name, unless it is due for renewal.

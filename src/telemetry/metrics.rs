@@ -39,7 +39,7 @@ pub fn install() -> Result<PrometheusHandle, MetricsError> {
 }
 
 /// What each metric counts; docs/operators.md has the same list.
-pub const COUNTERS: [(&str, &str); 13] = [
+pub const COUNTERS: [(&str, &str); 14] = [
     ("fleetmark_requests_total", "Requests answered, by door, route and status."),
     ("fleetmark_refused_total", "Refusals, by code."),
     ("fleetmark_handshake_refused_total", "TLS handshakes refused, by door and code."),
@@ -48,6 +48,7 @@ pub const COUNTERS: [(&str, &str); 13] = [
     ("fleetmark_store_commits_total", "Durable commits of the store."),
     ("fleetmark_store_failures_total", "Acts that the store failed to do, by kind of failure."),
     ("fleetmark_ocsp_total", "OCSP answers, by outcome: kept, signed, or not cacheable."),
+    ("fleetmark_shards_made_total", "Revocation lists of slices made."),
     ("fleetmark_job_failures_total", "Jobs of the server's own that failed, by job and code; each is tried again."),
     ("fleetmark_snapshots_made_total", "Snapshots of ledgers made."),
     ("fleetmark_feed_events_total", "Events sent to followers of the feed, by event."),
@@ -56,8 +57,9 @@ pub const COUNTERS: [(&str, &str); 13] = [
 ];
 
 /// The same of gauges.
-pub const GAUGES: [(&str, &str); 2] = [
+pub const GAUGES: [(&str, &str); 3] = [
     ("fleetmark_authority_seconds_left", "Until an authority's certificate ends, by authority."),
+    ("fleetmark_list_seconds_left", "Until the first of the revocation lists ends, by kind: crl or shard."),
     ("fleetmark_feed_followers", "Followers of the feed, now."),
 ];
 

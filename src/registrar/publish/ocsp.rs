@@ -1,0 +1,149 @@
+//! OCSP answers: kept while what they say still holds, else signed.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fleetmark_domain::{Serial, Timestamp};
+
+use super::super::Registrar;
+use super::super::authorities::Authority;
+use super::super::caller::alarm;
+use crate::pki::ocsp::{self, Failure, Question, Responder, Status};
+
+/// How long an answer holds (DESIGN §3.3).
+const LIFETIME: Duration = Duration::from_secs(3_600);
+/// One that is kept is given out for so long: who gets it has the other half of its life before him.
+const KEPT_FOR: Duration = Duration::from_secs(1_800);
+/// How many answers are kept.
+const KEPT: usize = 65_536;
+
+/// An OCSP answer.
+#[derive(Debug, Clone)]
+pub struct OcspAnswer {
+    /// The answer in DER.
+    pub der: Arc<[u8]>,
+    /// What is the same in no other answer; None for an unsigned failure.
+    pub tag: Option<[u8; 16]>,
+    /// How long a cache may keep it; None: not at all (nonce, a certificate that is not issued yet, or an unsigned failure).
+    pub fresh_until: Option<Timestamp>,
+    /// When the statuses were read.
+    pub at: Timestamp,
+}
+
+/// The answers that were given, by the request's octets.
+#[derive(Default)]
+pub(super) struct Answers {
+    kept: Mutex<HashMap<Vec<u8>, Arc<KeptAnswer>>>,
+    /// Rises with every change of standing that this process learns of.
+    changes: AtomicU64,
+}
+
+/// An answer, and what it was made of.
+struct KeptAnswer {
+    answer: OcspAnswer,
+    authority: Arc<Authority>,
+    serials: Vec<Option<Serial>>,
+    statuses: Vec<Status>,
+    changes: u64,
+}
+
+impl Answers {
+    /// A standing changed.
+    pub(super) fn outdate(&self) {
+        self.changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// None is worth anything any more.
+    pub(super) fn forget(&self) {
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Arc<KeptAnswer>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, request: &[u8], answer: KeptAnswer) {
+        let mut kept = self.lock();
+        if kept.len() >= KEPT {
+            kept.clear();
+        }
+        kept.insert(request.to_vec(), Arc::new(answer));
+    }
+}
+
+impl Registrar {
+    /// Answers an OCSP request in DER. Every failure is an answer too (RFC 6960 2.3).
+    pub async fn ocsp(&self, request: &[u8], now: Timestamp) -> OcspAnswer {
+        if let Some(answer) = self.kept_answer(request, now).await {
+            metrics::counter!("fleetmark_ocsp_total", "outcome" => "kept").increment(1);
+            return answer;
+        }
+        let answer = match self.answer(request, now).await {
+            Ok(answer) => answer,
+            Err(failed) => OcspAnswer { der: ocsp::failure(failed).into(), tag: None, fresh_until: None, at: now },
+        };
+        let outcome = if answer.fresh_until.is_some() { "signed" } else { "not_cacheable" };
+        metrics::counter!("fleetmark_ocsp_total", "outcome" => outcome).increment(1);
+        answer
+    }
+
+    /// The answer to the same request, while all that it says is still so. Where other processes change standings too, this one
+    /// goes by the changes that it has heard of.
+    async fn kept_answer(&self, request: &[u8], now: Timestamp) -> Option<OcspAnswer> {
+        let kept = self.published.answers.lock().get(request).cloned()?;
+        if kept.answer.at + KEPT_FOR <= now || kept.answer.fresh_until.is_none_or(|until| until <= now) {
+            return None;
+        }
+        let holds = if self.store.is_alone() {
+            self.statuses(&kept.authority, &kept.serials, now).await.is_ok_and(|statuses| statuses == kept.statuses)
+        } else {
+            kept.changes == self.published.answers.changes.load(Ordering::Relaxed)
+        };
+        holds.then(|| kept.answer.clone())
+    }
+
+    async fn answer(&self, der: &[u8], now: Timestamp) -> Result<OcspAnswer, Failure> {
+        let request = ocsp::parse(der)?;
+        let (authority, responder) = self.responder_for(&request.questions)?;
+        if responder.not_after <= now {
+            alarm("ocsp_failed", &format!("the responder of authority {} has ended", authority.record.id));
+            return Err(Failure::TryLater);
+        }
+        let fits = |question: &Question| question.serial.filter(|_| authority.hashes.fits(question));
+        let serials: Vec<_> = request.questions.iter().map(fits).collect();
+        // Before the statuses are read: a change in between voids what is made of them.
+        let changes = self.published.answers.changes.load(Ordering::Relaxed);
+        let statuses = self.statuses(&authority, &serials, now).await.map_err(|error| {
+            alarm("ocsp_failed", error.refusal.code());
+            Failure::TryLater
+        })?;
+        let next_update = (now + LIFETIME).min(responder.not_after);
+        let answers = request.questions.iter().zip(statuses.iter().copied());
+        let signed = responder.respond(answers, request.nonce.as_deref(), now, next_update).map_err(|error| {
+            alarm("ocsp_failed", &error.to_string());
+            Failure::InternalError
+        })?;
+        // A certificate that is unknown now may be issued in a moment.
+        let is_kept = request.nonce.is_none() && !statuses.contains(&Status::Unknown);
+        let fresh_until = is_kept.then_some(next_update);
+        let answer = OcspAnswer { der: signed.der.into(), tag: Some(signed.tag), fresh_until, at: now };
+        if is_kept {
+            let kept = KeptAnswer { answer: answer.clone(), authority, serials, statuses, changes };
+            self.published.answers.keep(der, kept);
+        }
+        Ok(answer)
+    }
+
+    /// Who answers: the responder of the first authority of ours that is asked about. Of other authorities' certificates it says
+    /// `unknown`, since it may speak for one authority only (RFC 6960 2.2, 4.2.2.2). Where none of ours is asked about, nobody
+    /// answers (RFC 5019 2.2.3).
+    fn responder_for(&self, questions: &[Question]) -> Result<(Arc<Authority>, Arc<Responder>), Failure> {
+        let all = self.authorities.all();
+        let ours = |question: &Question| all.iter().find(|authority| authority.hashes.fits(question)).cloned();
+        let authority = questions.iter().find_map(ours).ok_or(Failure::Unauthorized)?;
+        let responder = self.published.responders.load().get(&authority.record.id).cloned().ok_or(Failure::Unauthorized)?;
+        Ok((authority, responder))
+    }
+}
