@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use actix_web::http::header::{
     CacheControl, CacheDirective, ETag, EntityTag, Header, HttpDate, IfModifiedSince, IfNoneMatch, LastModified,
 };
+use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse};
 use fleetmark_domain::Timestamp;
 
@@ -21,7 +22,7 @@ pub struct Validators {
 
 impl Validators {
     /// 304 where the client has this already, else 200 with the octets.
-    pub fn answer(&self, request: &HttpRequest, content_type: &'static str, body: impl FnOnce() -> Vec<u8>) -> HttpResponse {
+    pub fn answer(&self, request: &HttpRequest, content_type: &'static str, body: impl FnOnce() -> Bytes) -> HttpResponse {
         let mut response = if self.is_known_to(request) { HttpResponse::NotModified() } else { HttpResponse::Ok() };
         response.insert_header(ETag(self.entity_tag())).insert_header(LastModified(self.date())).insert_header(CacheControl(
             vec![CacheDirective::Public, CacheDirective::MaxAge(u32::try_from(self.max_age.as_secs()).unwrap_or(u32::MAX))],

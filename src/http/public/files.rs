@@ -1,11 +1,12 @@
 //! CA certificates and CRLs, in DER and PEM.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use actix_web::web::{self, Data, Path, ServiceConfig};
+use actix_web::web::{self, Bytes, Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, Resource, guard};
-use fleetmark_domain::{Fingerprint, Refusal, Timestamp};
+use fleetmark_domain::{Epoch, Fingerprint, Refusal, Timestamp};
 use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
 use ring::digest::{SHA256, digest};
 
@@ -14,6 +15,7 @@ use crate::http::State;
 use crate::http::problem::{Problem, not_allowed};
 use crate::pki::bundle::{crl_pem, pem};
 use crate::registrar::authorities::Authority;
+use crate::registrar::publish::shards::Shard;
 use crate::store::model::{AuthorityId, StoredCrl};
 
 /// RFC 2585 4.1
@@ -26,6 +28,11 @@ const PEM: &str = "application/x-pem-file";
 const CERTIFICATE_AGE: Duration = Duration::from_secs(3600);
 /// A list holds until nextUpdate, but a newer one is there as soon as somebody is revoked: caches ask again after this.
 const CRL_AGE: Duration = Duration::from_secs(60);
+
+/// A text that is kept is so large, in octets, or larger.
+const LARGE_TEXT: usize = 256 * 1024;
+/// So many are kept.
+const TEXTS: usize = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
@@ -44,7 +51,9 @@ enum Which {
 pub fn configure(config: &mut ServiceConfig) {
     config
         .service(readable("/ca/{file}", web::route().to(certificate)))
-        .service(readable("/crl/{file}", web::route().to(list)));
+        .service(readable("/crl/{file}", web::route().to(list)))
+        .service(readable("/crl/{authority}/{file}", web::route().to(shard)))
+        .app_data(Data::new(Texts::default()));
 }
 
 /// A resource for GET and HEAD.
@@ -66,12 +75,17 @@ async fn certificate(request: HttpRequest, state: Data<State>, file: Path<String
     };
     let validators = Validators { tag: tag(&chosen, form), modified: newest, max_age: CERTIFICATE_AGE };
     Ok(match form {
-        Form::Der => validators.answer(&request, CERTIFICATE, || chosen.concat()),
-        Form::Pem => validators.answer(&request, PEM, || pem(&chosen).into_bytes()),
+        Form::Der => validators.answer(&request, CERTIFICATE, || chosen.concat().into()),
+        Form::Pem => validators.answer(&request, PEM, || pem(&chosen).into()),
     })
 }
 
-async fn list(request: HttpRequest, state: Data<State>, file: Path<String>) -> Result<HttpResponse, Problem> {
+async fn list(
+    request: HttpRequest,
+    state: Data<State>,
+    texts: Data<Texts>,
+    file: Path<String>,
+) -> Result<HttpResponse, Problem> {
     let (which, form) = file_name(&file, "crl").ok_or(Refusal::NotFound)?;
     let lists = match which {
         Which::All => state.registrar.crls(),
@@ -83,13 +97,74 @@ async fn list(request: HttpRequest, state: Data<State>, file: Path<String>) -> R
         }
     };
     let modified = lists.iter().map(|list| list.this_update).max().ok_or(Refusal::NotFound)?;
-    let validators = Validators { tag: numbers(&lists, form), modified, max_age: age(&lists, state.clock.now()) };
+    let end = lists.iter().map(|list| list.next_update).min().unwrap_or(modified);
+    let validators = Validators { tag: numbers(&lists, form), modified, max_age: age(end, state.clock.now()) };
     Ok(match form {
-        Form::Der => validators.answer(&request, CRL, || lists.iter().flat_map(|list| list.der.iter().copied()).collect()),
+        Form::Der => validators.answer(&request, CRL, || match lists.as_slice() {
+            [one] => Bytes::from_owner(Plain(one.clone())),
+            // A bundle has no DER form.
+            _ => Bytes::new(),
+        }),
         Form::Pem => {
-            validators.answer(&request, PEM, || lists.iter().map(|list| crl_pem(&list.der)).collect::<String>().into())
+            let make = || lists.iter().map(|list| crl_pem(&list.der)).collect::<String>();
+            validators.answer(&request, PEM, || texts.text(&validators.tag, make))
         }
     })
+}
+
+async fn shard(
+    request: HttpRequest,
+    state: Data<State>,
+    texts: Data<Texts>,
+    path: Path<(String, String)>,
+) -> Result<HttpResponse, Problem> {
+    let (authority, epoch, slice, form) = shard_name(&path.0, &path.1).ok_or(Refusal::NotFound)?;
+    let shard = state.registrar.shard(authority, epoch, slice).await?.ok_or(Refusal::NotFound)?;
+    let list = &shard.list;
+    let name = format!("{authority}/{}-{slice}:{}:{}", epoch.0, list.number, list.this_update.0);
+    let max_age = age(list.next_update, state.clock.now());
+    let validators = Validators { tag: tag(&[name.as_bytes()], form), modified: list.this_update, max_age };
+    Ok(match form {
+        Form::Der => validators.answer(&request, CRL, || Bytes::from_owner(Sliced(shard.clone()))),
+        Form::Pem => validators.answer(&request, PEM, || texts.text(&validators.tag, || crl_pem(&list.octets))),
+    })
+}
+
+/// A list's octets, which are given out without a copy.
+struct Plain(Arc<StoredCrl>);
+
+impl AsRef<[u8]> for Plain {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.der
+    }
+}
+
+/// The same of a shard.
+struct Sliced(Arc<Shard>);
+
+impl AsRef<[u8]> for Sliced {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.list.octets
+    }
+}
+
+/// Large lists in PEM, by their tags: anybody may ask for one, and writing one of a million takes 60 MB.
+#[derive(Default)]
+struct Texts(Mutex<VecDeque<(String, Bytes)>>);
+
+impl Texts {
+    fn text(&self, tag: &str, make: impl FnOnce() -> String) -> Bytes {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, text)) = kept.iter().find(|(known, _)| known == tag) {
+            return text.clone();
+        }
+        let text = Bytes::from(make());
+        if text.len() >= LARGE_TEXT {
+            kept.truncate(TEXTS - 1);
+            kept.push_front((tag.to_owned(), text.clone()));
+        }
+        text
+    }
 }
 
 impl Which {
@@ -114,14 +189,30 @@ fn file_name(file: &str, extension: &str) -> Option<(Which, Form)> {
     let which = match stem {
         "root" => Which::Root,
         "bundle" if form == Form::Pem => Which::All,
-        // One name a file: `07` and `+7` are none.
-        id => Which::Of(id.parse().ok().filter(|number: &AuthorityId| number.to_string() == id)?),
+        id => Which::Of(plain_number(id)?),
     };
     Some((which, form))
 }
 
-fn age(lists: &[Arc<StoredCrl>], now: Timestamp) -> Duration {
-    lists.iter().map(|list| list.next_update.since(now)).min().unwrap_or_default().min(CRL_AGE)
+/// `7`, `3-0.crl` or `3-0.pem`.
+fn shard_name(authority: &str, file: &str) -> Option<(AuthorityId, Epoch, u32, Form)> {
+    let (stem, suffix) = file.rsplit_once('.')?;
+    let form = match suffix {
+        "pem" => Form::Pem,
+        "crl" => Form::Der,
+        _ => return None,
+    };
+    let (epoch, slice) = stem.split_once('-')?;
+    Some((plain_number(authority)?, Epoch(plain_number(epoch)?), plain_number(slice)?, form))
+}
+
+/// One name a file: `07` and `+7` are none.
+fn plain_number(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|number: &u32| number.to_string() == text)
+}
+
+fn age(end: Timestamp, now: Timestamp) -> Duration {
+    end.since(now).min(CRL_AGE)
 }
 
 /// A list's number never goes back, so the numbers tell one state of the lists from any other.
@@ -158,14 +249,36 @@ mod tests {
 
     #[test]
     fn a_list_is_kept_no_longer_than_it_holds() {
-        let list = |next_update| {
-            let (der, this_update) = (Vec::new(), Timestamp(0));
-            Arc::new(StoredCrl { authority: 1, number: 1, this_update, next_update: Timestamp(next_update), position: 0, der })
-        };
-        let age = |lists: &[Arc<StoredCrl>]| age(lists, Timestamp(1000));
-        assert_eq!(age(&[list(1_000_000)]), CRL_AGE);
-        assert_eq!(age(&[list(1_000_000), list(1010)]), Duration::from_secs(10));
-        assert_eq!(age(&[list(500)]), Duration::ZERO);
-        assert_ne!(numbers(&[list(1)], Form::Der), numbers(&[list(1)], Form::Pem));
+        let age = |end| age(Timestamp(end), Timestamp(1000));
+        assert_eq!(age(1_000_000), CRL_AGE);
+        assert_eq!(age(1010), Duration::from_secs(10));
+        assert_eq!(age(500), Duration::ZERO);
+        let (der, this_update, next_update) = (Vec::new(), Timestamp(0), Timestamp(1));
+        let list = [Arc::new(StoredCrl { authority: 1, number: 1, this_update, next_update, position: 0, der })];
+        assert_ne!(numbers(&list, Form::Der), numbers(&list, Form::Pem));
+    }
+
+    #[test]
+    fn a_shard_has_one_name() {
+        assert_eq!(shard_name("7", "3-0.crl"), Some((7, Epoch(3), 0, Form::Der)));
+        assert_eq!(shard_name("7", "3-12.pem"), Some((7, Epoch(3), 12, Form::Pem)));
+        for (authority, file) in
+            [("07", "3-0.crl"), ("7", "03-0.crl"), ("7", "3-+1.crl"), ("7", "3.crl"), ("7", "3-0"), ("7", "3-0.crt")]
+        {
+            assert_eq!(shard_name(authority, file), None, "{authority}/{file}");
+        }
+    }
+
+    #[test]
+    fn large_texts_are_made_once_and_few_are_kept() {
+        let texts = Texts::default();
+        let large = |letter: &str| letter.repeat(LARGE_TEXT);
+        assert_eq!(texts.text("a", || large("a")), large("a"));
+        assert_eq!(texts.text("a", || panic!("made twice")), large("a"));
+        for tag in ["b", "c", "d", "e"] {
+            texts.text(tag, || large(tag));
+        }
+        assert_eq!(texts.text("a", || "again".to_owned()), "again");
+        assert_eq!(texts.text("a", || "small ones are not kept".to_owned()), "small ones are not kept");
     }
 }
