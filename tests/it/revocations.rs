@@ -581,7 +581,7 @@ async fn changed_from(server: &Server, fleet: &str, from: u64) -> Vec<(u32, u32)
 
 #[test]
 fn a_kill_in_the_middle_of_a_big_order_is_made_good_and_nothing_is_done_twice() {
-    // In a release build 100,000 are done within seconds (`scripts/bench --standing`).
+    // How long 100,000 take is measured by `scripts/bench --standing`.
     let count: u32 = std::env::var("ORDER_CERTIFICATES").map_or(12_000, |count| count.parse().unwrap());
     let mut server = Server::start(&[]);
     run(async {
