@@ -154,7 +154,7 @@ pub enum Begun {
 /// Makes the installation, as far as it is not there; where its root is elsewhere, as far as it can be made without.
 pub async fn init(begin: Start, root: RootPlace) -> Result<Begun, ServerError> {
     let registrar = open(&begin).await?;
-    let begun = match root {
+    let outcome = match root {
         RootPlace::Here => {
             install(&begin, &registrar).await?;
             Begun::Whole(summary(&registrar, None)?)
@@ -162,7 +162,7 @@ pub async fn init(begin: Start, root: RootPlace) -> Result<Begun, ServerError> {
         _ => ask(&begin, &registrar, root).await?,
     };
     registrar.stop().await;
-    Ok(begun)
+    Ok(outcome)
 }
 
 /// Asks a root that is elsewhere, and writes what goes there.

@@ -279,15 +279,14 @@ impl RootDirectory {
         let pointers = request.pointers();
         let mut certified = Vec::new();
         for item in items {
-            let der = match self.issued_before(item)? {
-                Some(before) => before,
-                None => {
-                    let made = item.certify(&self.root, &self.state.trust_domain, &pointers, octets(&self.random)?, now)?;
-                    let serial = facts(&made.der)?.serial.map(|serial| serial.to_string()).unwrap_or_default();
-                    let certificate = bundle::pem(&[&made.der]);
-                    self.state.issued.push(Issued { serial, title: item.asked.title(), certificate });
-                    made.der
-                }
+            let der = if let Some(before) = self.issued_before(item)? {
+                before
+            } else {
+                let made = item.certify(&self.root, &self.state.trust_domain, &pointers, octets(&self.random)?, now)?;
+                let serial = facts(&made.der)?.serial.map(|serial| serial.to_string()).unwrap_or_default();
+                let certificate = bundle::pem(&[&made.der]);
+                self.state.issued.push(Issued { serial, title: item.asked.title(), certificate });
+                made.der
             };
             certified.push((item.asked.id.clone(), item.asked.title(), der));
         }

@@ -112,7 +112,8 @@ pub fn sha256(octets: &[u8]) -> String {
 /// A digest as people read it to each other: groups of four digits, eight groups a line.
 pub fn grouped(digest: &str) -> String {
     let groups: Vec<&str> = digest.as_bytes().chunks(4).filter_map(|group| std::str::from_utf8(group).ok()).collect();
-    groups.chunks(8).map(|line| format!("    {}\n", line.join(" "))).collect()
+    let lines: Vec<String> = groups.chunks(8).map(|line| format!("    {}", line.join(" "))).collect();
+    lines.join("\n") + "\n"
 }
 
 /// The profiles of this machine: those built in, overlaid by the files of a directory.

@@ -139,11 +139,11 @@ impl Registrar {
         let (kind, fleet) = wanted;
         let request = RootRequest { id: id.clone(), kind, fleet, epoch, index, csr, certificate: None, asked_at: now };
         let kept = commit(&*self.store, AskRoot { request }).await?;
-        if kept.id != id {
+        if kept.id == id {
+            tracing::warn!(request = id, "the root is asked to certify an authority: its ceremony is needed");
+        } else {
             // Somebody asked for the same at the same time.
             self.authorities.keys().remove(&id).map_err(unavailable)?;
-        } else {
-            tracing::warn!(request = id, "the root is asked to certify an authority: its ceremony is needed");
         }
         Ok(kept)
     }

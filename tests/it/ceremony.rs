@@ -112,7 +112,7 @@ impl Ceremony {
         self.server.owner().post("/v1/root/answers", answer).await
     }
 
-    fn read(&self, path: &str) -> Value {
+    fn read(path: &str) -> Value {
         serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
     }
 }
@@ -269,7 +269,7 @@ fn what_was_tampered_with_or_comes_again_is_refused_by_name() {
     assert_eq!(ceremony.operator(&["root", "request", "--out", &request]).0, 0);
 
     // Requests that say something else than the server may ask for.
-    let asked = ceremony.read(&request);
+    let asked = Ceremony::read(&request);
     let spoiled = |name: &str, change: &dyn Fn(&mut Value)| {
         let mut other = asked.clone();
         change(&mut other);
@@ -297,7 +297,7 @@ fn what_was_tampered_with_or_comes_again_is_refused_by_name() {
         (
             "stranger",
             Box::new(|o: &mut Value| {
-                o["revoke"] = json!([{"serial": "01".repeat(17), "reason": "keyCompromise", "since": "2026-01-01T00:00:00Z"}])
+                o["revoke"] = json!([{"serial": "01".repeat(17), "reason": "keyCompromise", "since": "2026-01-01T00:00:00Z"}]);
             }),
             "request_refused",
         ),
@@ -311,10 +311,10 @@ fn what_was_tampered_with_or_comes_again_is_refused_by_name() {
     assert!(code == 1 && said.contains("passphrase"), "{said}");
 
     // Answers.
-    let answer = ceremony.read(&ceremony.sign(&request, "answer.json"));
-    let first = ceremony.read(&ceremony.scratch("answer-1.json"));
+    let answer = Ceremony::read(&ceremony.sign(&request, "answer.json"));
+    let first = Ceremony::read(&ceremony.scratch("answer-1.json"));
     let other = Ceremony::whole();
-    let foreign = other.read(&other.scratch("answer-1.json"));
+    let foreign = Ceremony::read(&other.scratch("answer-1.json"));
     run(async {
         server.owner().post("/v1/root/answers", &json!({"format": "x"})).await.refused(400, "malformed_request");
         let mut strange = answer.clone();
@@ -342,7 +342,7 @@ fn what_was_tampered_with_or_comes_again_is_refused_by_name() {
     });
 
     // The same request again gives the same certificate: an answer that was lost on the way costs nothing.
-    let again = ceremony.read(&ceremony.sign(&request, "again.json"));
+    let again = Ceremony::read(&ceremony.sign(&request, "again.json"));
     assert_eq!(again["authorities"], answer["authorities"]);
     // A copy of the root's directory, and both used: the second one's record does not go on from what was accepted.
     let copy = ceremony.root.with_file_name("copy");
@@ -357,8 +357,8 @@ fn what_was_tampered_with_or_comes_again_is_refused_by_name() {
         assert_eq!(code, 0, "{said}");
     }
     run(async {
-        ceremony.accept(&ceremony.read(&one)).await.is(200);
-        ceremony.accept(&ceremony.read(&two)).await.refused(422, "root_record_invalid");
+        ceremony.accept(&Ceremony::read(&one)).await.is(200);
+        ceremony.accept(&Ceremony::read(&two)).await.refused(422, "root_record_invalid");
     });
 }
 
@@ -382,7 +382,7 @@ fn the_roots_list_takes_an_authority_out() {
     assert_eq!(code, 0, "{said}");
     assert!(said.contains(&format!("revoked: {} cACompromise", serial.to_lowercase())), "{said}");
     run(async {
-        let accepted = ceremony.accept(&ceremony.read(&out)).await.is(200).json();
+        let accepted = ceremony.accept(&Ceremony::read(&out)).await.is(200).json();
         assert_eq!(accepted["revoked"].as_array().unwrap().len(), 1, "{accepted}");
         assert!(server.metric("fleetmark_alarms_total", &[("alarm", "root_revoked_authority")]).await >= 1.0);
         let (good, said) = judged(server, &device).await;
@@ -419,7 +419,7 @@ fn a_root_that_the_server_made_is_taken_over() {
     let (code, said) = fleetmark(&arguments, SERVERS, "");
     assert_eq!(code, 0, "{said}");
     run(async {
-        ceremony.accept(&ceremony.read(&out)).await.is(200);
+        ceremony.accept(&Ceremony::read(&out)).await.is(200);
         ceremony.server.owner().post("/v1/fleets", &json!({"name": "pumps"})).await.refused(202, "waits_for_root");
     });
     let request = path("request.json");
@@ -429,7 +429,7 @@ fn a_root_that_the_server_made_is_taken_over() {
         fleetmark(&["root", "sign", "--dir", &dir, "--by", "Ada", &request, "--out", &out, "--yes"], SERVERS, "");
     assert_eq!(code, 0, "{said}");
     run(async {
-        ceremony.accept(&ceremony.read(&out)).await.is(200);
+        ceremony.accept(&Ceremony::read(&out)).await.is(200);
         ceremony.server.owner().post("/v1/fleets", &json!({"name": "pumps"})).await.is(201);
         let device = Device::good(&ceremony.server, "pumps", "first").await;
         let (good, said) = judged(&ceremony.server, &device).await;

@@ -147,7 +147,7 @@ fn root_requests(list: &Value) -> Option<Finding> {
     let items = list.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let names = |state: &str| {
         let found = items.iter().filter(|item| text(item, "state") == Some(state));
-        let names = found.map(|item| harmless(text(item, "fleet").or_else(|| text(item, "kind")).unwrap_or("?")).to_owned());
+        let names = found.map(|item| harmless(text(item, "fleet").or_else(|| text(item, "kind")).unwrap_or("?")));
         names.collect::<Vec<_>>().join(", ")
     };
     let (waiting, answered) = (names("waiting"), names("answered"));
