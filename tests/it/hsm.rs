@@ -1,4 +1,4 @@
-//! Authorities' keys in a PKCS#11 token (SoftHSM2), and authorities of other algorithms. pkcs11-tool, openssl and curl judge.
+//! Authorities' keys in a PKCS#11 token (`SoftHSM2`), and authorities of other algorithms. pkcs11-tool, openssl and curl judge.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,13 +17,13 @@ use crate::standing::{Strangers, listed_within};
 const PIN: &str = "fleetmark-71";
 const LABEL: &str = "fleetmark-test";
 
-/// Debian's SoftHSM2.
+/// Debian's `SoftHSM2`.
 fn module() -> &'static str {
     let places = ["/usr/lib/softhsm/libsofthsm2.so", "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so"];
     places.into_iter().find(|place| Path::new(place).exists()).expect("softhsm2 is installed")
 }
 
-/// SoftHSM2 with a directory of its own.
+/// `SoftHSM2` with a directory of its own.
 struct Soft {
     directory: TempDir,
 }
