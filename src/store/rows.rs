@@ -6,9 +6,10 @@ use fleetmark_ledger::merkle::{Hash, Node};
 
 use super::StoreError;
 use super::model::{
-    Allowance, ApprovalRequest, AuthorityId, AuthorityRecord, BlockedKey, Certificate, CertificateFilter, EpochRecord, External,
-    ExternalCertificate, Fleet, ForeignList, Group, GroupId, Hardware, HardwareId, LeaseRecord, LedgerRecord, ListedSerial, PolicyActivation, PolicySet, PolicyVersion,
-    Remembered, RequestState, StoredCrl, StoredEntry, Subject, SubjectFilter, SubjectId, Token, TokenId,
+    Allowance, ApprovalRequest, AuthorityId, AuthorityRecord, BlockedKey, Certificate, CertificateFilter, EpochRecord,
+    External, ExternalCertificate, Fleet, ForeignList, Group, GroupId, Hardware, HardwareId, LeaseRecord, LedgerRecord,
+    ListedSerial, PolicyActivation, PolicySet, PolicyVersion, Remembered, RequestState, StoredCrl, StoredEntry, Subject,
+    SubjectFilter, SubjectId, Token, TokenId,
 };
 
 /// A certificate's place as one number, ascending by epoch and index: `epoch << 32 | index`. Cursors of lists too.

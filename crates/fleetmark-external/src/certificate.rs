@@ -154,9 +154,8 @@ pub fn issuer_hash(authority: &[u8]) -> Result<[u8; 32], Unreadable> {
 
 impl Said {
     fn of(certificate: &X509Certificate<'_>) -> Self {
-        let attribute = |oid: &Oid<'_>| {
-            only(certificate.subject().iter_by_oid(oid).map(|value| value.as_str().ok().map(str::to_owned)))
-        };
+        let attribute =
+            |oid: &Oid<'_>| only(certificate.subject().iter_by_oid(oid).map(|value| value.as_str().ok().map(str::to_owned)));
         let names: Vec<&GeneralName<'_>> = certificate
             .extensions()
             .iter()

@@ -197,10 +197,8 @@ macro_rules! external_rows {
         }
 
         fn externals(&mut self, fleet: Option<&FleetName>) -> Result<Vec<External>, StoreError> {
-            let mut query = external_authorities::table
-                .order(external_authorities::id)
-                .select(ExternalRow::as_select())
-                .into_boxed();
+            let mut query =
+                external_authorities::table.order(external_authorities::id).select(ExternalRow::as_select()).into_boxed();
             if let Some(fleet) = fleet {
                 query = query.filter(external_authorities::fleet.eq(fleet.as_str()));
             }
@@ -219,9 +217,8 @@ macro_rules! external_rows {
         }
 
         fn external_certificate(&mut self, fingerprint: &Fingerprint) -> Result<Option<ExternalCertificate>, StoreError> {
-            let query = external_certificates::table
-                .find(fingerprint.octets().as_slice())
-                .select(ExternalCertificateRow::as_select());
+            let query =
+                external_certificates::table.find(fingerprint.octets().as_slice()).select(ExternalCertificateRow::as_select());
             let row = query.get_result(&mut self.connection).optional().map_err(|error| self.fault(error))?;
             row.map(ExternalCertificate::try_from).transpose()
         }

@@ -183,8 +183,10 @@ impl Inner {
             Err((reason, None)) => return Verdict::refusal(reason, now),
             Err((reason, Some(known))) => return self.draft(reason, &known, now, None),
         };
-        let draft =
-            |reason| Verdict { identity: Some(identity.as_ref().clone()), ..self.draft(reason, &known, now, Some(presented.not_after)) };
+        let draft = |reason| Verdict {
+            identity: Some(identity.as_ref().clone()),
+            ..self.draft(reason, &known, now, Some(presented.not_after))
+        };
         let sight = match self.check_worth(&known) {
             Ok(sight) => sight,
             Err(reason) => return draft(reason),

@@ -9,8 +9,8 @@ pub(crate) use fleetmark_ledger::state::State;
 use fleetmark_ledger::state::{ActivePolicy, Authority, Holding};
 use fleetmark_policy::Set;
 
-use super::{Freshness, KnownExternal};
 use super::pushed::Pushed;
+use super::{Freshness, KnownExternal};
 use crate::clock::{Clock, Received};
 use crate::disk::Attributes;
 

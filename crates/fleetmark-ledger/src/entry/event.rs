@@ -344,7 +344,10 @@ pub(super) fn check_index(index: Index) -> Result<(), EntryError> {
 }
 
 /// The value of key 2.
-pub(super) fn second<'a, T>(r: &mut Reader<'a>, value: impl FnOnce(&mut Reader<'a>) -> Result<T, EntryError>) -> Result<T, EntryError> {
+pub(super) fn second<'a, T>(
+    r: &mut Reader<'a>,
+    value: impl FnOnce(&mut Reader<'a>) -> Result<T, EntryError>,
+) -> Result<T, EntryError> {
     field(r, 2, value)
 }
 

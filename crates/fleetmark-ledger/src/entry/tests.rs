@@ -211,7 +211,8 @@ fn entries_about_other_authorities_are_the_ones_written_by_hand() {
     assert_eq!(hex::encode(entry.encode().unwrap()), by_hand);
     assert_eq!(Entry::decode(&hex::decode(by_hand).unwrap()), Ok(entry));
 
-    let by_hand = format!("a30100020e04a8011a40000000020303040458 20{}05070601071864085820{}", "bb".repeat(32), "cc".repeat(32));
+    let by_hand =
+        format!("a30100020e04a8011a40000000020303040458 20{}05070601071864085820{}", "bb".repeat(32), "cc".repeat(32));
     let by_hand = by_hand.replace(' ', "");
     let adopted = Adopted {
         authority: 1 << 30,
@@ -295,19 +296,21 @@ fn kinds() -> impl Strategy<Value = Kind> {
 }
 
 fn other_authorities() -> impl Strategy<Value = Event> {
-    let naming = ((0..6_u8, 0..3_u8, 0..3_u8), ("\\PC{0,20}", "[a-z.]{0,40}", "[a-z]{0,40}")).prop_map(|(codes, texts)| Naming {
-        from: NameSource::from_code(codes.0).unwrap(),
-        part: NamePart::from_code(codes.1).unwrap(),
-        form: NameForm::from_code(codes.2).unwrap(),
-        strip_prefix: texts.0,
-        strip_suffix: texts.1,
-        prefix: texts.2,
-    });
+    let naming =
+        ((0..6_u8, 0..3_u8, 0..3_u8), ("\\PC{0,20}", "[a-z.]{0,40}", "[a-z]{0,40}")).prop_map(|(codes, texts)| Naming {
+            from: NameSource::from_code(codes.0).unwrap(),
+            part: NamePart::from_code(codes.1).unwrap(),
+            form: NameForm::from_code(codes.2).unwrap(),
+            strip_prefix: texts.0,
+            strip_suffix: texts.1,
+            prefix: texts.2,
+        });
     let issuers = proptest::collection::btree_set(any::<[u8; 32]>(), 1..9);
-    let changed = (any::<(u32, [u8; 32])>(), 0..4_u8, issuers, naming).prop_map(|((authority, rules), state, issuers, naming)| {
-        let (state, issuers) = (ExternalState::from_code(state).unwrap(), issuers.into_iter().collect());
-        Event::ExternalAuthorityChanged(ExternalAuthority { authority, state, rules, issuers, naming })
-    });
+    let changed =
+        (any::<(u32, [u8; 32])>(), 0..4_u8, issuers, naming).prop_map(|((authority, rules), state, issuers, naming)| {
+            let (state, issuers) = (ExternalState::from_code(state).unwrap(), issuers.into_iter().collect());
+            Event::ExternalAuthorityChanged(ExternalAuthority { authority, state, rules, issuers, naming })
+        });
     let adopted = (any::<(u32, u32, [u8; 32], u64, u32, i64, [u8; 32])>(), 0..1_u32 << 24).prop_map(
         |((authority, epoch, fingerprint, subject, generation, not_after, key), index)| {
             let (epoch, index, fingerprint) = (Epoch(epoch), Index(index), Fingerprint(fingerprint));

@@ -3,8 +3,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::entry::Event;
-use crate::state::State;
 use crate::entry::ExternalState;
+use crate::state::State;
 use crate::state::tests::{adopted, events, external, issued, key, octets, opened};
 
 const LIMIT: u64 = 1 << 20;

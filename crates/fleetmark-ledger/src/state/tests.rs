@@ -44,7 +44,13 @@ fn authority(authority: u32, state: AuthorityState) -> Event {
 /// An external authority whose epoch is the one of its number below 2^30.
 pub(crate) fn external(authority: u32, state: ExternalState, prefix: &str) -> Event {
     let naming = fleetmark_domain::Naming { prefix: prefix.to_owned(), ..Default::default() };
-    Event::ExternalAuthorityChanged(ExternalAuthority { authority, state, rules: [4; 32], issuers: vec![[5; 32], [6; 32]], naming })
+    Event::ExternalAuthorityChanged(ExternalAuthority {
+        authority,
+        state,
+        rules: [4; 32],
+        issuers: vec![[5; 32], [6; 32]],
+        naming,
+    })
 }
 
 pub(crate) fn adopted(epoch: u32, index: u32) -> Event {
