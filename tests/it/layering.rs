@@ -53,8 +53,12 @@ const CRATES: &[(&str, &[&str])] = &[
     ("fleetmark-ledger", &["fleetmark-domain"]),
     ("fleetmark-policy", &["fleetmark-domain"]),
     ("fleetmark-device", &["fleetmark-domain"]),
-    ("fleetmark-gateway", &["fleetmark-domain", "fleetmark-ledger", "fleetmark-policy", "fleetmark-device"]),
-    ("fleetmark", &["fleetmark-domain", "fleetmark-ledger", "fleetmark-policy", "fleetmark-device"]),
+    ("fleetmark-external", &["fleetmark-domain"]),
+    (
+        "fleetmark-gateway",
+        &["fleetmark-domain", "fleetmark-ledger", "fleetmark-policy", "fleetmark-device", "fleetmark-external"],
+    ),
+    ("fleetmark", &["fleetmark-domain", "fleetmark-ledger", "fleetmark-policy", "fleetmark-device", "fleetmark-external"]),
 ];
 
 /// A use that the tables forbid.

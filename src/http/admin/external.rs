@@ -16,10 +16,9 @@ use crate::http::limits::{is_of_type, read_body};
 use crate::http::problem::Problem;
 use crate::pki::{anchors, issue};
 use crate::registrar::external::{
-    AdoptedView, DEFAULT_INTERVAL, ExternalChange, ExternalView, Import, MAX_IMPORT, NewExternal,
+    AdoptedView, DEFAULT_INTERVAL, ExternalChange, ExternalView, Fate, Import, MAX_IMPORT, NewExternal,
 };
 use crate::registrar::standing::Change as StandingChange;
-use crate::store::acts::external::Fate;
 use crate::store::model::{ExternalRules, ExternalSwitch, OnStale, StatusSource};
 
 /// An external authority in a path.

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use fleetmark_domain::{Action, Fingerprint, FleetName, Name, Refusal, Timestamp};
 
+pub use crate::store::acts::external::Fate;
 pub use adopt::{AdoptedView, Import, MAX_CERTIFICATES, MAX_IMPORT};
 pub use follow::Failure;
 pub use rules::{DEFAULT_INTERVAL, INTERVAL};
