@@ -55,10 +55,24 @@ const CRATES: &[(&str, &[&str])] = &[
     ("fleetmark-domain", &[]),
     ("fleetmark-ledger", &["fleetmark-domain"]),
     ("fleetmark-policy", &["fleetmark-domain"]),
-    ("fleetmark-device", &["fleetmark-domain"]),
-    ("fleetmark-gateway", &["fleetmark-domain", "fleetmark-ledger", "fleetmark-policy", "fleetmark-device"]),
+    ("fleetmark-device", &["fleetmark-domain", "fleetmark-status"]),
     ("fleetmark-status", &[]),
-    ("fleetmark", &["fleetmark-domain", "fleetmark-ledger", "fleetmark-policy", "fleetmark-device", "fleetmark-status"]),
+    ("fleetmark-external", &["fleetmark-domain"]),
+    (
+        "fleetmark-gateway",
+        &["fleetmark-domain", "fleetmark-ledger", "fleetmark-policy", "fleetmark-device", "fleetmark-external"],
+    ),
+    (
+        "fleetmark",
+        &[
+            "fleetmark-domain",
+            "fleetmark-ledger",
+            "fleetmark-policy",
+            "fleetmark-device",
+            "fleetmark-external",
+            "fleetmark-status",
+        ],
+    ),
 ];
 
 /// A use that the tables forbid.

@@ -271,7 +271,11 @@ impl Subjects {
             }
             ("POST", ["v1", "fleets", "{fleet}", "external-certificates"]) => {
                 // What is no certificate is refused after the question who may import.
-                (format!("/v1/fleets/{fleet}/external-certificates?authority=matrix-victim"), Some(json!(self.adoptable())), true)
+                (
+                    format!("/v1/fleets/{fleet}/external-certificates?authority=matrix-victim"),
+                    Some(json!(self.adoptable())),
+                    true,
+                )
             }
             (_, ["v1", "fleets", "{fleet}", "external-certificates", "{fingerprint}", rest @ ..]) => {
                 let fingerprint = if is_fresh { self.adopted(server).await } else { self.adopted.clone() };

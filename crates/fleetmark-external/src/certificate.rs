@@ -152,6 +152,21 @@ pub fn issuer_hash(authority: &[u8]) -> Result<[u8; 32], Unreadable> {
     Foreign::parse(authority).map(|foreign| foreign.subject)
 }
 
+/// The certificates that stand one after the other.
+///
+/// # Errors
+/// [`Unreadable`] for anything else.
+pub fn split(material: &[u8]) -> Result<Vec<&[u8]>, Unreadable> {
+    let mut rest = material;
+    let mut found = Vec::new();
+    while !rest.is_empty() {
+        let (after, _) = X509Certificate::from_der(rest).map_err(|_| Unreadable)?;
+        found.push(rest.get(..rest.len().saturating_sub(after.len())).ok_or(Unreadable)?);
+        rest = after;
+    }
+    Ok(found)
+}
+
 impl Said {
     fn of(certificate: &X509Certificate<'_>) -> Self {
         let attribute =

@@ -20,7 +20,7 @@
 pub mod certificate;
 pub mod naming;
 
-pub use certificate::{Foreign, Said, Unreadable, issuer_hash};
+pub use certificate::{Foreign, Said, Unreadable, issuer_hash, split};
 pub use naming::{Unnamed, name};
 
 /// Ids of external authorities begin here; those of the installation's own are below.

@@ -15,9 +15,10 @@ use crate::http::State;
 use crate::http::limits::{is_of_type, read_body};
 use crate::http::problem::Problem;
 use crate::pki::{anchors, issue};
-use crate::registrar::external::{AdoptedView, DEFAULT_INTERVAL, ExternalChange, ExternalView, Import, MAX_IMPORT, NewExternal};
+use crate::registrar::external::{
+    AdoptedView, DEFAULT_INTERVAL, ExternalChange, ExternalView, Fate, Import, MAX_IMPORT, NewExternal,
+};
 use crate::registrar::standing::Change as StandingChange;
-use crate::store::acts::external::Fate;
 use crate::store::model::{ExternalRules, ExternalSwitch, OnStale, StatusSource};
 
 /// An external authority in a path.
@@ -359,11 +360,8 @@ fn shown(ExternalView { external, lists, failures, rules_hash }: ExternalView) -
         next_update: list.next_update,
         fetched_at: list.fetched_at,
     });
-    let failures = failures.into_iter().map(|failure| wire::ExternalFailure {
-        url: failure.url,
-        what: failure.what,
-        at: failure.at,
-    });
+    let failures =
+        failures.into_iter().map(|failure| wire::ExternalFailure { url: failure.url, what: failure.what, at: failure.at });
     wire::ExternalAuthority {
         id: external.id,
         name: external.name,

@@ -256,10 +256,8 @@ mod tests {
         /// Its words that are our files get their directory.
         fn openssl(&self, words: &str) {
             let files = ["ca.cnf", "ca.key", "ca.pem", "l.pem", "l.der"];
-            let words: Vec<String> = words
-                .split(' ')
-                .map(|word| if files.contains(&word) { self.path(word) } else { word.to_owned() })
-                .collect();
+            let words: Vec<String> =
+                words.split(' ').map(|word| if files.contains(&word) { self.path(word) } else { word.to_owned() }).collect();
             let config = std::fs::read_to_string(self.path("ca.cnf")).unwrap();
             // The configuration's paths too.
             let mut absolute = config.clone();

@@ -150,12 +150,8 @@ fn is_delegated(responder: &X509Certificate<'_>, issuer: &X509Certificate<'_>, n
     let purpose = responder.extended_key_usage().is_ok_and(|usage| usage.is_some_and(|usage| usage.value.ocsp_signing));
     let validity = responder.validity();
     let in_time = (validity.not_before.timestamp()..=validity.not_after.timestamp()).contains(&now.0);
-    let signed = is_signed(
-        issuer,
-        &responder.signature_algorithm,
-        &responder.signature_value.data,
-        responder.tbs_certificate.as_ref(),
-    );
+    let signed =
+        is_signed(issuer, &responder.signature_algorithm, &responder.signature_value.data, responder.tbs_certificate.as_ref());
     purpose && in_time && responder.issuer().as_raw() == issuer.subject().as_raw() && signed
 }
 

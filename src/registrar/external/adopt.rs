@@ -69,8 +69,7 @@ impl Registrar {
             return Err(Error::with_detail(Refusal::TransitionNotAllowed, "The external authority has ended."));
         }
         let malformed = || Error::with_detail(Refusal::MalformedRequest, "It is 1 to 1,000 certificates in PEM.");
-        let found: std::result::Result<Vec<_>, _> =
-            CertificateDer::pem_slice_iter(pem).take(MAX_CERTIFICATES + 1).collect();
+        let found: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).take(MAX_CERTIFICATES + 1).collect();
         let found = found.ok().filter(|found| (1..=MAX_CERTIFICATES).contains(&found.len())).ok_or_else(malformed)?;
         let mut trusted = Externals::default();
         trusted.add(&external.material).map_err(|cause| Error::caused(Refusal::StorageDamaged, cause))?;
@@ -179,7 +178,12 @@ impl Registrar {
     }
 
     /// One adopted certificate.
-    pub async fn external_certificate(&self, caller: &Caller, fleet: &FleetName, fingerprint: Fingerprint) -> Result<AdoptedView> {
+    pub async fn external_certificate(
+        &self,
+        caller: &Caller,
+        fleet: &FleetName,
+        fingerprint: Fingerprint,
+    ) -> Result<AdoptedView> {
         caller.may(Action::Read, Some(fleet))?;
         let found = read(&*self.store, move |rows| {
             let known = rows.external_certificate(&fingerprint)?.ok_or(Refusal::NotFound)?;

@@ -15,9 +15,7 @@ use crate::pki::foreign::{crl, ocsp};
 use crate::registrar::install::ITSELF;
 use crate::registrar::{Error, Registrar, Result};
 use crate::store::acts::external::{ChangeExternal, MergeForeign, PutForeignList, merged};
-use crate::store::model::{
-    AuthorityId, External, ExternalCertificate, ExternalSwitch, ForeignList, OnStale, StatusSource,
-};
+use crate::store::model::{AuthorityId, External, ExternalCertificate, ExternalSwitch, ForeignList, OnStale, StatusSource};
 use crate::store::{commit, read};
 
 /// After a failure it is tried again after so long.
@@ -172,7 +170,8 @@ impl Registrar {
             return Ok(());
         }
         let word = if stale { "its word is past its end" } else { "its word is here" };
-        let details = self.details(ITSELF.to_owned(), None, None, Some(format!("external authority {}: {word}", external.name)))?;
+        let details =
+            self.details(ITSELF.to_owned(), None, None, Some(format!("external authority {}: {word}", external.name)))?;
         let (fleet, id) = (external.fleet.clone(), external.id);
         let (version, rules, material, switch) = (None, None, None, None);
         let act = ChangeExternal { fleet, id, version, rules, material, switch, stale: Some(stale), details, at: now };
@@ -342,7 +341,12 @@ impl Registrar {
     }
 
     /// What is said of certificates that are about to be adopted.
-    pub(super) async fn words_of(&self, external: &External, batch: &[CertificateDer<'_>], now: Timestamp) -> Result<Vec<Word>> {
+    pub(super) async fn words_of(
+        &self,
+        external: &External,
+        batch: &[CertificateDer<'_>],
+        now: Timestamp,
+    ) -> Result<Vec<Word>> {
         let goes_on = external.rules.on_stale == OnStale::GoOn;
         let unknown = if goes_on { Ok(Standing::Good) } else { Err(Refusal::ExternalStatusStale) };
         let plain = |standing| Word { standing, next_update: None };
@@ -367,7 +371,11 @@ impl Registrar {
                 for some in foreign.chunks(QUESTIONS) {
                     let asked = some.iter().map(|foreign| async move {
                         let foreign = foreign.as_ref()?;
-                        self.ask_responder(external, &foreign.issuer, &foreign.serial, now).await.ok()
+                        let asked = self.ask_responder(external, &foreign.issuer, &foreign.serial, now).await;
+                        let told = |failure: &Failure| {
+                            tracing::warn!(url = failure.url, what = failure.what, "no answer about a certificate")
+                        };
+                        asked.inspect_err(told).ok()
                     });
                     words.extend(join_all(asked).await.into_iter().map(|answer| match answer {
                         Some(said) => Word { standing: Ok(said.standing), next_update: Some(said.next_update) },

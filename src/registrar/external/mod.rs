@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use fleetmark_domain::{Action, Fingerprint, FleetName, Name, Refusal, Timestamp};
 
+pub use crate::store::acts::external::Fate;
 pub use adopt::{AdoptedView, Import, MAX_CERTIFICATES, MAX_IMPORT};
 pub use follow::Failure;
 pub use rules::{DEFAULT_INTERVAL, INTERVAL};
@@ -26,9 +27,7 @@ use super::{Error, Idempotency, Page, PageRequest, Registrar, Result};
 use crate::pki::anchors;
 use crate::pki::foreign::Externals;
 use crate::store::acts::external::{ChangeExternal, CreateExternal, rules_hash};
-use crate::store::model::{
-    Certificate, External, ExternalRules, ExternalSwitch, ForeignList, OnStale, StatusSource, Subject,
-};
+use crate::store::model::{Certificate, External, ExternalRules, ExternalSwitch, ForeignList, OnStale, StatusSource, Subject};
 use crate::store::rows::Rows;
 use crate::store::{StoreError, commit, look_up, read};
 
@@ -168,7 +167,12 @@ impl Registrar {
     }
 
     /// The fleet's external authorities. There are few.
-    pub async fn external_authorities(&self, caller: &Caller, fleet: &FleetName, page: &PageRequest) -> Result<Page<ExternalView>> {
+    pub async fn external_authorities(
+        &self,
+        caller: &Caller,
+        fleet: &FleetName,
+        page: &PageRequest,
+    ) -> Result<Page<ExternalView>> {
         caller.may(Action::Read, Some(fleet))?;
         let (after, limit, wanted) = (page.after()?, page.limit, fleet.clone());
         let found = read(&*self.store, move |rows| {
@@ -235,7 +239,8 @@ impl Registrar {
             ExternalSwitch::Ended => (Action::ChangeStanding, "ended"),
         };
         caller.may(action, Some(fleet))?;
-        let details = self.details(caller.actor(self), Some(format!("external authority {name}")), None, checked_note(note)?)?;
+        let details =
+            self.details(caller.actor(self), Some(format!("external authority {name}")), None, checked_note(note)?)?;
         let (fleet, id, switch) = (fleet.clone(), known.id, Some(switch));
         let (version, rules, material, stale) = (None, None, None, None);
         let act = ChangeExternal { fleet, id, version, rules, material, switch, stale, details, at: now };
@@ -245,7 +250,12 @@ impl Registrar {
     }
 
     /// Asks an external authority at once for what it says of its certificates.
-    pub async fn check_external(&self, caller: &Caller, (fleet, name): (&FleetName, &Name), now: Timestamp) -> Result<ExternalView> {
+    pub async fn check_external(
+        &self,
+        caller: &Caller,
+        (fleet, name): (&FleetName, &Name),
+        now: Timestamp,
+    ) -> Result<ExternalView> {
         let known = self.external_authority(caller, fleet, name).await?.external;
         caller.may(Action::ManagePolicy, Some(fleet))?;
         self.follow_now(known.id, now).await;
@@ -295,7 +305,14 @@ impl Registrar {
     /// Says so in the log, and to the doors. What was recorded stands, whatever becomes of that.
     async fn changed_external(&self, caller: &Caller, external: &External, what: &'static str) {
         let (actor, fleet, name) = (caller.actor(self), external.fleet.as_str(), external.name.as_str());
-        tracing::info!(actor, fleet, authority = name, id = external.id, version = external.version, "external authority {what}");
+        tracing::info!(
+            actor,
+            fleet,
+            authority = name,
+            id = external.id,
+            version = external.version,
+            "external authority {what}"
+        );
         if let Err(error) = self.refresh_externals().await {
             tracing::warn!(%error, cause = error.chain(), "the doors know the external authorities as they were before");
         }

@@ -25,7 +25,9 @@ pub(super) fn check(rules: &ExternalRules) -> Result<()> {
     let no = |detail: String| Err(Error::with_detail(Refusal::InvalidValue, detail));
     let begins = format!("{}0", rules.naming.prefix).parse::<fleetmark_domain::Name>().is_ok();
     if !rules.naming.fits() || !begins {
-        return no("naming: texts have at most 128 octets and no control characters, the prefix 40, as a name begins".to_owned());
+        return no(
+            "naming: texts have at most 128 octets and no control characters, the prefix 40, as a name begins".to_owned()
+        );
     }
     if rules.naming.form == NameForm::Lowercase && rules.naming.prefix.bytes().any(|octet| octet.is_ascii_uppercase()) {
         return no("naming.prefix: small letters, as the form says".to_owned());

@@ -15,7 +15,6 @@ use super::lease::epoch_floor;
 use super::standing::write_standing;
 use super::subjects::with_attributes;
 use super::{Repeatable, made_before, remember};
-use crate::pki::anchors;
 use crate::store::model::{
     AuthorityId, Certificate, CertificateFilter, External, ExternalCertificate, ExternalRules, ExternalSwitch, ForeignList,
     Subject, SubjectState,
@@ -85,8 +84,8 @@ fn check_material(all: &[External], own: AuthorityId, material: &[u8]) -> Result
     Ok(())
 }
 
-fn split(material: &[u8]) -> Result<Vec<rustls_pki_types::CertificateDer<'static>>, StoreError> {
-    anchors::split(material).map_err(|_| StoreError::Unreadable { what: "external authority's certificates" })
+fn split(material: &[u8]) -> Result<Vec<&[u8]>, StoreError> {
+    fleetmark_external::split(material).map_err(|_| StoreError::Unreadable { what: "external authority's certificates" })
 }
 
 /// What rules and CA certificates come to: what the ledger has of them, and docs/external.md says.
