@@ -1,11 +1,12 @@
 //! Revocation lists and OCSP answers, read by everybody who reads such things: openssl, GnuTLS, webpki, mbedTLS, wolfSSL, nginx,
-//! HAProxy, Mosquitto, curl. Each lets a good device in and keeps a revoked one out; who cannot read shards reads the plain list.
+//! `HAProxy`, Mosquitto, curl. Each lets a good device in and keeps a revoked one out; who cannot read shards reads the plain list.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use base64::Engine;
 use serde_json::json;
 use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
@@ -440,7 +441,8 @@ fn the_public_door_gives_shards_with_validators_and_only_what_changed_is_another
         device.act(&server, "revoke", json!({})).await;
         let next = in_shard_within(&server, &device).await;
         assert!(next.number > empty.number);
-        assert_eq!(server.metric("fleetmark_shards_made_total", &[]).await - made, 1.0, "one change, one shard");
+        let made = server.metric("fleetmark_shards_made_total", &[]).await - made;
+        assert!((made - 1.0).abs() < 0.5, "one change made {made} shards");
         assert_eq!(public.get(&shard_path(&other)).await.body, unchanged.body);
         public.send("GET", &path, &[("if-none-match", &tag)], None).await.is(200);
 
@@ -540,7 +542,6 @@ fn an_answer_has_the_headers_of_rfc_5019_and_curl_may_keep_it() {
                 assert!(!answer.header(header).is_empty(), "{header}");
             }
         }
-        use base64::Engine;
         let path = base64::engine::general_purpose::STANDARD
             .encode(&plain)
             .replace('+', "%2B")
