@@ -41,6 +41,7 @@ mod layering;
 mod ledger;
 mod lifecycle;
 mod limits;
+mod lists;
 mod machine;
 mod makers;
 mod manual;
