@@ -8,6 +8,7 @@ mod client;
 mod gateway;
 mod imports;
 mod limits;
+mod listed;
 mod maker;
 mod nginx;
 mod ocsp;
@@ -15,6 +16,7 @@ mod proofs;
 mod report;
 mod rounds;
 mod server;
+mod standing;
 
 use std::error::Error;
 
@@ -38,6 +40,8 @@ struct Size {
     imports: imports::Size,
     /// Our gateway.
     gateway: gateway::Size,
+    /// Lists and OCSP.
+    standing: standing::Size,
 }
 
 impl Size {
@@ -49,6 +53,7 @@ impl Size {
             proofs: proofs::Size { keep_alive: 1_000, connecting: 500 },
             imports: imports::Size { devices: 5_000, beside: 400 },
             gateway: gateway::Size { live: 100, cut: 50, followers: 50, handshakes: 500, revoked: 2_000 },
+            standing: standing::Size { misses: 500, hits: 5_000, listed: 40_000, acts: 50 },
         }
     }
 
@@ -60,6 +65,7 @@ impl Size {
             proofs: proofs::Size { keep_alive: 10_000, connecting: 5_000 },
             imports: imports::Size { devices: 100_000, beside: 2_000 },
             gateway: gateway::Size { live: 1_000, cut: 300, followers: 500, handshakes: 3_000, revoked: 100_000 },
+            standing: standing::Size { misses: 5_000, hits: 50_000, listed: 1_000_000, acts: 300 },
         }
     }
 }
@@ -74,7 +80,13 @@ fn main() -> Outcome<()> {
     let report = Report::new(has("--json"));
     runtime.block_on(async {
         report.machine()?;
-        let all = !has("--enroll") && !has("--gateway");
+        let all = !has("--enroll") && !has("--gateway") && !has("--standing");
+        if all || has("--standing") {
+            standing::run(&size.standing, &limits::measure()?, &report).await?;
+        }
+        if has("--standing") && !has("--enroll") && !has("--gateway") {
+            return Ok(());
+        }
         let server = server::Server::start().await?;
         if all || has("--enroll") {
             let limits = limits::measure()?;

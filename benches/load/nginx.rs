@@ -1,6 +1,7 @@
 //! nginx with `ssl_crl`, as the limit for a gateway: the same handshake, judged by a list.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,6 +81,55 @@ pub async fn handshakes(revoked: usize, number: usize) -> Outcome<f64> {
         ask(port, &config).await?;
     }
     Ok((cpu_of(nginx.0.id())? - begin) * 1e6 / count(number))
+}
+
+/// nginx without TLS, which gives these octets at `/answer`.
+pub struct Giving {
+    process: Running,
+    _directory: tempfile::TempDir,
+    pub port: u16,
+}
+
+impl Giving {
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.process.0.id()
+    }
+}
+
+/// Starts it.
+pub async fn giving(octets: &[u8]) -> Outcome<Giving> {
+    let directory = tempfile::tempdir()?;
+    fs::write(directory.path().join("answer"), octets)?;
+    let port = free_port()?;
+    let at = directory.path().display();
+    // It reads the file once, as the server that it is held against keeps its answers.
+    let user = if fs::metadata("/proc/self")?.uid() == 0 { "user root;" } else { "" };
+    fs::write(
+        directory.path().join("nginx.conf"),
+        format!(
+            "{user} daemon off; master_process off; pid {at}/pid; error_log {at}/error; events {{}}\n\
+             http {{ access_log off; client_body_temp_path {at}/body; proxy_temp_path {at}/proxy; fastcgi_temp_path {at}/fastcgi;\n\
+             uwsgi_temp_path {at}/uwsgi; scgi_temp_path {at}/scgi; keepalive_requests 100000000; open_file_cache max=16;\n\
+             default_type application/ocsp-response;\n\
+             server {{ listen 127.0.0.1:{port}; root {at}; }} }}\n"
+        ),
+    )?;
+    let process = Running(
+        Command::new(if fs::exists("/usr/sbin/nginx")? { "/usr/sbin/nginx" } else { "nginx" })
+            .args(["-e", &format!("{at}/error"), "-c", &format!("{at}/nginx.conf"), "-p", &at.to_string()])
+            .stdin(Stdio::null())
+            .spawn()?,
+    );
+    for _ in 0..100 {
+        if let Ok(mut client) = Client::plain(port).await
+            && client.get("/answer").await.is_ok_and(|answer| answer.0 == octets)
+        {
+            return Ok(Giving { process, _directory: directory, port });
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Err(format!("nginx: {}", fs::read_to_string(directory.path().join("error"))?).into())
 }
 
 struct Running(Child);

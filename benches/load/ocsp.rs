@@ -57,6 +57,11 @@ pub async fn requests(server: &Server, certificates: Vec<String>, repeats: usize
     Ok(Asked { first_time, again })
 }
 
+/// A request for one certificate, both in DER.
+pub fn request_of(issuer: &[u8], certificate: &[u8]) -> Outcome<Arc<[u8]>> {
+    request(&x509_cert::Certificate::from_der(issuer)?, &x509_cert::Certificate::from_der(certificate)?)
+}
+
 /// The issuer, among the certificates that the public door gives.
 fn issuer(bundle: &[u8], certificate: &x509_cert::Certificate) -> Outcome<x509_cert::Certificate> {
     for der in CertificateDer::pem_slice_iter(bundle) {
