@@ -19,7 +19,7 @@ use crate::ceremony::request::{Asked, RootRequest as RequestFile, ToRevoke, poin
 use crate::ceremony::{CeremonyError, authority_names};
 use crate::pki::csr::VerifiedCsr;
 use crate::pki::issue::facts;
-use crate::pki::keys::KeyAlgorithm;
+use crate::pki::keys::{Home, Keys};
 use crate::pki::request::{self, verified_list};
 use crate::store::acts::ceremony::{AcceptAnswer, AskRoot};
 use crate::store::acts::found::AddAuthority;
@@ -108,7 +108,7 @@ impl Registrar {
             kind: AuthorityKind::Of(kind),
             fleet,
             state: AuthorityState::Active,
-            key_label: request.id,
+            key_label: self.key_of_request(&request.id),
             certificate: der,
             issuer: Some(root.record.id),
             created_at: now,
@@ -126,14 +126,13 @@ impl Registrar {
         }
         let unavailable = |cause| Error::caused(Refusal::AuthorityUnavailable, cause);
         let profile = self.find_profile(&format!("authority-{kind}"))?;
-        let algorithm = profile.keys.first().copied().unwrap_or(KeyAlgorithm::P256);
         let (epoch, index) = match self.authorities.root() {
             Ok(root) => self.place_for_ever(&root, now).await?,
             // Before there is a root: its own place is 0, and those that it certifies first follow.
             Err(_) => (Epoch(1), Index(u32::try_from(known.len()).unwrap_or(u32::MAX).saturating_add(1))),
         };
-        let id = self.label(&format!("authority-{kind}"))?;
-        let signer = self.authorities.keys().create(&id, algorithm).map_err(unavailable)?;
+        let (label, signer) = self.authority_key(&format!("authority-{kind}"), profile, None).await?;
+        let id = Keys::name(&label).to_owned();
         let (organization, common_name) = authority_names(&self.trust_domain, kind, fleet);
         let csr = request::request(&*signer, profile, &organization, &common_name).map_err(unavailable)?;
         let (kind, fleet) = wanted;
@@ -143,9 +142,15 @@ impl Registrar {
             tracing::warn!(request = id, "the root is asked to certify an authority: its ceremony is needed");
         } else {
             // Somebody asked for the same at the same time.
-            self.authorities.keys().remove(&id).map_err(unavailable)?;
+            self.authorities.keys().remove(&label).map_err(unavailable)?;
         }
         Ok(kept)
+    }
+
+    /// The label of the key that a request is about: its id, and where the key lives.
+    pub(super) fn key_of_request(&self, id: &str) -> String {
+        let in_token = Keys::label(Home::Token, id);
+        if self.authorities.keys().contains(&in_token) { in_token } else { id.to_owned() }
     }
 
     /// An index of the root's epoch that nobody else is given.

@@ -16,7 +16,7 @@ use crate::ceremony::{authority_names, root_names};
 use crate::pki::above::{judge, list_of};
 use crate::pki::anchors::split;
 use crate::pki::issue::{Issuer, Template, facts, issue};
-use crate::pki::keys::{KeyAlgorithm, Signer};
+use crate::pki::keys::{Keys, Signer};
 use crate::pki::request::{self, lists};
 use crate::store::acts::ceremony::{AddForeignRoot, AskRoot};
 use crate::store::acts::lists::SetValue;
@@ -42,9 +42,8 @@ impl Registrar {
         }
         let unavailable = |cause| Error::caused(Refusal::AuthorityUnavailable, cause);
         let profile = self.find_profile("root")?;
-        let algorithm = profile.keys.first().copied().unwrap_or(KeyAlgorithm::P256);
-        let id = self.label("intermediate")?;
-        let signer = self.authorities.keys().create(&id, algorithm).map_err(unavailable)?;
+        let (label, signer) = self.authority_key("intermediate", profile, None).await?;
+        let id = Keys::name(&label).to_owned();
         let (organization, common_name) = root_names(&self.trust_domain);
         let csr = request::request(&*signer, profile, &organization, &common_name).map_err(unavailable)?;
         let (kind, fleet, epoch, index) = (AuthorityKind::Root, None, Epoch(1), Index(0));
@@ -81,7 +80,8 @@ impl Registrar {
         };
         let asked = self.corporate_request().await?.ok_or_else(nothing)?;
         let unavailable = |cause| Error::caused(Refusal::AuthorityUnavailable, cause);
-        let signer = self.authorities.keys().load(&asked.id).map_err(unavailable)?;
+        let key_label = self.key_of_request(&asked.id);
+        let signer = self.authorities.keys().load(&key_label).map_err(unavailable)?;
         let chain = judge(pem, signer.public_key(), root, now).map_err(|(refusal, why)| Error::with_detail(refusal, why))?;
         self.try_out(&chain.own, signer, now)?;
         let lists = newest_lists(list, &chain.above, &[], now)?;
@@ -91,7 +91,7 @@ impl Registrar {
             kind: AuthorityKind::Root,
             fleet: None,
             state: AuthorityState::Active,
-            key_label: asked.id,
+            key_label,
             certificate: chain.own,
             issuer: None,
             created_at: now,

@@ -1,5 +1,5 @@
 //! Other authorities of fleets: CA certificates of another PKI whose devices' certificates a fleet takes. docs/external.md says how
-//! it is used, and ADR 21 why it is so.
+//! it is used, and ADR 22 why it is so.
 //!
 //! - `rules`: what an external authority may be asked for.
 //! - `adopt`: certificates are imported, shown and changed.

@@ -8,6 +8,7 @@ use fleetmark_domain::{Refusal, Timestamp};
 use fleetmark_ledger::entry::AuthorityKind;
 
 use super::super::authorities::Authority;
+use super::super::signing::unsigned;
 use super::super::{Error, Registrar, Result};
 use super::changes::Pass;
 use super::shards::{self, Shard};
@@ -70,7 +71,7 @@ impl Registrar {
             build(&issuer, &CrlHeader { number, this_update: now, next_update, point: None }, &parts)
         });
         let unmade = |cause: BoxError| Error::caused(Refusal::AuthorityUnavailable, cause);
-        let der = built.await.map_err(|cause| unmade(cause.into()))?.map_err(|cause| unmade(cause.into()))?;
+        let der = built.await.map_err(|cause| unmade(cause.into()))?.map_err(unsigned)?;
         let crl = StoredCrl { authority: id, number, this_update: now, next_update, position, der };
         let kept = StoredCrl { der: if crl.der.len() > KEPT { Vec::new() } else { crl.der.clone() }, ..crl };
         if commit(&*self.store, PutCrl { crl: kept }).await? {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use fleetmark_domain::{Epoch, Index, Refusal, Timestamp};
 
 use super::super::authorities::Authority;
+use super::super::signing::off_the_worker;
 use super::super::{Error, Registrar, Result};
 use super::changes::Pass;
 use super::{CRL_LIFETIME, Outcome, Published, Work, choices_of, is_sharded, lines, next_number, size_of};
@@ -211,9 +212,12 @@ impl Registrar {
         let Some(number) = next_number(newest, now) else { return Ok(Outcome::PutOff) };
         let next_update = now + CRL_LIFETIME;
         let point = authority.shard_point(key.epoch, key.slice);
-        let header = CrlHeader { number, this_update: now, next_update, point: point.as_deref() };
-        let octets = build(&authority.issuer, &header, &[&entries(&lines)])
-            .map_err(|cause| Error::caused(Refusal::AuthorityUnavailable, cause))?;
+        let (issuer, revoked) = (authority.issuer.clone(), entries(&lines));
+        let octets = off_the_worker(&authority.issuer.signer, move |_| {
+            let header = CrlHeader { number, this_update: now, next_update, point: point.as_deref() };
+            build(&issuer, &header, &[&revoked])
+        });
+        let octets = octets.await?;
         let list = PublishedList { key, number, this_update: now, next_update, position, octets };
         let kept = commit(&*self.store, PutList { list: list.clone() }).await?;
         tracing::debug!(
