@@ -21,7 +21,7 @@ use crate::store::model::{AuthorityId, ListKey, ListKind};
 const LIST: &str = "application/vnd.fleetmark.status-list";
 /// A newer list may be there a minute after a revocation: caches ask again after this.
 const AGE: Duration = Duration::from_secs(60);
-/// Keys change every other year.
+/// Keys change about once in ten months.
 const KEYS_AGE: Duration = Duration::from_secs(3_600);
 
 /// What there is for one authority.

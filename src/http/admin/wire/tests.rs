@@ -39,7 +39,7 @@ fn answers_are_written_as_the_manual_says_and_read_back() {
     round_trip::<StandingChange>(&json!({"changed": 1, "certificates": [{"serial": serial, "standing": "held"}],
         "ledger": "default", "position": null}));
     round_trip::<Authority>(
-        &json!({"id": 1, "kind": "root", "fleet": null, "state": "active", "key": "elsewhere", "subject": "CN=root",
+        &json!({"id": 1, "kind": "root", "fleet": null, "state": "active", "key": "elsewhere", "issuer": null, "subject": "CN=root",
         "fingerprint": "00".repeat(32), "not_before": at, "not_after": at, "epoch": null}),
     );
     round_trip::<Whoami>(&json!({"identity": "spiffe://t/operator/a", "role": "owner", "fleets": ["default"],
