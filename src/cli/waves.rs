@@ -30,11 +30,15 @@ pub enum WaveCommand {
     Pause {
         /// The fleet
         fleet: String,
+        #[command(flatten)]
+        why: Why,
     },
     /// Let the wave go on where it was
     Resume {
         /// The fleet
         fleet: String,
+        #[command(flatten)]
+        why: Why,
     },
     /// End the wave; what was renewed stays renewed
     Stop {
@@ -88,16 +92,16 @@ impl WaveCommand {
                 session.print_record(&session.client.put(Ask::path(&path(&fleet)).body(body)).await?, &FIRST)
             }
             Self::Show { fleet } => session.show(&path(&fleet), &FIRST).await,
-            Self::Pause { fleet } => act(session, &fleet, "pause").await,
-            Self::Resume { fleet } => act(session, &fleet, "resume").await,
+            Self::Pause { fleet, why } => act(session, &fleet, "pause", &why).await,
+            Self::Resume { fleet, why } => act(session, &fleet, "resume", &why).await,
             Self::Stop { fleet } => session.print_record(&session.client.delete(Ask::path(&path(&fleet))).await?, &FIRST),
         }
     }
 }
 
-async fn act(session: &Session, fleet: &str, act: &str) -> Result<(), Failure> {
+async fn act(session: &Session, fleet: &str, act: &str, why: &Why) -> Result<(), Failure> {
     let path = ["v1", "fleets", fleet, "renewal-wave", act];
-    session.print_record(&session.client.post(Ask::path(&path)).await?, &FIRST)
+    session.print_record(&session.client.post(Ask::path(&path).body(why.body())).await?, &FIRST)
 }
 
 fn path(fleet: &str) -> [&str; 4] {

@@ -189,7 +189,7 @@ impl Registrar {
     ///
     /// # Errors
     /// `WrongKind`; `NotFound`.
-    pub fn followed_authority(&self, caller: &Caller, fingerprint: Fingerprint) -> Result<Vec<u8>> {
+    pub async fn followed_authority(&self, caller: &Caller, fingerprint: Fingerprint) -> Result<Vec<u8>> {
         is_follower(caller)?;
         let all = self.authorities.all();
         let has_it = |authority: &&Arc<Authority>| {
@@ -198,10 +198,12 @@ impl Registrar {
         if let Some(authority) = all.iter().find(has_it) {
             return Ok(authority.record.certificate.clone());
         }
-        // Roots' keys under other roots stand in `system`.
-        let crosses = self.authorities.crosses();
-        let cross = crosses.iter().find(|cross| sha256(&cross.certificate) == *fingerprint.octets());
-        cross.map(|cross| cross.certificate.clone()).ok_or_else(|| Refusal::NotFound.into())
+        // One whose entry is in the ledger already and that is not in memory yet; or a root's key under another root.
+        let records = read(&*self.store, |rows| rows.authorities()).await?;
+        let mut permitted =
+            records.into_iter().filter(|record| may_follow(caller, &LedgerName::from(record.fleet.as_ref())).is_ok());
+        let found = permitted.find(|record| sha256(&record.certificate) == *fingerprint.octets());
+        found.map(|record| record.certificate).ok_or_else(|| Refusal::NotFound.into())
     }
 
     /// The urgent entries from `from` on, below `size`.

@@ -17,7 +17,7 @@ use super::tokens::sha256;
 use super::trust_bundle::Signing;
 use super::{Error, Registrar, Result};
 use crate::pki::PkiError;
-use crate::pki::issue::{IssuedCertificate, Issuer, Pointers, Template, issue};
+use crate::pki::issue::{IssuedCertificate, Issuer, Pointers, Template, facts, issue};
 use crate::pki::keys::KeyAlgorithm;
 use crate::pki::profile::Profile;
 use crate::store::acts::authorities::{ChangeAuthority, PrepareRoot, changes};
@@ -150,7 +150,12 @@ impl Registrar {
             (event == AuthorityEvent::Revoked).then_some(reason),
             note,
         )?;
-        let act = ChangeAuthority { authority: id, event, forced, reason, bundle, details, at: now };
+        let said = |record: &AuthorityRecord| {
+            let facts = facts(&record.certificate).map_err(|cause| Error::caused(Refusal::StorageDamaged, cause))?;
+            Ok((record.id, (facts.fingerprint, facts.serial)))
+        };
+        let certificates = all.iter().map(said).collect::<Result<_>>()?;
+        let act = ChangeAuthority { authority: id, event, forced, reason, bundle, certificates, details, at: now };
         let changed = commit(&*self.store, act).await?;
         for record in &changed {
             tracing::warn!(authority = record.id, state = record.state.as_str(), "an authority changed");

@@ -101,7 +101,8 @@ impl Registrar {
             let named = crosses.iter().find(|cross| has_key_of(cross, issuer)).map_or(&*issuer.certificate, Vec::as_slice);
             voices.push(sign(&said, named, &*issuer.signer).map_err(unsigned)?);
         }
-        let beside: BTreeSet<Vec<u8>> = trusted.iter().map(|root| root.certificate.clone()).chain(crosses.clone()).collect();
+        // No root's own certificate beside those by other roots: openssl would take it for a signer's issuer, and end there.
+        let beside: BTreeSet<Vec<u8>> = voices.iter().map(|voice| voice.certificate.clone()).chain(crosses.clone()).collect();
         let der = assemble(&said, &voices, &Vec::from_iter(beside)).map_err(unsigned)?;
         let counts = |root: &&&AuthorityRecord| root.state != AuthorityState::Tainted;
         Ok(StoredBundle {

@@ -201,10 +201,11 @@ impl Registrar {
     ///
     /// # Errors
     /// `NotFound` where there is none.
-    pub async fn pause_wave(&self, caller: &Caller, fleet: &FleetName, now: Timestamp) -> Result<Wave> {
+    pub async fn pause_wave(&self, caller: &Caller, fleet: &FleetName, note: &str, now: Timestamp) -> Result<Wave> {
+        caller.may(Action::ManagePolicy, Some(fleet))?;
         let wave = self.wave(caller, fleet).await?;
         let paused = Wave { paused_at: wave.paused_at.or(Some(now)), ..wave };
-        self.set_wave(caller, fleet, Some(&paused), "the renewal wave pauses".to_owned(), now).await?;
+        self.set_wave(caller, fleet, Some(&paused), noted("the renewal wave pauses", note)?, now).await?;
         Ok(paused)
     }
 
@@ -212,9 +213,10 @@ impl Registrar {
     ///
     /// # Errors
     /// `NotFound` where there is none.
-    pub async fn resume_wave(&self, caller: &Caller, fleet: &FleetName, now: Timestamp) -> Result<Wave> {
+    pub async fn resume_wave(&self, caller: &Caller, fleet: &FleetName, note: &str, now: Timestamp) -> Result<Wave> {
+        caller.may(Action::ManagePolicy, Some(fleet))?;
         let resumed = resumed(self.wave(caller, fleet).await?, now);
-        self.set_wave(caller, fleet, Some(&resumed), "the renewal wave goes on".to_owned(), now).await?;
+        self.set_wave(caller, fleet, Some(&resumed), noted("the renewal wave goes on", note)?, now).await?;
         Ok(resumed)
     }
 
@@ -257,6 +259,11 @@ impl Registrar {
         let cause = if caller.subject.permits.renewals_held { Some(Cause::Held) } else { advice.cause };
         Ok(Advice { cause, ..advice })
     }
+}
+
+/// What was done, and what the operator wrote about it.
+fn noted(what: &str, note: &str) -> Result<String> {
+    Ok(checked_note(note)?.map_or_else(|| what.to_owned(), |note| format!("{what}: {note}")))
 }
 
 /// A wave goes on by as much later as it stood still.

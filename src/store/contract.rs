@@ -316,6 +316,16 @@ fn certificates(rows: &mut dyn Rows) {
         assert_eq!(rows.certificate(id(each)).unwrap().as_ref(), Some(each));
         assert_eq!(rows.certificate_by_key(&each.key_hash).unwrap().as_ref(), Some(each));
     }
+    let held = |standing| {
+        let of =
+            |c: &&Certificate| c.authority == 1 && c.subject.is_some() && c.ledger == first.ledger && c.standing == standing;
+        u64::try_from(all.iter().filter(of).count()).unwrap()
+    };
+    let expected = InHands { good: held(Standing::Good), unconfirmed: held(Standing::Unconfirmed), suspended: 0 };
+    assert!(expected.all() > 0);
+    assert_eq!(rows.in_hands(1, &first.ledger, None, Timestamp(0)).unwrap(), expected);
+    assert_eq!(rows.in_hands(1, &first.ledger, None, first.not_after.max(later.not_after)).unwrap(), InHands::default());
+    assert_eq!(rows.in_hands(1, &first.ledger, Some(first.issued_at), Timestamp(0)).unwrap(), InHands::default());
     assert_eq!(rows.certificate(u64::MAX).unwrap(), None);
     assert_eq!(rows.certificate_by_key(&KeyHash([0xee; 32])).unwrap(), None);
     assert_eq!(rows.certificate_of(1, 6).unwrap().as_ref(), Some(&later));

@@ -58,7 +58,7 @@ fn a_fleet_outlives_the_theft_of_its_issuing_key() {
         // Before anybody does anything: the gateway holds every certificate's fingerprint.
         refused("before anything was done").await;
         assert_eq!(gateway.verdict(forged[2].1.leaf()).await["reason"], "not_on_ledger");
-        assert!(gateway.metric("fleetmark_alarms_total", &[("alarm", "forged_certificate")]).await >= 1.0);
+        assert!(gateway.metric("fleetmark_gateway_alarms_total", &[("alarm", "forged_certificate")]).await >= 1.0);
 
         let names = |new: &str| -> Vec<(String, String)> {
             [("FLEET", &*fleet), ("OLD", &old), ("NEW", new)].map(|(name, is)| (name.to_owned(), is.to_owned())).into()

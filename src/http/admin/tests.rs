@@ -88,8 +88,6 @@ fn every_refusal_that_can_occur_is_declared() {
             "/hook/test",
             "/v1/revocations/{id}/approve",
             "/v1/revocations/{id}/cancel",
-            "/renewal-wave/pause",
-            "/renewal-wave/resume",
         ];
         let is_bare = bare.iter().any(|end| path.ends_with(end));
         if matches!(method.as_str(), "POST" | "PATCH") && !is_bare {

@@ -62,11 +62,12 @@ pub async fn start_wave(state: web::Data<State>, by: By, path: Path<FleetPath>, 
 #[utoipa::path(
     tag = "fleets",
     params(FleetPath),
-    responses((status = 200, description = "As it is now", body = wire::Wave), Delete)
+    responses((status = 200, description = "As it is now", body = wire::Wave), Act)
 )]
 #[post("/v1/fleets/{fleet}/renewal-wave/pause")]
-pub async fn pause_wave(state: web::Data<State>, by: By, path: Path<FleetPath>) -> Answer {
-    let wave = state.registrar.pause_wave(&by.0, &path.0.fleet, state.clock.now()).await?;
+pub async fn pause_wave(state: web::Data<State>, by: By, path: Path<FleetPath>, body: Json<wire::Remark>) -> Answer {
+    let note = text("note", body.value.note, MAX_REMARK)?;
+    let wave = state.registrar.pause_wave(&by.0, &path.0.fleet, &note, state.clock.now()).await?;
     Ok(ok(&wire::Wave::from(wave)))
 }
 
@@ -76,11 +77,12 @@ pub async fn pause_wave(state: web::Data<State>, by: By, path: Path<FleetPath>) 
 #[utoipa::path(
     tag = "fleets",
     params(FleetPath),
-    responses((status = 200, description = "As it is now", body = wire::Wave), Delete)
+    responses((status = 200, description = "As it is now", body = wire::Wave), Act)
 )]
 #[post("/v1/fleets/{fleet}/renewal-wave/resume")]
-pub async fn resume_wave(state: web::Data<State>, by: By, path: Path<FleetPath>) -> Answer {
-    let wave = state.registrar.resume_wave(&by.0, &path.0.fleet, state.clock.now()).await?;
+pub async fn resume_wave(state: web::Data<State>, by: By, path: Path<FleetPath>, body: Json<wire::Remark>) -> Answer {
+    let note = text("note", body.value.note, MAX_REMARK)?;
+    let wave = state.registrar.resume_wave(&by.0, &path.0.fleet, &note, state.clock.now()).await?;
     Ok(ok(&wire::Wave::from(wave)))
 }
 

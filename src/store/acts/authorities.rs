@@ -1,15 +1,19 @@
 //! Authorities change their state, and a root is prepared: the authority, its certificate, whatever hangs from it, and the trust
 //! bundle that tells devices of it, in one transaction.
 
-use fleetmark_domain::{AuthorityEvent, AuthorityState, CertificateEvent, LedgerName, Refusal, RevocationReason, Timestamp};
+use std::collections::BTreeMap;
+
+use fleetmark_domain::{
+    AuthorityEvent, AuthorityState, CertificateEvent, Fingerprint, LedgerName, Refusal, RevocationReason, Serial, Standing,
+    Timestamp,
+};
 use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::Event;
 
 use super::found::{AddAuthority, add_authority, mark_changed};
 use super::lease::next_epoch;
 use super::standing::set_standing;
-use crate::pki::issue::facts;
-use crate::store::model::{AuthorityId, AuthorityRecord, StoredBundle};
+use crate::store::model::{AuthorityId, AuthorityRecord, Certificate, StoredBundle};
 use crate::store::rows::certificate_id;
 use crate::store::transaction::Transaction;
 use crate::store::{Act, Lane, StoreError};
@@ -27,6 +31,8 @@ pub struct ChangeAuthority {
     pub reason: RevocationReason,
     /// Of a root: which roots are trusted from here on.
     pub bundle: Option<StoredBundle>,
+    /// What the certificates of all that may change say: SHA-256 over it, and its serial where that is one of ours.
+    pub certificates: BTreeMap<AuthorityId, (Fingerprint, Option<Serial>)>,
     /// Who did it, and why.
     pub details: Details,
     /// Now.
@@ -56,6 +62,7 @@ impl Act for ChangeAuthority {
         }
         let mut ended = Vec::new();
         for (record, state) in &changes {
+            self.said(record)?;
             if *state == AuthorityState::Revoked {
                 ended.extend(self.certificate(transaction, record)?);
             }
@@ -63,11 +70,11 @@ impl Act for ChangeAuthority {
 
         for (record, state) in &changes {
             transaction.rows.set_authority_state(record.id, *state)?;
-            let fingerprint = facts(&record.certificate).map_err(unreadable)?.fingerprint;
+            let (fingerprint, _) = self.said(record)?;
             let changed = Event::AuthorityChanged { authority: record.id, kind: record.kind, state: *state, fingerprint };
             transaction.append(&LedgerName::System, self.at, changed, Some(&self.details))?;
         }
-        let revoked = fleetmark_domain::Standing::Revoked(self.reason);
+        let revoked = Standing::Revoked(self.reason);
         set_standing(transaction, &ended, revoked, self.at, Some(&self.details))?;
         if let Some(bundle) = &self.bundle {
             transaction.rows.insert_trust_bundle(bundle)?;
@@ -78,25 +85,25 @@ impl Act for ChangeAuthority {
 }
 
 impl ChangeAuthority {
+    /// One that came meanwhile is not among those that were read: it is to be read again.
+    fn said(&self, record: &AuthorityRecord) -> Result<(Fingerprint, Option<Serial>), StoreError> {
+        self.certificates.get(&record.id).copied().ok_or(StoreError::Collision)
+    }
+
     /// The authority's own certificate, where it is not revoked yet.
     fn certificate(
         &self,
         transaction: &mut Transaction<'_>,
         record: &AuthorityRecord,
-    ) -> Result<Option<crate::store::model::Certificate>, StoreError> {
-        let facts = facts(&record.certificate).map_err(unreadable)?;
+    ) -> Result<Option<Certificate>, StoreError> {
+        let (fingerprint, serial) = self.said(record)?;
         // A corporate root's certificate has a number of its own, and is not among ours.
-        let Some(serial) = facts.serial else { return Ok(None) };
+        let Some(serial) = serial else { return Ok(None) };
         let found = transaction.rows.certificate(certificate_id(serial.epoch(), serial.index()))?;
-        let changes = |standing: fleetmark_domain::Standing| {
-            standing.next(CertificateEvent::Revoked(self.reason)).is_ok_and(|next| next != standing)
-        };
-        Ok(found.filter(|found| found.fingerprint == facts.fingerprint && changes(found.standing)))
+        let changes =
+            |standing: Standing| standing.next(CertificateEvent::Revoked(self.reason)).is_ok_and(|next| next != standing);
+        Ok(found.filter(|found| found.fingerprint == fingerprint && changes(found.standing)))
     }
-}
-
-fn unreadable(_: crate::pki::PkiError) -> StoreError {
-    StoreError::Unreadable { what: "authority" }
 }
 
 /// All that changes by an event of one authority, itself first; empty for a repeat.

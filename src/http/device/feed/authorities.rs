@@ -12,7 +12,7 @@ use crate::http::problem::Problem;
 /// The certificate in DER.
 pub async fn authority(caller: Identified, state: Data<State>, fingerprint: Path<String>) -> Result<HttpResponse, Problem> {
     let fingerprint: Fingerprint = fingerprint.parse().map_err(|_| Refusal::NotFound)?;
-    let certificate = state.registrar.followed_authority(&caller.0, fingerprint)?;
+    let certificate = state.registrar.followed_authority(&caller.0, fingerprint).await?;
     Ok(HttpResponse::Ok()
         .content_type("application/pkix-cert")
         .insert_header((CACHE_CONTROL, "private, max-age=31536000, immutable"))
