@@ -195,6 +195,19 @@ fn authorities_and_epochs(rows: &mut dyn Rows) {
     rows.insert_authority(&device).unwrap();
     assert_eq!(rows.authorities().unwrap(), [root.clone(), device.clone()]);
     rows.set_authority_state(2, AuthorityState::Tainted).unwrap();
+    assert_eq!(rows.authority_state(2).unwrap(), Some(AuthorityState::Tainted));
+    assert_eq!(rows.authority_state(77).unwrap(), None);
+    assert_eq!(rows.trust_bundles().unwrap(), []);
+    let bundle = |number: u8| StoredBundle {
+        number: number.into(),
+        made_at: Timestamp(9),
+        signers: vec![Fingerprint([number; 32])],
+        roots: vec![Fingerprint([number; 32]), Fingerprint([8; 32])],
+        der: vec![number; 3_000],
+    };
+    rows.insert_trust_bundle(&bundle(7)).unwrap();
+    rows.insert_trust_bundle(&bundle(3)).unwrap();
+    assert_eq!(rows.trust_bundles().unwrap(), [bundle(3), bundle(7)]);
     assert_eq!(rows.authorities().unwrap(), [root, AuthorityRecord { state: AuthorityState::Tainted, ..device }]);
 
     assert_eq!(rows.highest_epoch().unwrap(), Epoch(0));
@@ -312,6 +325,15 @@ fn certificates(rows: &mut dyn Rows) {
         assert_eq!(rows.certificate(id(each)).unwrap().as_ref(), Some(each));
         assert_eq!(rows.certificate_by_key(&each.key_hash).unwrap().as_ref(), Some(each));
     }
+    let held = |standing| {
+        let of = |c: &&Certificate| c.authority == 1 && c.subject.is_some() && c.ledger == first.ledger && c.standing == standing;
+        u64::try_from(all.iter().filter(of).count()).unwrap()
+    };
+    let expected = InHands { good: held(Standing::Good), unconfirmed: held(Standing::Unconfirmed), suspended: 0 };
+    assert!(expected.all() > 0);
+    assert_eq!(rows.in_hands(1, &first.ledger, None, Timestamp(0)).unwrap(), expected);
+    assert_eq!(rows.in_hands(1, &first.ledger, None, first.not_after.max(later.not_after)).unwrap(), InHands::default());
+    assert_eq!(rows.in_hands(1, &first.ledger, Some(first.issued_at), Timestamp(0)).unwrap(), InHands::default());
     assert_eq!(rows.certificate(u64::MAX).unwrap(), None);
     assert_eq!(rows.certificate_by_key(&KeyHash([0xee; 32])).unwrap(), None);
     assert_eq!(rows.certificate_of(1, 6).unwrap().as_ref(), Some(&later));
