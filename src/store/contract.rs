@@ -199,6 +199,19 @@ fn authorities_and_epochs(rows: &mut dyn Rows) {
     rows.insert_authority(&device).unwrap();
     assert_eq!(rows.authorities().unwrap(), [root.clone(), device.clone()]);
     rows.set_authority_state(2, AuthorityState::Tainted).unwrap();
+    assert_eq!(rows.authority_state(2).unwrap(), Some(AuthorityState::Tainted));
+    assert_eq!(rows.authority_state(77).unwrap(), None);
+    assert_eq!(rows.trust_bundles().unwrap(), []);
+    let bundle = |number: u8| StoredBundle {
+        number: number.into(),
+        made_at: Timestamp(9),
+        signers: vec![Fingerprint([number; 32])],
+        roots: vec![Fingerprint([number; 32]), Fingerprint([8; 32])],
+        der: vec![number; 3_000],
+    };
+    rows.insert_trust_bundle(&bundle(7)).unwrap();
+    rows.insert_trust_bundle(&bundle(3)).unwrap();
+    assert_eq!(rows.trust_bundles().unwrap(), [bundle(3), bundle(7)]);
     assert_eq!(rows.authorities().unwrap(), [root, AuthorityRecord { state: AuthorityState::Tainted, ..device }]);
 
     assert_eq!(rows.highest_epoch().unwrap(), Epoch(0));

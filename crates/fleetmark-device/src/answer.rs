@@ -55,6 +55,9 @@ pub struct Record {
     pub not_after: Timestamp,
     /// When to renew.
     pub renew_after: Timestamp,
+    /// When it was to be renewed before the server pulled that forward; what was pulled forward may be put off to then, and no further.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renew_at_last: Option<Timestamp>,
     /// Until when it must be confirmed, if there is a limit.
     pub confirm_before: Option<Timestamp>,
     /// The server's time when it answered.
@@ -170,6 +173,7 @@ fn record(issued: &Issued, leaf: &CertificateDer<'_>, fingerprint: Fingerprint) 
         not_before: dates.not_before,
         not_after: dates.not_after,
         renew_after: if sane { issued.renew_after } else { due },
+        renew_at_last: None,
         confirm_before: issued.confirm_before,
         issued_at: issued.server_time,
     })

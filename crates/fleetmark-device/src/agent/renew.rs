@@ -60,10 +60,9 @@ impl Agent {
             Err(error) => return Err(error),
         };
         self.note_time()?;
-        if told.renew_after != current.record.renew_after {
-            // Forward by a wave, or back again where the wave stands still.
+        // Forward by a wave, or back again where the wave stands still.
+        if self.store.reschedule(&current, told.renew_after)? {
             tracing::info!(renew_after = %told.renew_after, "the server moved the renewal");
-            self.store.reschedule(&current, told.renew_after)?;
         }
         self.follow_to(told.trust_bundle).await;
         Ok(Duration::from_secs(told.poll_after_seconds).clamp(LEAST_POLL, MOST_POLL))

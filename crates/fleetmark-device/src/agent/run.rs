@@ -202,6 +202,7 @@ mod tests {
             not_before: Timestamp(0),
             not_after: Timestamp(90_000),
             renew_after: Timestamp(60_000),
+            renew_at_last: None,
             confirm_before: None,
             issued_at: Timestamp(0),
         };

@@ -214,12 +214,17 @@ impl Store {
         Ok(Generation { number: generation.number, record })
     }
 
-    /// Notes that `generation` is to be renewed at another moment than it was said at first. One before the certificate's own begin
-    /// counts as that, and one after its end as its end.
-    pub fn reschedule(&self, generation: &Generation, renew_after: Timestamp) -> Result<(), Error> {
-        let renew_after = renew_after.max(generation.record.not_before).min(generation.record.not_after);
-        let record = Record { renew_after, ..generation.record.clone() };
-        replace(&self.path_of(generation.number), "identity.json", &json(&record)?, PUBLIC)
+    /// Notes that `generation` is to be renewed earlier than it was said at first, or as late as that again. A moment before the
+    /// certificate's own begin counts as that. Whether it changed anything.
+    pub fn reschedule(&self, generation: &Generation, renew_after: Timestamp) -> Result<bool, Error> {
+        let last = generation.record.renew_at_last.unwrap_or(generation.record.renew_after);
+        let renew_after = renew_after.max(generation.record.not_before).min(last);
+        if renew_after == generation.record.renew_after {
+            return Ok(false);
+        }
+        let record = Record { renew_after, renew_at_last: Some(last), ..generation.record.clone() };
+        replace(&self.path_of(generation.number), "identity.json", &json(&record)?, PUBLIC)?;
+        Ok(true)
     }
 
     /// Removes all generations but `number` and the one before it.
