@@ -128,7 +128,8 @@ mod tests {
     fn a_list_is_believed_by_its_issuers_key_alone() {
         let (one, other) = (Installation::new(KeyAlgorithm::P256), Installation::new(KeyAlgorithm::P256));
         let serial = fleetmark_domain::Serial::new(fleetmark_domain::Epoch(1), fleetmark_domain::Index(3), [7; 8]);
-        let header = CrlHeader { number: 9, this_update: one.now, next_update: one.now + Duration::from_secs(86_400), point: None };
+        let header =
+            CrlHeader { number: 9, this_update: one.now, next_update: one.now + Duration::from_secs(86_400), point: None };
         let line = RevokedCertificate { serial, since: one.now, reason: Some(RevocationReason::KeyCompromise) };
         let der = build(&one.root, &header, &[&entries(&[line])]).unwrap();
         let facts = verified_list(&der, &one.root.certificate).unwrap();

@@ -5,9 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use fleetmark_domain::{
-    AuthorityState, Epoch, Fingerprint, FleetName, Index, KeyHash, Kind, LedgerName, Refusal, Timestamp,
-};
+use fleetmark_domain::{AuthorityState, Epoch, Fingerprint, FleetName, Index, KeyHash, Kind, LedgerName, Refusal, Timestamp};
 use fleetmark_ledger::entry::AuthorityKind;
 
 use super::tokens::sha256;

@@ -7,9 +7,9 @@ use fleetmark_ledger::merkle::{Hash, Node};
 use super::StoreError;
 use super::model::{
     Allowance, ApprovalRequest, AuthorityId, AuthorityRecord, BlockedKey, Certificate, CertificateFilter, EpochRecord,
-    External, ExternalCertificate, Fleet, ForeignList, Group, GroupId, Hardware, HardwareId, InHands, LeaseRecord, LedgerRecord,
-    ListedSerial, PolicyActivation, PolicySet, PolicyVersion, Remembered, RequestState, RootRequest, StoredBundle, StoredCrl, StoredEntry,
-    Subject, SubjectFilter, SubjectId, Token, TokenId,
+    External, ExternalCertificate, Fleet, ForeignList, Group, GroupId, Hardware, HardwareId, InHands, LeaseRecord,
+    LedgerRecord, ListedSerial, PolicyActivation, PolicySet, PolicyVersion, Remembered, RequestState, RootRequest,
+    StoredBundle, StoredCrl, StoredEntry, Subject, SubjectFilter, SubjectId, Token, TokenId,
 };
 use super::model::{CertificateStanding, ListKey, ListKind, PublishedList};
 use super::model::{Order, OrderId, OrderState, Pick, Picked, Reach};

@@ -25,8 +25,8 @@
 
 mod abuse;
 mod approval;
-mod ceremony;
 mod authorities;
+mod ceremony;
 mod certificates;
 mod claims;
 mod corporate;

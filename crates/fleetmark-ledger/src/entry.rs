@@ -10,8 +10,8 @@ use crate::cbor::{Reader, form, write};
 use crate::details::Commitment;
 
 pub use event::{AuthorityKind, AuthorityState, Event, Issued};
-pub use external::{Adopted, ExternalAuthority, ExternalState, MAX_ISSUERS};
 pub(crate) use event::{state_code, state_from_code};
+pub use external::{Adopted, ExternalAuthority, ExternalState, MAX_ISSUERS};
 pub use index_set::{IndexSet, MAX_RANGES, Range};
 
 /// The longest entry, in octets (DESIGN §7).

@@ -81,14 +81,8 @@ fn every_refusal_that_can_occur_is_declared() {
     for (method, path, operation) in operations(&document) {
         let mut expected = vec!["401", "403", "404", "405", "414", "429", "500", "503"];
         // These are asked for without a body.
-        let bare = [
-            "/v1/backups",
-            "/enable",
-            "/disable",
-            "/hook/test",
-            "/v1/revocations/{id}/approve",
-            "/v1/revocations/{id}/cancel",
-        ];
+        let bare =
+            ["/v1/backups", "/enable", "/disable", "/hook/test", "/v1/revocations/{id}/approve", "/v1/revocations/{id}/cancel"];
         let is_bare = bare.iter().any(|end| path.ends_with(end));
         if matches!(method.as_str(), "POST" | "PATCH") && !is_bare {
             expected.extend(["400", "408", "409", "413", "415", "422"]);
