@@ -54,6 +54,7 @@ pub struct Revoked {
 
 /// What the newest bundle said: `trust.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "SPIFFE's word for it is trust domain")]
 pub struct Trust {
     form: String,
     trust_domain: String,
@@ -71,6 +72,7 @@ fn refused(name: &'static str, why: impl Into<String>) -> Error {
     Error::TrustBundle { name, why: why.into() }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
 fn malformed(why: impl ToString) -> Error {
     refused("trust_bundle_malformed", why.to_string())
 }

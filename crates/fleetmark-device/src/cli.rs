@@ -325,7 +325,7 @@ async fn act(command: &Command) -> Result<Report, Error> {
                 TrustUpdate::Unchanged => ("unchanged", agent.store().trust()?.map_or(0, |trust| trust.number)),
                 TrustUpdate::Updated(number) => ("updated", number),
             };
-            let list: String = roots.iter().map(|root| format!("\n  root         {root}")).collect();
+            let list = roots.iter().fold(String::new(), |list, root| list + &format!("\n  root         {root}"));
             let json = json!({ "ok": true, "outcome": word, "number": number, "roots": roots });
             Ok(Report { text: format!("{word}: trust bundle {number}{list}"), json })
         }
