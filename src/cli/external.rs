@@ -384,6 +384,7 @@ fn read(file: &Path) -> Result<String, Failure> {
 }
 
 /// The word of an option, as the API has it too.
+#[expect(clippy::needless_pass_by_value, reason = "options are words, and copied")]
 fn word(value: impl ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }

@@ -316,16 +316,16 @@ impl Authorities {
     /// does not undo it. One that is not here is passed over.
     pub fn set_state(&self, id: AuthorityId, state: AuthorityState) {
         self.current.rcu(|current| {
-            let change = |authority: &Arc<Authority>| match authority.record.id == id && authority.record.state < state {
-                true => Arc::new(authority.in_state(state)),
-                false => authority.clone(),
+            let change = |authority: &Arc<Authority>| {
+                let is_meant = authority.record.id == id && authority.record.state < state;
+                if is_meant { Arc::new(authority.in_state(state)) } else { authority.clone() }
             };
             current.iter().map(change).collect::<AuthoritySet>()
         });
         self.crosses.rcu(|current| {
-            let change = |cross: &Arc<AuthorityRecord>| match cross.id == id && cross.state < state {
-                true => Arc::new(AuthorityRecord { state, ..AuthorityRecord::clone(cross) }),
-                false => cross.clone(),
+            let change = |cross: &Arc<AuthorityRecord>| {
+                let is_meant = cross.id == id && cross.state < state;
+                if is_meant { Arc::new(AuthorityRecord { state, ..AuthorityRecord::clone(cross) }) } else { cross.clone() }
             };
             current.iter().map(change).collect::<Vec<_>>()
         });

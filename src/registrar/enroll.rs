@@ -280,7 +280,7 @@ impl Registrar {
                 if subject.last_generation > subject.confirmed_generation || certificate.standing == Standing::Good {
                     self.published.standing_changed();
                 }
-                self.enrollment(identity, certificate, &authority, false)
+                Ok(self.enrollment(identity, certificate, &authority, false))
             }
             // The key was certified by a request that came at the same time.
             Ok(Recorded::Existing(_)) => {
@@ -318,26 +318,20 @@ impl Registrar {
             Standing::Unconfirmed | Standing::Good => {}
         }
         let authority = self.authorities.by_id(existing.authority).ok_or(Refusal::AuthorityUnavailable)?;
-        self.enrollment(identity_of(subject)?, existing, &authority, true)
+        Ok(self.enrollment(identity_of(subject)?, existing, &authority, true))
     }
 
-    fn enrollment(
-        &self,
-        identity: Identity,
-        certificate: Certificate,
-        authority: &Authority,
-        replayed: bool,
-    ) -> Result<Enrollment> {
+    fn enrollment(&self, identity: Identity, certificate: Certificate, authority: &Authority, replayed: bool) -> Enrollment {
         let standing = if replayed { "replayed" } else { "issued" };
         metrics::counter!("fleetmark_enrollments_total", "kind" => identity.kind().as_str(), "outcome" => standing)
             .increment(1);
-        Ok(Enrollment {
+        Enrollment {
             identity,
             certificate,
             chain: self.authorities.chain_of(authority),
             trust_bundle: self.authorities.trust_bundle(),
             replayed,
-        })
+        }
     }
 
     /// The profile of a subject's certificates.

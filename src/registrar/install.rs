@@ -139,6 +139,7 @@ impl Registrar {
             externals: super::external::Watch::default(),
             token_key: hmac::Key::new(hmac::HMAC_SHA256, token_key.as_ref()),
             founding: tokio::sync::Mutex::default(),
+            renewing: tokio::sync::Mutex::default(),
             above: arc_swap::ArcSwap::default(),
             bundles: super::trust_bundle::Bundles::default(),
             authorities_seen: std::sync::Mutex::default(),

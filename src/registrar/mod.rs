@@ -241,6 +241,8 @@ pub struct Registrar {
     token_key: hmac::Key,
     /// Held while a fleet is made: two at once would take the same authority's id.
     founding: tokio::sync::Mutex<()>,
+    /// Held while responders and status keys are looked at: two at once would make each twice.
+    renewing: tokio::sync::Mutex<()>,
     /// The newest lists of what stands above our root.
     above: arc_swap::ArcSwap<Vec<Arc<crate::store::model::StoredCrl>>>,
     bundles: trust_bundle::Bundles,

@@ -80,6 +80,7 @@ impl Registrar {
     /// Makes sure that every authority but the root has what speaks for it: an OCSP responder whose certificate is not due, and a
     /// status key.
     pub async fn renew_responders(&self, now: Timestamp) -> Result<()> {
+        let _one_at_a_time = self.renewing.lock().await;
         let mut failure = self.renew_status_signers(now).await.err();
         for authority in self.authorities.all().iter() {
             // A tainted one's certificates are asked for until they end; a prepared one has none, and a revoked one is not believed.

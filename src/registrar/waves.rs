@@ -133,9 +133,10 @@ impl Registrar {
                           renews.";
             return Err(Error::with_detail(Refusal::InvalidValue, detail));
         }
-        let which = match wave.to_active_authority {
-            true => "certificates of tainted authorities".to_owned(),
-            false => format!("certificates issued before {}", wave.issued_before),
+        let which = if wave.to_active_authority {
+            "certificates of tainted authorities".to_owned()
+        } else {
+            format!("certificates issued before {}", wave.issued_before)
         };
         let said = format!("{which}, {} of them, renew from {} until {}: {}", wave.devices, wave.from, wave.until, wave.note);
         self.set_wave(caller, fleet, Some(&wave), said, now).await?;

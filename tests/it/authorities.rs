@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use base64::Engine as _;
 use serde_json::{Value, json};
 
 use crate::harness::device::{ask_verdict, sha256};
@@ -82,7 +83,6 @@ fn a_device_authority_is_replaced_while_its_devices_go_on() {
         let new = prepare(&server, "device", Some(&fleet)).await;
         let fresh = ca(&server, &format!("{new}.crt")).await;
         let held = server.device_client(None).get(&format!("/.well-known/est/{fleet}/cacerts")).await.is(200).text();
-        use base64::Engine as _;
         let held = base64::engine::general_purpose::STANDARD.decode(held.trim()).unwrap();
         assert!(held.windows(fresh.len()).any(|window| window == fresh), "who is prepared is told to devices already");
         let b = Device::good(&server, &fleet, "b").await;
@@ -278,7 +278,8 @@ async fn read_bundles(server: &Server, from: &[u8], trusted: &Path) -> Vec<Value
     let first: Value = serde_json::from_slice(&fs::read(out).unwrap()).unwrap();
     let rest = blocks.iter().skip(1).map(|block| {
         let (_, said) = openssl(&["cms", "-verify", "-inform", "PEM", "-noverify"], block.as_bytes());
-        serde_json::from_str(said.lines().next().unwrap()).unwrap()
+        // What openssl says beside it follows on the same line.
+        serde_json::Deserializer::from_str(&said).into_iter().next().unwrap().unwrap()
     });
     std::iter::once(first).chain(rest).collect()
 }
@@ -363,7 +364,7 @@ fn a_root_is_replaced_and_everybody_finds_the_way_from_the_old_to_the_new() {
         // The owner's own certificate is of the old operators' authority: nobody locks himself out.
         let old_operators = states(&server, "operator", None).await[0].0;
         server.owner().post(&revoke(old_operators), &json!({"force": true})).await.refused(409, "authority_in_use");
-        let (renewed, said) = operator(&server, &["renew"]);
+        let (renewed, said) = operator(&server, &["operator", "renew"]);
         assert!(renewed, "{said}");
         let bundle = fs::read_to_string(server.data().join("operator/ca.pem")).unwrap();
         assert_eq!(bundle.matches("BEGIN CERTIFICATE").count(), 2, "an operator learns of both roots by renewing");

@@ -246,8 +246,8 @@ fn a_snapshot_and_the_entries_after_it_lead_to_the_signed_checkpoint() {
         let count = |standing: &str| standings.get(&Some(standing.to_owned())).copied();
         assert_eq!(
             (count("good"), count("held"), count("revoked")),
-            (Some(5 + 1), Some(3), Some(1)),
-            "the OCSP responder beside the devices"
+            (Some(5 + 2), Some(3), Some(1)),
+            "the OCSP responder and the status key beside the devices"
         );
     });
 

@@ -296,7 +296,8 @@ fn a_wave_reaches_the_devices_that_ask() {
         let (from, until) = (in_days(1), in_days(3));
         let body = json!({"issued_before": in_days(1), "from": from, "until": until, "note": "new authority"});
         let started = owner.post_as("PUT", &wave, &body).await.is(200).json();
-        assert_eq!(owner.get(&wave).await.is(200).json(), started);
+        let shown = owner.get(&wave).await.is(200).json();
+        assert!(started.as_object().unwrap().iter().all(|(field, value)| shown[field] == *value), "{shown}");
         let pulled = advice(&mut connection, &path).await;
         let time = |value: &Value| OffsetDateTime::parse(value.as_str().unwrap(), &Rfc3339).unwrap();
         let moment = time(&pulled["renew_after"]);

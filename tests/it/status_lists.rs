@@ -4,6 +4,8 @@
 use std::process::Command;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use fleetmark_status::key::P256Key;
 use fleetmark_status::reason::Answer;
 use fleetmark_status::{List, Scope, Terms};
@@ -188,8 +190,7 @@ fn a_device_learns_what_its_certificate_is_worth_over_plain_http() {
         assert_eq!(told(&newer).await, pair("revoked", "stop"));
 
         // openssl verifies the statement, and it is this request's.
-        use base64::Engine;
-        let statement = base64::engine::general_purpose::STANDARD.decode(answer["statement"].as_str().unwrap()).unwrap();
+        let statement = STANDARD.decode(answer["statement"].as_str().unwrap()).unwrap();
         assert_eq!(statement.len(), 144);
         assert_eq!(hex::encode(&statement[12..44]), nonce);
         assert_eq!(hex::encode(&statement[44..61]), newer.serial());
@@ -199,10 +200,10 @@ fn a_device_learns_what_its_certificate_is_worth_over_plain_http() {
             if octets.first().is_none_or(|first| *first >= 0x80) {
                 octets.insert(0, 0);
             }
-            [&[2, octets.len() as u8], &octets[..]].concat()
+            [&[2, u8::try_from(octets.len()).unwrap()], &octets[..]].concat()
         };
         let both = [integer(&raw[..32]), integer(&raw[32..])].concat();
-        let der = [&[0x30, both.len() as u8], &both[..]].concat();
+        let der = [&[0x30, u8::try_from(both.len()).unwrap()], &both[..]].concat();
         let (_, key) = openssl(&["x509", "-noout", "-pubkey"], answer["signer"].as_str().unwrap().as_bytes());
         let (key, der) = (server.write_scratch("signer.pub", key.as_bytes()), server.write_scratch("statement.sig", &der));
         let arguments = ["dgst", "-sha256", "-verify", key.to_str().unwrap(), "-signature", der.to_str().unwrap()];

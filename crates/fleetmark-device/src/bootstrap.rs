@@ -43,7 +43,9 @@ pub async fn fetch_root(server: &ServerUrl, pin: &Fingerprint) -> Result<Roots, 
 pub async fn fetch_bundles(server: &ServerUrl, from: &Fingerprint) -> Result<Vec<u8>, Error> {
     let verifier = Arc::new(UnverifiedVerifier::new(provider()));
     let connection = Connection::new(verifier, Arc::new(Mutex::new(Seen::default())), None)?;
-    let answer = connection.get(server.at(&format!("{BUNDLES}?form=der&from={from}"))).await;
+    let mut url = server.at(BUNDLES);
+    url.set_query(Some(&format!("form=der&from={from}")));
+    let answer = connection.get(url).await;
     answer.map(|answer| answer.body).map_err(|error| match error {
         Error::Refused(refused) if !refused.is_temporary() => Error::TrustBundle {
             name: "trust_bundle_unavailable",

@@ -54,7 +54,7 @@ pub struct Revoked {
 
 /// What the newest bundle said: `trust.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(clippy::struct_field_names, reason = "SPIFFE's word for it is trust domain")]
+#[expect(clippy::struct_field_names, reason = "the domain's word, and the wire's")]
 pub struct Trust {
     form: String,
     trust_domain: String,
@@ -72,7 +72,7 @@ fn refused(name: &'static str, why: impl Into<String>) -> Error {
     Error::TrustBundle { name, why: why.into() }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
+#[expect(clippy::needless_pass_by_value, reason = "map_err gives it by value")]
 fn malformed(why: impl ToString) -> Error {
     refused("trust_bundle_malformed", why.to_string())
 }

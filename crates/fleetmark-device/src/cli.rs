@@ -325,9 +325,13 @@ async fn act(command: &Command) -> Result<Report, Error> {
                 TrustUpdate::Unchanged => ("unchanged", agent.store().trust()?.map_or(0, |trust| trust.number)),
                 TrustUpdate::Updated(number) => ("updated", number),
             };
-            let list = roots.iter().fold(String::new(), |list, root| list + &format!("\n  root         {root}"));
+            let mut text = format!("{word}: trust bundle {number}");
+            for root in &roots {
+                // Writing to a string does not fail.
+                let _ = write!(text, "\n  root         {root}");
+            }
             let json = json!({ "ok": true, "outcome": word, "number": number, "roots": roots });
-            Ok(Report { text: format!("{word}: trust bundle {number}{list}"), json })
+            Ok(Report { text, json })
         }
         Command::Run { directory, server, proof } => run(directory, server, proof, clock).await,
         Command::Standing { directory } => {

@@ -129,7 +129,7 @@ pub fn read(octets: &[u8], authorities: &[CertificateDer<'_>], url: &str, now: T
     }
     list.tbs_cert_list.extensions_map().map_err(|_| Unusable::NoList)?;
     list.extensions().iter().try_for_each(|extension| check_extension(extension, url))?;
-    let number = list.crl_number().map(|number| number.to_bytes_be()).unwrap_or_default();
+    let number = list.crl_number().map(num_bigint::BigUint::to_bytes_be).unwrap_or_default();
     let mut revoked = HashMap::new();
     for entry in list.iter_revoked_certificates() {
         if let Some(standing) = standing(entry)? {

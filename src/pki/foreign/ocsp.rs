@@ -173,7 +173,7 @@ fn said(one: &SingleResponse, now: Timestamp) -> Result<Said, Unusable> {
     let standing = match &one.cert_status {
         CertStatus::Good(_) => Standing::Good,
         CertStatus::Unknown(_) => Standing::Held,
-        CertStatus::Revoked(revoked) => match revoked.revocation_reason.map(|reason| reason as u8) {
+        CertStatus::Revoked(revoked) => match revoked.revocation_reason.map(number_of) {
             Some(6) => Standing::Held,
             code => {
                 let reason = code.and_then(RevocationReason::from_code).unwrap_or(RevocationReason::Unspecified);
@@ -182,6 +182,11 @@ fn said(one: &SingleResponse, now: Timestamp) -> Result<Said, Unusable> {
         },
     };
     Ok(Said { standing, next_update })
+}
+
+#[expect(clippy::as_conversions, reason = "the discriminant is RFC 5280's number")]
+const fn number_of(reason: x509_cert::ext::pkix::CrlReason) -> u8 {
+    reason as u8
 }
 
 type Parts = (Vec<u8>, Vec<u8>, Vec<u8>, Vec<CertificateDer<'static>>);

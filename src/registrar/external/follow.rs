@@ -373,7 +373,7 @@ impl Registrar {
                         let foreign = foreign.as_ref()?;
                         let asked = self.ask_responder(external, &foreign.issuer, &foreign.serial, now).await;
                         let told = |failure: &Failure| {
-                            tracing::warn!(url = failure.url, what = failure.what, "no answer about a certificate")
+                            tracing::warn!(url = failure.url, what = failure.what, "no answer about a certificate");
                         };
                         asked.inspect_err(told).ok()
                     });

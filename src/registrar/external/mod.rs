@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use fleetmark_domain::{Action, Fingerprint, FleetName, Name, Refusal, Timestamp};
+use fleetmark_ledger::entry::ExternalState;
 
 pub use crate::store::acts::external::Fate;
 pub use adopt::{AdoptedView, Import, MAX_CERTIFICATES, MAX_IMPORT};
@@ -277,11 +278,10 @@ impl Registrar {
             Ok(external.zip(certificate).zip(subject))
         });
         let ((external, certificate), subject) = found.await?.ok_or(Refusal::ExternalUnknown)?;
-        use fleetmark_ledger::entry::ExternalState::{Active, Disabled, Ended, Stale};
         match external.state() {
-            Active => Ok((certificate, subject)),
-            Stale => Err(Refusal::ExternalStatusStale.into()),
-            Disabled | Ended => Err(Refusal::ExternalDisabled.into()),
+            ExternalState::Active => Ok((certificate, subject)),
+            ExternalState::Stale => Err(Refusal::ExternalStatusStale.into()),
+            ExternalState::Disabled | ExternalState::Ended => Err(Refusal::ExternalDisabled.into()),
         }
     }
 

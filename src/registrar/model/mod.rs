@@ -343,7 +343,8 @@ impl World {
             }
             Step::OpenClaim(at, open) => {
                 let got = self.real().open_group(&owner, &fleet(at), &"c".parse().unwrap(), open).await;
-                (self.model.open_claim(at, open), got.map(drop).map_err(refusal))
+                self.model.open_claim(at, open);
+                (Ok(()), got.map(drop).map_err(refusal))
             }
             Step::Repeat(number) => {
                 let Some(number) = chosen(number, self.asked.len()) else { return idle };

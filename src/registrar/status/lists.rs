@@ -249,9 +249,9 @@ impl Registrar {
         };
         let octets = encode(&heading, &standings, |message| signer.sign(message))
             .map_err(|cause| Error::caused(Refusal::AuthorityUnavailable, cause))?;
-        let list = PublishedList { key, number, this_update: now, next_update, position, octets };
-        if commit(&*self.store, PutList { list: list.clone() }).await? {
-            let (size, certificates) = (list.octets.len(), standings.count());
+        let made = PublishedList { key, number, this_update: now, next_update, position, octets };
+        if commit(&*self.store, PutList { list: made.clone() }).await? {
+            let (size, certificates) = (made.octets.len(), standings.count());
             tracing::info!(
                 authority = key.authority,
                 epoch = key.epoch.0,
@@ -262,7 +262,7 @@ impl Registrar {
                 "status list made"
             );
             metrics::counter!("fleetmark_status_lists_made_total").increment(1);
-            insert(&self.status.lists, key, MadeList { list, key_id: signer.key_id, standings: Some(standings) });
+            insert(&self.status.lists, key, MadeList { list: made, key_id: signer.key_id, standings: Some(standings) });
             return Ok(true);
         }
         // Another server made one with this number: take that.
@@ -336,7 +336,9 @@ fn applied(standings: &Standings, changes: &[Change]) -> Standings {
     // What was never issued is in no entry, so the highest index that is told of was issued.
     let count = changes.iter().map(end).fold(standings.count(), u32::max);
     let mut next = Standings::none_good(count);
-    (0..standings.count()).filter(|index| standings.is_good(*index)).for_each(|index| next.set_good(index));
+    for index in (0..standings.count()).filter(|index| standings.is_good(*index)) {
+        next.set_good(index);
+    }
     for change in changes {
         for index in change.first..end(change) {
             if change.is_good { next.set_good(index) } else { next.set_not_good(index) }
@@ -366,7 +368,9 @@ fn standings(
         first = last + 1;
     }
     let mut standings = Standings::none_good(count);
-    good.into_iter().for_each(|index| standings.set_good(index));
+    for index in good {
+        standings.set_good(index);
+    }
     Ok(standings)
 }
 

@@ -57,10 +57,10 @@ impl Registrar {
             at: seconds(now),
             ask_again_at: seconds(ask_again(&certificate, action, now)),
         };
-        let signed = statement.signed_octets();
-        let signature = signer.sign(&signed).map_err(|cause| Error::caused(Refusal::AuthorityUnavailable, cause))?;
+        let said = statement.signed_octets();
+        let signature = signer.sign(&said).map_err(|cause| Error::caused(Refusal::AuthorityUnavailable, cause))?;
         metrics::counter!("fleetmark_statements_total", "standing" => worth.name()).increment(1);
-        let octets = [&signed[..], &signature].concat();
+        let octets = [&said[..], &signature].concat();
         Ok(SignedStatement { statement, octets, signer: [signer.certificate.clone(), authority.record.certificate.clone()] })
     }
 }

@@ -71,8 +71,8 @@ impl Act for ChangeAuthority {
         for (record, state) in &changes {
             transaction.rows.set_authority_state(record.id, *state)?;
             let (fingerprint, _) = self.said(record)?;
-            let changed = Event::AuthorityChanged { authority: record.id, kind: record.kind, state: *state, fingerprint };
-            transaction.append(&LedgerName::System, self.at, changed, Some(&self.details))?;
+            let event = Event::AuthorityChanged { authority: record.id, kind: record.kind, state: *state, fingerprint };
+            transaction.append(&LedgerName::System, self.at, event, Some(&self.details))?;
         }
         let revoked = Standing::Revoked(self.reason);
         set_standing(transaction, &ended, revoked, self.at, Some(&self.details))?;

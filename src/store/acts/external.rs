@@ -336,9 +336,9 @@ impl Adopt {
             key: serial_key(external.id, issuer, serial),
         };
         let position = transaction.append(&ledger, self.at, Event::ExternalAdopted(adopted), Some(&arrival.details))?;
-        let [a, b, c, d, e, f, g, h, ..] = *fingerprint.octets();
+        let own = fingerprint.octets().first_chunk().copied().unwrap_or_default();
         let certificate = Certificate {
-            serial: Serial::new(epoch, index, [a, b, c, d, e, f, g, h]),
+            serial: Serial::new(epoch, index, own),
             authority: external.id,
             subject: Some(device.id),
             generation: device.last_generation,

@@ -205,6 +205,7 @@ impl Inner {
     }
 
     /// Dates, place, fingerprint and authority: all that makes a certificate none of ours, however old the knowledge is.
+    #[expect(clippy::result_large_err, reason = "it is taken apart where it is returned to")]
     fn known<'a>(&self, presented: &'a Presented, now: Timestamp) -> Result<(Known, Cow<'a, Identity>), Refused> {
         presented.in_time(now).map_err(|reason| (reason, None))?;
         if let Some(foreign) = &presented.foreign {
@@ -227,6 +228,7 @@ impl Inner {
     }
 
     /// A certificate of another authority is the one that was adopted, by all of its octets; who holds it says the ledger's rule.
+    #[expect(clippy::result_large_err, reason = "it is taken apart where it is returned to")]
     fn known_abroad(&self, foreign: &Foreign) -> Result<(Known, Identity), Refused> {
         let adopted = self.knowledge.adopted(&foreign.fingerprint);
         let named = adopted.and_then(|(_, known)| known.named(foreign).map(|identity| (known, identity)));

@@ -20,7 +20,9 @@ fn what_reaches_over_a_slice_is_told_in_both() {
 #[test]
 fn news_are_applied_in_their_order() {
     let mut before = Standings::none_good(4);
-    [0, 1, 3].into_iter().for_each(|index| before.set_good(index));
+    for index in [0, 1, 3] {
+        before.set_good(index);
+    }
     // Issued, held, released; held and left so; revoked; the hole stays one.
     let told = slices(&[
         ((1, 5, 1), true),
