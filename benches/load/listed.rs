@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use fleetmark::ledger::Publisher;
 use fleetmark::pki::csr::VerifiedCsr;
 use fleetmark::pki::issue::facts;
-use fleetmark::pki::keys::KeyFiles;
+use fleetmark::pki::keys::Keys;
 use fleetmark::pki::profile::Profiles;
 use fleetmark::pki::weak::lists::WeakLists;
 use fleetmark::registrar::Registrar;
@@ -69,7 +69,7 @@ async fn opened(path: &Path, clock: &SharedClock) -> Outcome<(Arc<dyn Store>, Re
     let store = open(place, publisher.clone()).await?;
     let parts = Parts {
         store: store.clone(),
-        keys: Arc::new(KeyFiles::open(&path.join("keys"), "passphrase".to_owned().into())?),
+        keys: Arc::new(Keys::open(&path.join("keys"), "passphrase".to_owned().into())?),
         profiles: Profiles::load(None)?,
         publisher,
         snapshots: Snapshots::new(path.join("snapshots"), u64::MAX),

@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn what_is_no_certificate_is_refused() {
         let der = made(|_| {});
-        for octets in [&b""[..], b"x", &[0x30, 0], &der[1..], &[&der[..], &[0]].concat(), &[0x30; MAX_CERTIFICATE + 1]] {
+        for octets in [&b""[..], b"x", &[0x30, 0], &der[1..], &[&der[..], &[0]].concat(), &vec![0x30; MAX_CERTIFICATE + 1]] {
             assert_eq!(Foreign::parse(octets), Err(Unreadable));
         }
     }

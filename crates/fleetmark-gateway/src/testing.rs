@@ -102,6 +102,9 @@ impl Double {
     }
 
     /// A fleet's ledger has this external authority, which names its devices by their common names; everybody is told.
+    ///
+    /// # Panics
+    /// On a certificate that cannot be read.
     pub fn external(&self, ledger: &str, authority: u32, state: ExternalState, certificate: &CertificateDer<'_>) {
         let issuers = vec![fleetmark_external::issuer_hash(certificate).expect("a certificate")];
         let (rules, naming) = ([1; 32], fleetmark_domain::Naming::default());
