@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -353,9 +353,11 @@ fn described(case: &Case) -> serde_json::Value {
     value
 }
 
-/// One line a case, so that a difference can be read.
+/// One line a case, so that a difference can be read; its fields in the order of their names, whatever order serde_json keeps.
 fn table(cases: &[Case]) -> String {
-    let lines: Vec<String> = cases.iter().map(|case| format!("  {}", described(case))).collect();
+    let sorted = |value: serde_json::Value| serde_json::from_value::<BTreeMap<String, serde_json::Value>>(value).unwrap();
+    let line = |case| serde_json::to_string(&sorted(described(case))).unwrap();
+    let lines: Vec<String> = cases.iter().map(|case| format!("  {}", line(case))).collect();
     format!("[\n{}\n]\n", lines.join(",\n"))
 }
 
