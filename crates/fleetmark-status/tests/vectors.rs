@@ -353,7 +353,7 @@ fn described(case: &Case) -> serde_json::Value {
     value
 }
 
-/// One line a case, so that a difference can be read; its fields in the order of their names, whatever order serde_json keeps.
+/// One line a case, so that a difference can be read; its fields in the order of their names, whatever order `serde_json` keeps.
 fn table(cases: &[Case]) -> String {
     let sorted = |value: serde_json::Value| serde_json::from_value::<BTreeMap<String, serde_json::Value>>(value).unwrap();
     let line = |case| serde_json::to_string(&sorted(described(case))).unwrap();
