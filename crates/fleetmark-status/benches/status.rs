@@ -13,8 +13,10 @@ use fleetmark_status::{Answer, List, Scope, Terms, Verify};
 
 const COUNT: u32 = 1_000_000;
 const REVOKED: [u32; 3] = [1_000, 10_000, 100_000];
-const QUERIES: u32 = 100_000;
-const ROUNDS: u32 = 5;
+/// So few that a round fits between two turns of another process.
+const QUERIES: u32 = 2_000;
+const ROUNDS: u32 = 200;
+const RIVAL_ROUNDS: u32 = 3;
 const SCOPE: Scope = Scope { fleet: [1; 16], authority: [2; 20], epoch: 3, slice: 0 };
 
 /// Another way to write a set down; built anew by each call.
@@ -87,12 +89,13 @@ fn measure(report: &Report, revoked: u32, rival: Option<&dyn Rival>) -> Result<(
     }
     let head = format!("status list, {COUNT} certificates, {revoked} not good");
 
-    let (octets, build) = fastest(|| list(&standings));
+    let (octets, build) = fastest(ROUNDS / 10, || list(&standings));
     let octets = octets?;
     let terms = Terms { now: 1, lowest_sequence: 0, max_age: 1 };
-    let (opened, open) = fastest(|| List::open(black_box(&octets), &SCOPE, &terms, &Anybody));
+    let (opened, open) = fastest(ROUNDS, || List::open(black_box(&octets), &SCOPE, &terms, &Anybody));
     let opened = opened?;
-    let (found, query) = fastest(|| asked.iter().filter(|index| opened.query(black_box(**index)) == Answer::NotGood).count());
+    let (found, query) =
+        fastest(ROUNDS, || asked.iter().filter(|index| opened.query(black_box(**index)) == Answer::NotGood).count());
 
     let body = octets.len() - HEADER_LENGTH - SIGNATURE_LENGTH;
     report.figure(&format!("{head}: body beside the entropy bound"), size(body)?, "octets", Some(bound(revoked)));
@@ -103,10 +106,13 @@ fn measure(report: &Report, revoked: u32, rival: Option<&dyn Rival>) -> Result<(
 
     let Some(rival) = rival else { return Ok(()) };
     let name = rival.name();
-    let ((contains, length), rival_build) = fastest(|| rival.build(&not_good));
-    let (rival_found, rival_query) = fastest(|| asked.iter().filter(|index| contains(black_box(**index))).count());
+    let ((contains, length), rival_build) = fastest(RIVAL_ROUNDS, || rival.build(&not_good));
+    let (rival_found, rival_query) = fastest(ROUNDS, || asked.iter().filter(|index| contains(black_box(**index))).count());
     if rival_found != found {
         return Err(format!("{name} finds {rival_found} of the indices asked, the list {found}").into());
+    }
+    if body >= length {
+        return Err(format!("{name} is no larger: {length} octets, the list's body {body}").into());
     }
     report.figure(&format!("{head}: body beside {name}"), size(body)?, "octets", Some(size(length)?));
     report.figure(&format!("{head}: making beside {name}"), milliseconds(build), "ms", Some(milliseconds(rival_build)));
@@ -134,14 +140,14 @@ fn list(standings: &Standings) -> Result<Vec<u8>, Box<dyn Error>> {
 }
 
 /// The outcome, and the shortest of some rounds.
-fn fastest<T>(mut act: impl FnMut() -> T) -> (T, Duration) {
+fn fastest<T>(rounds: u32, mut act: impl FnMut() -> T) -> (T, Duration) {
     let mut once = || {
         let begin = Instant::now();
         let outcome = act();
         (outcome, begin.elapsed())
     };
     let (mut outcome, mut shortest) = once();
-    for _ in 1..ROUNDS {
+    for _ in 1..rounds {
         let (next, elapsed) = once();
         outcome = next;
         shortest = shortest.min(elapsed);

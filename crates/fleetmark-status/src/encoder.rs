@@ -169,6 +169,18 @@ pub fn raw_signature(der: &[u8]) -> Option<[u8; SIGNATURE_LENGTH]> {
     whole.then_some(raw)
 }
 
+/// What a `SubjectPublicKeyInfo` of P-256 begins with (RFC 5480 2): the point follows, uncompressed.
+const SPKI_HEAD: [u8; 26] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d,
+    0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+
+/// The point (SEC 1, uncompressed) of a `SubjectPublicKeyInfo` in DER; None for a key of any other kind.
+pub fn point_of_spki(spki: &[u8]) -> Option<[u8; 65]> {
+    let point: [u8; 65] = spki.strip_prefix(&SPKI_HEAD)?.try_into().ok()?;
+    (point.first() == Some(&4)).then_some(point)
+}
+
 /// A positive INTEGER of at most 32 octets, filled up with zeros on the left, and what follows it.
 fn integer(der: &[u8]) -> Option<([u8; 32], &[u8])> {
     let (&[0x02, length], rest) = der.split_first_chunk()? else { return None };

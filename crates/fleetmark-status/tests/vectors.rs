@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use fleetmark_status::encoder::{Heading, Standings, encode, raw_signature};
+use fleetmark_status::encoder::{Heading, Standings, encode, point_of_spki, raw_signature};
 use fleetmark_status::header::{Header, MAGIC};
 use fleetmark_status::key::{P256Key, key_id};
 use fleetmark_status::{Answer, List, Refusal, Scope, Terms};
@@ -441,7 +441,9 @@ fn signatures_in_der_become_a_lists() {
         .expect("openssl");
     assert!(made_key.status.success());
     let public = Command::new("openssl").args(["pkey", "-pubout", "-outform", "DER", "-in"]).arg(&key).output().unwrap();
-    let point: [u8; 65] = *public.stdout.last_chunk().unwrap();
+    let point = point_of_spki(&public.stdout).unwrap();
+    assert_eq!(point_of_spki(&[&public.stdout[..], &[0]].concat()), None);
+    assert_eq!(point_of_spki(&public.stdout[1..]), None);
     let heading = Heading { key_id: key_id(&point), ..heading() };
     // Often enough for an r or s that begins with zeros, or with a high bit.
     for round in 0..24 {
