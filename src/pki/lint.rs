@@ -282,7 +282,7 @@ fn extended_key_usage_fits(s: &Subject<'_>) -> bool {
             profile::ExtendedKeyUsage::ServerAuth => SERVER_AUTH.as_bytes(),
             profile::ExtendedKeyUsage::OcspSigning => OCSP_SIGNING.as_bytes(),
             profile::ExtendedKeyUsage::Claim => profile::CLAIM_EKU,
-            profile::ExtendedKeyUsage::StatusSigning => profile::STATUS_SIGNING_EKU,
+            profile::ExtendedKeyUsage::StatusSigning => &fleetmark_status::STATUS_SIGNING_EKU,
         }
     };
     let expected: Vec<&[u8]> = s.template.profile.extended_key_usage.iter().map(octets).collect();

@@ -29,11 +29,6 @@ const YEAR: u64 = 365 * DAY;
 pub const CLAIM_EKU: &[u8] =
     &[0x69, 0x82, 0x9e, 0xbc, 0x95, 0x99, 0x8b, 0xd0, 0xf2, 0xac, 0xbf, 0x9c, 0xab, 0xcb, 0xcd, 0xa9, 0x8e, 0xd2, 0xef, 0x70];
 
-/// The extended key usage of the keys that sign status lists and statements of standing, 2.25.257790598835804158408139993016795951822,
-/// from the UUID c1f0a9d2-7b34-4e86-a5d9-0b6e3f4872ce, as [`CLAIM_EKU`].
-pub const STATUS_SIGNING_EKU: &[u8] =
-    &[0x69, 0x83, 0x83, 0xf0, 0xd4, 0xf4, 0xcf, 0xb3, 0xa2, 0xba, 0x8d, 0xa5, 0xec, 0xc2, 0xed, 0xe3, 0xfa, 0xa1, 0xe5, 0x4e];
-
 const BUILT_IN: [(&str, &str); 13] = [
     ("root", include_str!("../../certs/profiles/root.toml")),
     ("authority-device", include_str!("../../certs/profiles/authority-device.toml")),
@@ -62,7 +57,7 @@ pub enum ExtendedKeyUsage {
     OcspSigning,
     /// To claim a place in a fleet, and nothing else: [`CLAIM_EKU`].
     Claim,
-    /// To sign status lists and statements of standing, and nothing else: [`STATUS_SIGNING_EKU`].
+    /// To sign status lists and statements of standing, and nothing else: [`fleetmark_status::STATUS_SIGNING_EKU`].
     StatusSigning,
 }
 
@@ -71,7 +66,7 @@ impl ExtendedKeyUsage {
     pub const fn own(self) -> Option<&'static [u8]> {
         match self {
             Self::Claim => Some(CLAIM_EKU),
-            Self::StatusSigning => Some(STATUS_SIGNING_EKU),
+            Self::StatusSigning => Some(&fleetmark_status::STATUS_SIGNING_EKU),
             Self::ClientAuth | Self::ServerAuth | Self::OcspSigning => None,
         }
     }

@@ -40,6 +40,12 @@ pub mod reader;
 pub mod reason;
 pub mod statement;
 
+/// The extended key usage (RFC 5280 4.2.1.12) of the keys that sign status lists and statements of standing,
+/// 2.25.257790598835804158408139993016795951822, from the UUID c1f0a9d2-7b34-4e86-a5d9-0b6e3f4872ce: content octets, without tag and
+/// length. It is ours alone, so that nobody else takes such a key for anything.
+pub const STATUS_SIGNING_EKU: [u8; 20] =
+    [0x69, 0x83, 0x83, 0xf0, 0xd4, 0xf4, 0xcf, 0xb3, 0xa2, 0xba, 0x8d, 0xa5, 0xec, 0xc2, 0xed, 0xe3, 0xfa, 0xa1, 0xe5, 0x4e];
+
 pub use header::{Scope, slice_of};
 pub use reader::{List, Terms, Verify};
 pub use reason::{Answer, Refusal};

@@ -63,11 +63,6 @@ impl Externals {
     }
 }
 
-/// SHA-256.
-pub fn sha256(octets: &[u8]) -> [u8; 32] {
-    super::encoding::sha256(octets)
-}
-
 /// Verifies what a CA or a responder signed, by the certificate that holds its key. SHA-1 is none.
 fn is_signed(by: &X509Certificate<'_>, algorithm: &AlgorithmIdentifier<'_>, signature: &[u8], octets: &[u8]) -> bool {
     let is_broken = algorithm.algorithm == OID_PKCS1_SHA1WITHRSA || algorithm.algorithm == OID_SHA1_WITH_RSA;

@@ -12,6 +12,7 @@ use crate::pki::weak;
 use crate::registrar::caller::Caller;
 use crate::registrar::standing::{Change, Changed, Target};
 use crate::registrar::subjects::{identity_of, new_subject};
+use crate::registrar::tokens::sha256;
 use crate::registrar::{Error, Page, PageRequest, Registrar, Result};
 use crate::store::acts::external::{Adopt, Arrival, Fate};
 use crate::store::model::{Certificate, External, ExternalCertificate, ExternalSwitch};
@@ -97,7 +98,7 @@ impl Registrar {
         let mut arrivals = Vec::with_capacity(batch.len());
         for (der, word) in batch.iter().zip(words) {
             let Ok(foreign) = Foreign::parse(der) else {
-                let fingerprint = Fingerprint(crate::pki::foreign::sha256(der));
+                let fingerprint = Fingerprint(sha256(der));
                 imports.push(Import { fingerprint, device: None, outcome: Err(Refusal::CertificateForeign) });
                 continue;
             };

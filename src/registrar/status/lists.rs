@@ -11,12 +11,11 @@ use fleetmark_status::Scope;
 use fleetmark_status::encoder::{Heading, Standings, encode};
 use fleetmark_status::header::{SLICE_INDICES, SLICE_SHIFT};
 
-use ring::digest::{SHA256, digest};
-
 use super::insert;
 use super::signers::StatusSigner;
 use crate::registrar::authorities::Authority;
 use crate::registrar::caller::alarm;
+use crate::registrar::tokens::sha256;
 use crate::registrar::{Error, Registrar, Result};
 use crate::store::acts::lists::{DropList, PutList};
 use crate::store::model::{ListKey, ListKind, PublishedList};
@@ -300,7 +299,7 @@ fn is_due(kept: &MadeList, signer: [u8; 8], now: Timestamp) -> bool {
 fn scope(domain: &TrustDomain, fleet: Option<&FleetName>, signer: &StatusSigner, key: &ListKey) -> Scope {
     let name = format!("{domain}/{}", fleet.map_or("", |fleet| fleet.as_str())).to_ascii_lowercase();
     Scope {
-        fleet: digest(&SHA256, name.as_bytes()).as_ref().first_chunk().copied().unwrap_or_default(),
+        fleet: sha256(name.as_bytes()).first_chunk().copied().unwrap_or_default(),
         authority: signer.authority,
         epoch: key.epoch.0,
         slice: u16::try_from(key.slice).unwrap_or(u16::MAX),

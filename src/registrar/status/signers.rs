@@ -8,16 +8,15 @@ use std::time::Duration;
 
 use fleetmark_domain::{Refusal, Timestamp};
 use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
-use fleetmark_status::encoder::raw_signature;
+use fleetmark_status::encoder::{point_of_spki, raw_signature};
 use fleetmark_status::header::SIGNATURE_LENGTH;
-
-use ring::digest::{SHA256, digest};
 
 use super::insert;
 use crate::pki::PkiError;
-use crate::pki::keys::{KeyAlgorithm, Signer};
+use crate::pki::keys::Signer;
 use crate::registrar::authorities::Authority;
 use crate::registrar::own::{OwnCertificate, OwnOrder};
+use crate::registrar::tokens::sha256;
 use crate::registrar::{Error, Registrar, Result};
 use crate::store::acts::lists::SetValue;
 use crate::store::commit;
@@ -27,8 +26,6 @@ use crate::store::model::{AuthorityId, Credential};
 const PROFILE: &str = "status";
 /// So long before the end of a key its successor takes over.
 const HANDOVER: Duration = Duration::from_secs(60 * 86_400);
-/// What stands before the point in a `SubjectPublicKeyInfo` of P-256 (RFC 5480 2).
-const POINT_LENGTH: usize = 65;
 
 /// A key that signs for an authority.
 #[derive(Debug)]
@@ -74,17 +71,14 @@ impl Registrar {
         let (name, next_name) = (format!("credential/status/{id}"), format!("credential/status-next/{id}"));
         let serves = |own: &OwnCertificate| now + HANDOVER < own.certificate.not_after;
         let current = self.kept_certificate(&name).await?.filter(serves);
-        let mut next = self.kept_certificate(&next_name).await?.filter(serves);
-        let current = match (current, next.take()) {
-            (Some(current), kept) => {
-                next = kept;
-                current
-            }
+        let next = self.kept_certificate(&next_name).await?.filter(serves);
+        let (current, mut next) = match (current, next) {
+            (Some(current), next) => (current, next),
             (None, Some(successor)) => {
                 self.promote(&name, &next_name, &successor).await?;
-                successor
+                (successor, None)
             }
-            (None, None) => self.make_status_key(authority, name, now).await?,
+            (None, None) => (self.make_status_key(authority, name, now).await?, None),
         };
         if next.is_none() && current.certificate.renew_after <= now {
             next = Some(self.make_status_key(authority, next_name, now).await?);
@@ -96,8 +90,9 @@ impl Registrar {
         }
         let unavailable = |cause| Error::caused(Refusal::AuthorityUnavailable, cause);
         let signer = self.authorities.keys().load(&current.key_label).map_err(unavailable)?;
-        let point = point(&*signer).ok_or_else(|| unavailable(PkiError::Encoding("a status key is a P-256 key".to_owned())))?;
-        let key_id = *digest(&SHA256, &point).as_ref().first_chunk().ok_or(Refusal::AuthorityUnavailable)?;
+        let point = point_of_spki(signer.public_key());
+        let point = point.ok_or_else(|| unavailable(PkiError::Encoding("a status key is a P-256 key".to_owned())))?;
+        let key_id = sha256(&point).first_chunk().copied().unwrap_or_default();
         let authority = authority.key_id.as_slice().try_into().map_err(|_| {
             unavailable(PkiError::Certificate("an authority's subject key identifier has 20 octets".to_owned()))
         })?;
@@ -124,10 +119,4 @@ impl Registrar {
         tracing::info!(serial = %successor.certificate.serial, "a status key hands over to its successor");
         Ok(())
     }
-}
-
-/// The key's point (SEC 1, uncompressed).
-fn point(signer: &dyn Signer) -> Option<[u8; POINT_LENGTH]> {
-    let point = signer.public_key().last_chunk::<POINT_LENGTH>()?;
-    (signer.algorithm() == KeyAlgorithm::P256 && point.first() == Some(&4)).then_some(*point)
 }

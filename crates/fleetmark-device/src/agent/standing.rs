@@ -2,6 +2,7 @@
 //! no door any more, and tells the time to a device without a clock.
 
 use fleetmark_domain::{RevocationReason, Serial, Timestamp};
+use fleetmark_status::STATUS_SIGNING_EKU;
 use fleetmark_status::reader::Verify;
 use fleetmark_status::statement::{NONCE_LENGTH, REQUEST_LENGTH, Statement};
 use ring::digest::{SHA256, digest};
@@ -15,10 +16,6 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::Agent;
 use crate::error::Error;
 use crate::trust::certificates_of;
-
-/// The extended key usage of the keys that sign statements, 2.25.257790598835804158408139993016795951822: content octets.
-const STATUS_SIGNING: &[u8] =
-    &[0x69, 0x83, 0x83, 0xf0, 0xd4, 0xf4, 0xcf, 0xb3, 0xa2, 0xba, 0x8d, 0xa5, 0xec, 0xc2, 0xed, 0xe3, 0xfa, 0xa1, 0xe5, 0x4e];
 
 /// What the server said, verified.
 #[derive(Debug, Clone, Serialize)]
@@ -94,7 +91,7 @@ fn verified(
     let anchor = webpki::anchor_from_trusted_cert(authority).map_err(|why| bad(&why.to_string()))?;
     let leaf = webpki::EndEntityCert::try_from(&signer).map_err(|why| bad(&why.to_string()))?;
     let (at, usage) =
-        (UnixTime::since_unix_epoch(Duration::from_secs(statement.at)), webpki::KeyUsage::required(STATUS_SIGNING));
+        (UnixTime::since_unix_epoch(Duration::from_secs(statement.at)), webpki::KeyUsage::required(&STATUS_SIGNING_EKU));
     leaf.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &[anchor], &[], at, usage, None, None)
         .map_err(|why| bad(&format!("its key is not one of the authority that issued this certificate ({why})")))?;
     Ok(statement)
