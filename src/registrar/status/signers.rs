@@ -15,6 +15,7 @@ use super::insert;
 use crate::pki::PkiError;
 use crate::pki::keys::Signer;
 use crate::registrar::authorities::Authority;
+use crate::registrar::caller::alarm;
 use crate::registrar::own::{OwnCertificate, OwnOrder};
 use crate::registrar::tokens::sha256;
 use crate::registrar::{Error, Registrar, Result};
@@ -56,14 +57,23 @@ impl Registrar {
     }
 
     /// Makes sure that every authority whose certificates still count has a status key, and from half of its life on a successor.
+    /// One that cannot be made keeps no other from being made.
+    ///
+    /// # Errors
+    /// The first failure, after all authorities were tried.
     pub async fn renew_status_signers(&self, now: Timestamp) -> Result<()> {
+        let mut failure = None;
         for authority in self.authorities.all().iter() {
             let counts = !matches!(authority.record.state, AuthorityState::Prepared | AuthorityState::Revoked);
-            if counts && authority.record.kind != AuthorityKind::Root {
-                self.renew_status_signer(authority, now).await?;
+            if counts
+                && authority.record.kind != AuthorityKind::Root
+                && let Err(error) = self.renew_status_signer(authority, now).await
+            {
+                alarm("status_key_not_renewed", &format!("authority {}: {}", authority.record.id, error.refusal));
+                failure = failure.or(Some(error));
             }
         }
-        Ok(())
+        failure.map_or(Ok(()), Err)
     }
 
     async fn renew_status_signer(&self, authority: &Authority, now: Timestamp) -> Result<()> {
