@@ -1,5 +1,7 @@
 //! Around every request: its id, its limits, its time, its metrics, and what becomes of a handler that panics.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +15,7 @@ use actix_web::http::header::{HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use actix_web::middleware::Next;
 use fleetmark_domain::Refusal;
 use futures_util::FutureExt;
+use metrics::{Counter, Histogram};
 use ring::rand::{SecureRandom, SystemRandom};
 use tracing::Instrument;
 
@@ -47,7 +50,7 @@ pub async fn watch(
     let Ok(response) = answered else {
         // The panic's words went to the log by the hook. The worker goes on: handlers share no locks.
         span.in_scope(|| tracing::error!("a handler panicked"));
-        count(door, "none", status(Refusal::InternalError.class()).as_u16(), started);
+        count(door, None, status(Refusal::InternalError.class()).as_u16(), started);
         let refusal = Refusal::InternalError;
         return Err(if is_est { EstProblem::from(refusal).into() } else { Problem::from(refusal).into() });
     };
@@ -60,7 +63,7 @@ pub async fn watch(
 
 fn finish(door: &'static str, id: &str, started: Instant, mut response: ServiceResponse) -> ServiceResponse {
     let route = response.request().match_pattern();
-    count(door, route.as_deref().unwrap_or("none"), response.status().as_u16(), started);
+    count(door, route, response.status().as_u16(), started);
     let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Ok(id) = HeaderValue::from_str(id) {
@@ -69,10 +72,29 @@ fn finish(door: &'static str, id: &str, started: Instant, mut response: ServiceR
     response
 }
 
-fn count(door: &'static str, route: &str, status: u16, started: Instant) {
-    let (route, status) = (route.to_owned(), status.to_string());
-    metrics::histogram!("fleetmark_request_seconds", "door" => door, "route" => route.clone()).record(started.elapsed());
-    metrics::counter!("fleetmark_requests_total", "door" => door, "route" => route, "status" => status).increment(1);
+/// What counts the requests of a door, a route and a status.
+struct Counted {
+    seconds: Histogram,
+    requests: Counter,
+}
+
+thread_local! {
+    /// Each worker keeps its own: to look a metric up by its labels costs many times what it costs to count.
+    static COUNTED: RefCell<HashMap<(&'static str, u16, String), Counted>> = RefCell::default();
+}
+
+fn count(door: &'static str, route: Option<String>, status: u16, started: Instant) {
+    let key = (door, status, route.unwrap_or_else(|| "none".to_owned()));
+    COUNTED.with_borrow_mut(|counted| {
+        let counted = counted.entry(key).or_insert_with_key(|(door, status, route)| Counted {
+            seconds: metrics::histogram!("fleetmark_request_seconds", "door" => *door, "route" => route.clone()),
+            requests: metrics::counter!(
+                "fleetmark_requests_total", "door" => *door, "route" => route.clone(), "status" => status.to_string()
+            ),
+        });
+        counted.seconds.record(started.elapsed());
+        counted.requests.increment(1);
+    });
 }
 
 /// Distinct over restarts: random octets of this process, and a count.

@@ -16,8 +16,9 @@ use actix_web::web::ServiceConfig;
 
 /// The door's resources.
 pub fn configure(config: &mut ServiceConfig) {
-    files::configure(config);
+    // Routes are tried in their order, and this one is asked for most often.
     ocsp::configure(config);
+    files::configure(config);
     status::configure(config);
     super::standing::configure(config);
     health::configure(config);
