@@ -426,9 +426,16 @@ async fn run(
     let now = clock.now();
     let own = registrar.door_certificate(&config.names.dns, &config.names.addresses, now).await;
     let own = own.map_err(refused("the doors' certificate cannot be made"))?;
-    registrar.renew_responders(now).await.map_err(refused("the OCSP responders' certificates cannot be made"))?;
+    // Served all the same: what can be made is made, the jobs try again, and without the doors nobody could mend or revoke an
+    // authority. `/readyz` tells of a list that is past its end.
+    if let Err(error) = registrar.renew_responders(now).await {
+        tracing::error!(
+            code = error.refusal.code(),
+            cause = error.chain(),
+            "a responder's certificate or a status key cannot be made"
+        );
+    }
     if let Err(error) = registrar.refresh_crls(now).await {
-        // Served all the same: what can be made is made, and `/readyz` tells of a list that is past its end.
         tracing::error!(code = error.refusal.code(), cause = error.chain(), "a revocation list cannot be made");
     }
     registrar.ensure_trust_bundle(now).await.map_err(refused("the trust bundle cannot be made"))?;

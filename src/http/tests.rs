@@ -234,7 +234,7 @@ async fn the_public_door_publishes_what_openssl_reads() {
     let not_modified = |header: String| stage.curl(&["-H", &header, &stage.public("/crl/bundle.pem")]);
     assert_eq!(not_modified(format!("if-none-match: \"x\", {tag}")).status, 304);
     assert_eq!(not_modified("if-none-match: \"x\"".to_owned()).status, 200);
-    assert_eq!(not_modified(format!("if-modified-since: {}", lists.header("last-modified").unwrap())).status, 304);
+    assert_eq!(lists.header("last-modified"), None, "a list that leaves the bundle changes it");
     assert!(lists.header("cache-control").unwrap().contains("max-age="));
     assert_eq!(stage.curl(&["-I", &stage.public("/crl/1.crl")]).status, 200);
     for (path, status) in [("/ca/01.crt", 404), ("/ca/99.crt", 404), ("/crl/root.crt", 404), ("/ca/bundle.crt", 404)] {

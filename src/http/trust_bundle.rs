@@ -48,7 +48,7 @@ async fn bundles(request: HttpRequest, state: Data<State>, wanted: Query<Wanted>
     // Bundles are never changed: the path is told by its ends.
     let first = bundles.first().map_or(0, |first| first.number);
     let tag = format!("{first}-{}-{}", newest.number, if in_der { "der" } else { "pem" });
-    let validators = Validators { tag, modified: newest.made_at, max_age: AGE };
+    let validators = Validators { tag, modified: Some(newest.made_at), max_age: AGE };
     Ok(if in_der {
         validators.answer(&request, DER, || bundles.iter().flat_map(|bundle| bundle.der.clone()).collect())
     } else {

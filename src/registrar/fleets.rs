@@ -120,8 +120,8 @@ impl Registrar {
             self.policies.take_on(&first);
             self.take_on_ledger(&LedgerName::Fleet(fleet.name.clone()), key).await?;
             self.authorities.add(record)?;
-            self.renew_responders(now).await?;
-            self.refresh_crls(now).await?;
+            // The fleet is there, whatever befalls its lists or another's.
+            self.publish_change(now).await;
         }
         Ok(created.unwrap_or(fleet))
     }

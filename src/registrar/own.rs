@@ -85,7 +85,8 @@ impl Registrar {
         for authority in self.authorities.all().iter() {
             // A tainted one's certificates are asked for until they end; a prepared one has none, and a revoked one is not believed.
             let answers = matches!(authority.record.state, AuthorityState::Active | AuthorityState::Tainted);
-            if authority.record.kind == AuthorityKind::Root || !answers {
+            let has_ended = authority.not_after <= now;
+            if authority.record.kind == AuthorityKind::Root || !answers || has_ended {
                 continue;
             }
             if let Err(error) = self.renew_responder(authority, now).await {

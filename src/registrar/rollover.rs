@@ -214,7 +214,7 @@ impl Registrar {
     }
 
     /// Lists and responders as the authorities are now. What fails is tried again by the jobs.
-    async fn publish_change(&self, now: Timestamp) {
+    pub(super) async fn publish_change(&self, now: Timestamp) {
         self.published.standing_changed();
         let outcomes = [self.renew_responders(now).await.err(), self.refresh_crls(now).await.err()];
         for error in outcomes.into_iter().flatten() {
@@ -237,7 +237,12 @@ impl Registrar {
             };
             match known {
                 Some(state) if state >= record.state => {}
-                Some(_) => self.authorities.set_state(record.id, record.state),
+                Some(_) => {
+                    self.authorities.set_state(record.id, record.state);
+                    if !record.state.is_trusted() {
+                        self.published.drop_responder(record.id);
+                    }
+                }
                 // A key that is not on this machine: its own process says so too.
                 None => {
                     let id = record.id;

@@ -6,8 +6,9 @@ use serde_json::Value;
 use crate::authorities::{active, authority_of, operator};
 use crate::harness::forge::{Stolen, Wanted, serial};
 use crate::harness::gateway::Gateway;
+use crate::harness::openssl::{openssl, pem};
 use crate::harness::server::text;
-use crate::harness::{Device, Key, Server, run, until};
+use crate::harness::{Device, Identity, Key, Server, run, until};
 
 /// A command of the runbook, as the runbook writes it: `FLEET`, `OLD` and `NEW` stand for what they are today.
 fn step(server: &Server, line: &str, names: &[(&str, &str)]) -> Value {
@@ -20,6 +21,45 @@ fn step(server: &Server, line: &str, names: &[(&str, &str)]) -> Value {
     let (done, said) = operator(server, &[&["--json"], &words[..]].concat());
     assert!(done, "{line}: {said}");
     serde_json::from_str(&said).unwrap_or(Value::Null)
+}
+
+/// Somebody without our gateway, who goes by chains, lists and OCSP alone, as openssl does: what it held of the authority before the
+/// theft, beside what it fetches now.
+struct Consumer<'a> {
+    server: &'a Server,
+    authority: Vec<u8>,
+    list: Vec<u8>,
+}
+
+impl<'a> Consumer<'a> {
+    async fn of(server: &'a Server, authority: &str) -> Self {
+        let public = server.public_client();
+        let certificate = public.get(&format!("/ca/{authority}.pem")).await.is(200).body;
+        Self { server, authority: certificate, list: public.get(&format!("/crl/{authority}.pem")).await.is(200).body }
+    }
+
+    /// What it says to a chain with this certificate. Whoever shows it sends the authority's certificate along.
+    async fn judges(&self, identity: &Identity) -> (bool, String) {
+        let public = self.server.public_client();
+        let fetch = async |path: &str| public.get(path).await.is(200).body;
+        let file = |name: &str, octets: &[u8]| self.server.write_scratch(name, octets).display().to_string();
+        let root = file("drill-root.pem", &fetch("/ca/root.pem").await);
+        let authorities = file("drill-ca.pem", &[&self.authority[..], &fetch("/ca/bundle.pem").await].concat());
+        let lists = file("drill-crl.pem", &[&self.list[..], &fetch("/crl/bundle.pem").await].concat());
+        let leaf = file("drill-leaf.pem", pem("CERTIFICATE", identity.leaf()).as_bytes());
+        let files = ["-CAfile", &root, "-untrusted", &authorities, "-CRLfile", &lists, &leaf];
+        openssl(&[&["verify", "-purpose", "sslclient", "-crl_check_all"][..], &files].concat(), b"")
+    }
+
+    /// What OCSP tells it of a serial of this issuer.
+    async fn asks(&self, issuer: &[u8], serial: &str) -> String {
+        let root = self.server.public_client().get("/ca/root.pem").await.is(200).body;
+        let file = |name: &str, octets: &[u8]| self.server.write_scratch(name, octets).display().to_string();
+        let (root, issuer) = (file("drill-root.pem", &root), file("drill-issuer.pem", issuer));
+        let (url, serial) = (self.server.public_url("/ocsp"), format!("0x{serial}"));
+        let asked = ["ocsp", "-issuer", &issuer, "-serial", &serial, "-url", &url, "-no_nonce"];
+        openssl(&[&asked[..], &["-CAfile", &root, "-verify_other", &issuer]].concat(), b"").1
+    }
 }
 
 #[test]
@@ -55,6 +95,18 @@ fn a_fleet_outlives_the_theft_of_its_issuing_key() {
                 assert!(said == "not_on_ledger" || said.starts_with("handshake"), "{what} at the device door, {when}: {said}");
             }
         };
+        // The page says what the others do: they take all of it until step 5.
+        let consumer = Consumer::of(&server, &old).await;
+        let taken = async |when: &str| {
+            for (what, identity) in &forged {
+                let (accepted, said) = consumer.judges(identity).await;
+                assert!(accepted, "{what}, {when}: {said}");
+            }
+        };
+        taken("before anything was done").await;
+        let (fresh, copied) = (hex::encode(serial(epoch, 9_000, [7; 8])), devices[0].serial());
+        assert!(consumer.asks(&consumer.authority, &copied).await.contains(": good"), "a copy is as good as its original");
+        assert!(consumer.asks(&consumer.authority, &fresh).await.contains(": unknown"), "never issued");
         // Before anybody does anything: the gateway holds every certificate's fingerprint.
         refused("before anything was done").await;
         assert_eq!(gateway.verdict(forged[2].1.leaf()).await["reason"], "not_on_ledger");
@@ -93,6 +145,7 @@ fn a_fleet_outlives_the_theft_of_its_issuing_key() {
         let left = gateway.dial(&devices[2].identity).await.unwrap();
         refused("while the fleet moves").await;
 
+        taken("while the fleet moves").await;
         let used = step("fleetmark authority use OLD", &new);
         assert_eq!(used["good"], 1, "{used}");
         let revoked = step("fleetmark authority revoke OLD --reason keyCompromise --force --note compromise", &new);
@@ -105,6 +158,22 @@ fn a_fleet_outlives_the_theft_of_its_issuing_key() {
         assert_eq!(gateway.verdict(devices[2].identity.leaf()).await["decision"], "deny");
         assert!(devices[2].verdict(&server).await.starts_with("handshake"), "at the device door");
         refused("with the old authority revoked").await;
+        // Who goes by lists and OCSP is done with it too, as soon as it asks.
+        for (what, identity) in forged.iter().map(|(what, identity)| (*what, identity)).chain([("a", &devices[2].identity)]) {
+            let (accepted, said) = consumer.judges(identity).await;
+            assert!(!accepted && said.contains("certificate revoked"), "{what}: {said}");
+        }
+        for serial in [&copied, &fresh] {
+            let said = consumer.asks(&consumer.authority, serial).await;
+            assert!(said.contains("unauthorized (6)"), "nobody answers for it: {said}");
+        }
+        let issuer = server.public_client().get(&format!("/ca/{new}.pem")).await.is(200).body;
+        for device in &moved {
+            let (accepted, said) = consumer.judges(&device.identity).await;
+            assert!(accepted, "{}: {said}", device.name);
+            let said = consumer.asks(&issuer, &device.serial()).await;
+            assert!(said.contains("Response verify OK") && said.contains(": good"), "{}: {said}", device.name);
+        }
         for device in &moved {
             gateway.says("allowed", &device.identity, 5).await;
             gateway.dial(&device.identity).await.unwrap();

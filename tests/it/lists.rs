@@ -11,11 +11,12 @@ use serde_json::json;
 use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 
+use crate::authorities::{act, active, replace};
 use crate::harness::forge::authority_id;
 use crate::harness::openssl::{openssl, pem};
 use crate::harness::server::free_port;
 use crate::harness::{Device, Server, run, shared, until};
-use crate::standing::{List, list, listed_within, read_list};
+use crate::standing::{List, Strangers, dated, list, listed_within, read_list};
 
 /// A device's one distribution point, as the path at the public door.
 fn shard_path(device: &Device) -> String {
@@ -447,7 +448,7 @@ fn the_public_door_gives_shards_with_validators_and_only_what_changed_is_another
         public.send("GET", &path, &[("if-none-match", &tag)], None).await.is(200);
 
         for (path, kind) in [(path.clone(), "application/pkix-crl"), (path.replace(".crl", ".pem"), "application/x-pem-file")] {
-            let answer = public.get(&path).await.is(200);
+            let answer = dated(&server, &path).await;
             let (tag, modified) = (answer.header("etag").to_owned(), answer.header("last-modified").to_owned());
             assert!(answer.header("content-type").starts_with(kind) && answer.header("cache-control").contains("max-age=60"));
             let same = public.send("GET", &path, &[("if-none-match", &tag)], None).await.is(304);
@@ -464,6 +465,84 @@ fn the_public_door_gives_shards_with_validators_and_only_what_changed_is_another
             public.get(&missing).await.refused(404, "not_found");
         }
         assert!(server.metric("fleetmark_list_seconds_left", &[("kind", "shard")]).await > 6.0 * 86_400.0);
+    });
+}
+
+#[test]
+fn the_bundles_hold_the_same_authorities_when_one_is_revoked() {
+    let mut server = Server::start(&[]);
+    let fleet = run(async {
+        let fleet = server.fleet(json!({})).await;
+        let (old, device) = (active(&server, "device", Some(&fleet)).await, Device::good(&server, &fleet, "a").await);
+        let path = shard_path(&device);
+        replace(&server, "device", Some(&fleet)).await;
+        act(&server, old, "revoke", json!({"force": true, "reason": "keyCompromise"})).await;
+        for gone in [format!("/crl/{old}.crl"), format!("/crl/{old}.pem"), path] {
+            server.public_client().get(&gone).await.refused(404, "not_found");
+        }
+        bundles_fit(&server).await;
+        fleet
+    });
+    server.restart();
+    run(async {
+        bundles_fit(&server).await;
+        // Whoever took both lets the successor's devices in.
+        let device = Device::good(&server, &fleet, "b").await;
+        let leaf = server.write_scratch("b.pem", pem("CERTIFICATE", device.identity.leaf()).as_bytes());
+        let (ca, crl) = (server.scratch("bundle-ca.pem"), server.scratch("bundle-crl.pem"));
+        let files = ["-CAfile", text(&ca), "-CRLfile", text(&crl), text(&leaf)];
+        let (accepted, said) = openssl(&[&["verify", "-crl_check_all"][..], &files].concat(), b"");
+        assert!(accepted, "{said}");
+    });
+}
+
+/// Each authority of the one bundle has its list in the other, and no list is of anybody else; the server says that it is ready.
+async fn bundles_fit(server: &Server) {
+    let public = server.public_client();
+    let (ca, crl) = (public.get("/ca/bundle.pem").await.is(200), public.get("/crl/bundle.pem").await.is(200));
+    let file = server.write_scratch("bundle-ca.pem", &ca.body);
+    server.write_scratch("bundle-crl.pem", &crl.body);
+    let end = "-----END X509 CRL-----\n";
+    let (crl, lists) = (crl.text(), ca.text().matches("BEGIN CERTIFICATE").count());
+    assert_eq!(crl.matches(end).count(), lists);
+    for list in crl.split_inclusive(end) {
+        let (_, said) = openssl(&["crl", "-CAfile", text(&file), "-noout"], list.as_bytes());
+        assert!(said.contains("verify OK"), "{said}");
+    }
+    public.get("/readyz").await.is(200);
+}
+
+#[test]
+fn a_responders_damaged_key_does_not_keep_the_server_from_starting() {
+    let mut server = Server::start(&[]);
+    let (fleet, device) = run(async {
+        let fleet = server.fleet(json!({})).await;
+        let device = Device::good(&server, &fleet, "a").await;
+        assert_eq!(Strangers::of(&server, &fleet).await.ocsp(&device.serial(), false), "good");
+        (fleet, device)
+    });
+    assert_eq!(server.stop(), Some(0));
+    let keys: Vec<_> = fs::read_dir(server.data().join("keys")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let own = |prefix: &str| {
+        let is_meant = |path: &&PathBuf| path.file_name().and_then(|name| name.to_str()).unwrap().starts_with(prefix);
+        keys.iter().filter(is_meant).cloned().collect::<Vec<_>>()
+    };
+    let (responders, signers) = (own("ocsp"), own("status"));
+    assert!(responders.len() >= 4 && signers.len() >= 4, "{keys:?}");
+    for key in responders.iter().chain(&signers) {
+        fs::write(key, "damaged").unwrap();
+    }
+    server.start_again();
+    run(async {
+        // Devices come in, and an operator finds the doors open to mend what is wrong.
+        assert_eq!(device.verdict(&server).await, "ok");
+        assert!(server.metric("fleetmark_alarms_total", &[("alarm", "responder_not_renewed")]).await >= 1.0);
+        let successor = replace(&server, "device", Some(&fleet)).await;
+        let old = authority_id(&server, "device", Some(&fleet)).await;
+        assert_ne!(old, successor);
+        act(&server, old, "revoke", json!({"force": true})).await;
+        let device = Device::good(&server, &fleet, "b").await;
+        assert_eq!(device.record(&server).await["authority"].as_u64(), Some(successor));
     });
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use fleetmark_domain::standing::Choices;
 use fleetmark_domain::{RevocationReason, Sight, Standing, View};
+use fleetmark_status::reason::Answer;
 use serde_json::json;
 use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
@@ -13,6 +14,7 @@ use x509_parser::revocation_list::CertificateRevocationList;
 use crate::harness::forge::authority_id;
 use crate::harness::openssl::{openssl, pem};
 use crate::harness::{Device, Server, run, shared, until};
+use crate::status_lists::Firmware;
 
 /// What a list says: its number, and for each serial the reason's code.
 pub struct List {
@@ -45,6 +47,15 @@ pub async fn listed_within(server: &Server, fleet: &str, serial: &str, code: Opt
         let list = list(server, fleet).await;
         let found = list.entries.get(serial).copied();
         found.is_some_and(|found| code.is_none_or(|code| code == found)).then_some(list)
+    })
+    .await
+}
+
+/// What is at this path, once it has a date: what was made a moment ago has none, since another may be made in the same second.
+pub async fn dated(server: &Server, path: &str) -> crate::harness::client::Answer {
+    until("the date", 10, || async {
+        let answer = server.public_client().get(path).await.is(200);
+        (!answer.header("last-modified").is_empty()).then_some(answer)
     })
     .await
 }
@@ -107,7 +118,7 @@ fn text(path: &Path) -> &str {
 
 const HOLD: u8 = 6;
 
-/// One certificate in each standing that can be reached today. Quarantine cannot: nobody sets it yet.
+/// One certificate in each standing.
 async fn one_of_each(server: &Server, fleet: &str) -> Vec<(Device, Standing)> {
     let mut all = Vec::new();
     all.push((Device::unconfirmed(server, fleet, "unconfirmed").await, Standing::Unconfirmed));
@@ -120,6 +131,9 @@ async fn one_of_each(server: &Server, fleet: &str) -> Vec<(Device, Standing)> {
     let held = Device::good(server, fleet, "held").await;
     held.act(server, "hold", json!({})).await;
     all.push((held, Standing::Held));
+    let quarantined = Device::good(server, fleet, "quarantined").await;
+    quarantined.act(server, "quarantine", json!({})).await;
+    all.push((quarantined, Standing::Quarantined));
     for reason in RevocationReason::ALL {
         let device = Device::good(server, fleet, &format!("r{}", reason.code())).await;
         device.act(server, "revoke", json!({"reason": reason.as_str()})).await;
@@ -132,12 +146,15 @@ async fn one_of_each(server: &Server, fleet: &str) -> Vec<(Device, Standing)> {
 fn every_view_of_every_standing_agrees_with_the_table() {
     let server = shared();
     run(async {
-        for list_superseded in [false, true] {
-            let choices = Choices { list_superseded, list_quarantined: false };
-            let fleet = server.fleet(json!({"list_superseded": list_superseded})).await;
+        for chosen in [false, true] {
+            let choices = Choices { list_superseded: chosen, list_quarantined: chosen };
+            let choice = json!({"list_superseded": chosen, "list_quarantined": chosen, "blast_radius": 100});
+            let fleet = server.fleet(choice).await;
             let all = one_of_each(&server, &fleet).await;
-            let last = all.last().unwrap().0.serial();
-            let list = listed_within(&server, &fleet, &last, None).await;
+            let last = &all.last().unwrap().0;
+            let list = listed_within(&server, &fleet, &last.serial(), None).await;
+            let firmware = Firmware::of(&server, &fleet).await;
+            let (_, status_list) = firmware.until(&server, last, Answer::NotGood).await;
             let strangers = Strangers::of(&server, &fleet).await;
 
             let (read, printed) = openssl(&["crl", "-inform", "DER", "-noout", "-text"], &list.der);
@@ -175,6 +192,12 @@ fn every_view_of_every_standing_agrees_with_the_table() {
                         assert!(printed.contains(&serial.to_uppercase()), "openssl misses {} on the list", device.name);
                     }
                 }
+
+                let by_firmware = match standing.seen_by(View::StatusList, false, choices) {
+                    Sight::Good | Sight::Restricted | Sight::Refused => Answer::Good,
+                    Sight::Held | Sight::Revoked(_) => Answer::NotGood,
+                };
+                assert_eq!(firmware.read(&status_list, device).1, by_firmware, "{} on the status list", device.name);
 
                 // Last, since a first use confirms an unconfirmed certificate.
                 let by_server = match standing.seen_by(View::Verdict, false, choices) {
@@ -276,14 +299,28 @@ fn the_lists_number_rises_and_what_a_client_has_is_answered_with_304() {
         }
         for file in [format!("{id}.crl"), format!("{id}.pem")] {
             let path = format!("/crl/{file}");
-            let answer = public.get(&path).await.is(200);
+            let answer = dated(&server, &path).await;
             let (tag, modified) = (answer.header("etag").to_owned(), answer.header("last-modified").to_owned());
             assert!(!tag.is_empty() && !modified.is_empty() && answer.header("cache-control").contains("max-age="));
             let same = public.send("GET", &path, &[("if-none-match", &tag)], None).await.is(304);
             assert!(same.body.is_empty() && same.header("etag") == tag);
             public.send("GET", &path, &[("if-none-match", "\"another\"")], None).await.is(200);
             public.send("GET", &path, &[("if-modified-since", &modified)], None).await.is(304);
+            // Another date, earlier or later, is another list's: a clock may have been set back.
+            for other in ["Sun, 09 Sep 2001 01:46:40 GMT", "Fri, 31 Dec 2100 23:59:59 GMT"] {
+                public.send("GET", &path, &[("if-modified-since", other)], None).await.is(200);
+            }
             assert!(public.send("HEAD", &path, &[], None).await.is(200).body.is_empty());
+        }
+        // What is put together of several things changes when one leaves it, and keys change under one authority: no date tells that.
+        let of_authority = [format!("/ca/{id}.crt"), format!("/status/{id}/signers.pem"), format!("/status/{id}/index.json")];
+        let together = ["/ca/bundle.pem", "/ca/root.pem", "/crl/bundle.pem", "/crl/root.crl"].map(str::to_owned);
+        for path in of_authority.into_iter().chain(together) {
+            let late = [("if-modified-since", "Fri, 31 Dec 2100 23:59:59 GMT")];
+            let answer = public.send("GET", &path, &late, None).await.is(200);
+            assert_eq!(answer.header("last-modified"), "", "{path}");
+            let tag = answer.header("etag").to_owned();
+            public.send("GET", &path, &[("if-none-match", &tag)], None).await.is(304);
         }
         let tag = public.get(&format!("/crl/{id}.crl")).await.header("etag").to_owned();
         let device = Device::good(&server, &fleet, "d").await;

@@ -18,14 +18,14 @@ use crate::harness::openssl::openssl;
 use crate::harness::{Server, run, shared};
 
 /// What firmware was given beside the list: whose it must be, and the key that signs it.
-struct Firmware {
+pub struct Firmware {
     scope: Scope,
     point: [u8; 65],
     authority: u64,
 }
 
 impl Firmware {
-    async fn of(server: &Server, fleet: &str) -> Self {
+    pub async fn of(server: &Server, fleet: &str) -> Self {
         let authority = authority_id(server, "device", Some(fleet)).await;
         let index = server.public_client().get(&format!("/status/{authority}/index.json")).await.is(200).json();
         let key_id = hex::decode(index["key_id"].as_str().unwrap()).unwrap();
@@ -47,7 +47,7 @@ impl Firmware {
         (answer.status == 200).then_some(answer.body)
     }
 
-    fn read(&self, octets: &[u8], device: &Device) -> (u64, Answer) {
+    pub fn read(&self, octets: &[u8], device: &Device) -> (u64, Answer) {
         let scope = Scope { epoch: epoch(device), ..self.scope };
         let terms = Terms { now: now(), lowest_sequence: 0, max_age: 86_400 };
         let key = P256Key::from_point(&self.point).unwrap();
@@ -56,7 +56,7 @@ impl Firmware {
     }
 
     /// Asks until the list says so of the device; the sequence of the list that does.
-    async fn until(&self, server: &Server, device: &Device, wanted: Answer) -> (u64, Vec<u8>) {
+    pub async fn until(&self, server: &Server, device: &Device, wanted: Answer) -> (u64, Vec<u8>) {
         for _ in 0..240 {
             if let Some(octets) = self.fetch(server, device).await {
                 let (sequence, answer) = self.read(&octets, device);

@@ -9,7 +9,7 @@ use actix_web::{HttpRequest, HttpResponse, Resource, guard};
 use fleetmark_domain::{AuthorityState, Epoch, Fingerprint, Refusal, Timestamp};
 use ring::digest::{SHA256, digest};
 
-use super::cache::Validators;
+use super::cache::{Validators, settled};
 use crate::http::State;
 use crate::http::problem::{Problem, not_allowed};
 use crate::pki::bundle::{crl_pem, pem};
@@ -70,12 +70,14 @@ async fn certificate(request: HttpRequest, state: Data<State>, file: Path<String
         Which::Root => vec![&root.record],
         _ => records.filter(|record| which.is(record)).collect(),
     };
-    let newest = chosen.iter().map(|record| record.created_at).max().ok_or(Refusal::NotFound)?;
+    if chosen.is_empty() {
+        return Err(Refusal::NotFound.into());
+    }
     let mut chosen: Vec<&[u8]> = chosen.into_iter().map(|record| &*record.certificate).collect();
     if which == Which::All {
         chosen.extend(above.iter().map(Vec::as_slice));
     }
-    let validators = Validators { tag: tag(&chosen, form), modified: newest, max_age: CERTIFICATE_AGE };
+    let validators = Validators { tag: tag(&chosen, form), modified: None, max_age: CERTIFICATE_AGE };
     Ok(match form {
         Form::Der => validators.answer(&request, CERTIFICATE, || chosen.concat().into()),
         Form::Pem => validators.answer(&request, PEM, || pem(&chosen).into()),
@@ -97,9 +99,13 @@ async fn list(
             state.registrar.crl(root.record.id).into_iter().collect()
         }
     };
-    let modified = lists.iter().map(|list| list.this_update).max().ok_or(Refusal::NotFound)?;
-    let end = lists.iter().map(|list| list.next_update).min().unwrap_or(modified);
-    let validators = Validators { tag: numbers(&lists, form), modified, max_age: age(end, state.clock.now()) };
+    let (now, end) = (state.clock.now(), lists.iter().map(|list| list.next_update).min().ok_or(Refusal::NotFound)?);
+    // A bundle changes when a list leaves it, and another root's list may be older: there a date tells nothing.
+    let modified = match (which, lists.as_slice()) {
+        (Which::Of(_), [one]) => settled(one.this_update, now),
+        _ => None,
+    };
+    let validators = Validators { tag: numbers(&lists, form), modified, max_age: age(end, now) };
     Ok(match form {
         Form::Der => validators.answer(&request, CRL, || match lists.as_slice() {
             [one] => Bytes::from_owner(Plain(one.clone())),
@@ -123,8 +129,9 @@ async fn shard(
     let shard = state.registrar.shard(authority, epoch, slice).await?.ok_or(Refusal::NotFound)?;
     let list = &shard.list;
     let name = format!("{authority}/{}-{slice}:{}:{}", epoch.0, list.number, list.this_update.0);
-    let max_age = age(list.next_update, state.clock.now());
-    let validators = Validators { tag: tag(&[name.as_bytes()], form), modified: list.this_update, max_age };
+    let now = state.clock.now();
+    let (modified, max_age) = (settled(list.this_update, now), age(list.next_update, now));
+    let validators = Validators { tag: tag(&[name.as_bytes()], form), modified, max_age };
     Ok(match form {
         Form::Der => validators.answer(&request, CRL, || Bytes::from_owner(Sliced(shard.clone()))),
         Form::Pem => validators.answer(&request, PEM, || texts.text(&validators.tag, || crl_pem(&list.octets))),
@@ -225,10 +232,14 @@ fn numbers(lists: &[Arc<StoredCrl>], form: Form) -> String {
 }
 
 fn tag(parts: &[&[u8]], form: Form) -> String {
-    let octets: Vec<u8> = parts.concat();
-    let digest: [u8; 32] = digest(&SHA256, &octets).as_ref().try_into().unwrap_or_default();
     let form = if form == Form::Pem { "pem" } else { "der" };
-    Fingerprint(digest).to_string().chars().take(32).chain("-".chars()).chain(form.chars()).collect()
+    format!("{}-{form}", digest_of(parts))
+}
+
+/// What tells these octets from others, for a tag.
+pub fn digest_of(parts: &[&[u8]]) -> String {
+    let digest: [u8; 32] = digest(&SHA256, &parts.concat()).as_ref().try_into().unwrap_or_default();
+    Fingerprint(digest).to_string().chars().take(32).collect()
 }
 
 #[cfg(test)]

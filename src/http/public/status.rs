@@ -8,8 +8,8 @@ use fleetmark_domain::{Epoch, Refusal, Timestamp};
 use fleetmark_ledger::entry::AuthorityState;
 use serde::Serialize;
 
-use super::cache::Validators;
-use super::files::readable;
+use super::cache::{Validators, settled};
+use super::files::{digest_of, readable};
 use crate::http::State;
 use crate::http::problem::Problem;
 use crate::pki::bundle::pem;
@@ -60,9 +60,10 @@ async fn list(request: HttpRequest, state: Data<State>, path: Path<(String, Stri
     let key = number(&authority).and_then(|authority| list_key(authority, &file)).ok_or(Refusal::NotFound)?;
     let made = state.registrar.status_list(&key).ok_or(Refusal::NotFound)?;
     let list = &made.list;
-    let max_age = list.next_update.since(state.clock.now()).min(AGE);
+    let now = state.clock.now();
+    let (modified, max_age) = (settled(list.this_update, now), list.next_update.since(now).min(AGE));
     let tag = format!("{}-{}", list.number, hex::encode(made.key_id));
-    Ok(Validators { tag, modified: list.this_update, max_age }.answer(&request, LIST, || list.octets.clone().into()))
+    Ok(Validators { tag, modified, max_age }.answer(&request, LIST, || list.octets.clone().into()))
 }
 
 /// The key that signs now, the one that will sign next where it is there, and their authority.
@@ -71,8 +72,7 @@ async fn signers(request: HttpRequest, state: Data<State>, path: Path<String>) -
     let mut chain: Vec<&[u8]> = vec![&signer.certificate];
     chain.extend(signer.successor.as_deref());
     chain.push(&authority.record.certificate);
-    let tag = format!("{}-{}", hex::encode(signer.key_id), chain.len());
-    let validators = Validators { tag, modified: authority.record.created_at, max_age: KEYS_AGE };
+    let validators = Validators { tag: digest_of(&chain), modified: None, max_age: KEYS_AGE };
     Ok(validators.answer(&request, "application/x-pem-file", || pem(&chain).into()))
 }
 
@@ -91,13 +91,12 @@ async fn index(request: HttpRequest, state: Data<State>, path: Path<String>) -> 
             octets: made.list.octets.len(),
         })
         .collect();
-    let newest = lists.iter().map(|list| list.this_update).max().unwrap_or(authority.record.created_at);
     let sequences: u64 = lists.iter().fold(0, |sum, list| sum.wrapping_add(list.sequence));
     let tag = format!("{}-{sequences}-{}", lists.len(), hex::encode(signer.key_id));
     let (key_id, signer) = (hex::encode(&authority.key_id), hex::encode(signer.key_id));
     let index = Index { authority: authority.record.id, key_id, signer, lists };
     let json = serde_json::to_vec(&index).map_err(|_| Refusal::StorageDamaged)?;
-    Ok(Validators { tag, modified: newest, max_age: AGE }.answer(&request, "application/json", || json.into()))
+    Ok(Validators { tag, modified: None, max_age: AGE }.answer(&request, "application/json", || json.into()))
 }
 
 fn signer(state: &State, authority: &str) -> Result<(std::sync::Arc<Authority>, std::sync::Arc<StatusSigner>), Refusal> {

@@ -65,6 +65,12 @@ impl Pass {
         seen.fleet.is_some_and(|at| at >= position) || seen.shards.range(shards::of(authority)).any(|(_, at)| *at >= position)
     }
 
+    /// The authority's shards that changed since they were first looked at.
+    pub(super) fn changed(&self, ledger: &LedgerName, authority: AuthorityId) -> impl Iterator<Item = ListKey> {
+        let seen = self.ledgers.get(ledger).into_iter();
+        seen.flat_map(move |seen| seen.shards.range(shards::of(authority)).map(|(key, _)| *key))
+    }
+
     /// How many of the ledger's entries were read.
     pub(super) fn upto(&self, ledger: &LedgerName) -> u64 {
         self.ledgers.get(ledger).map_or(0, |seen| seen.upto)

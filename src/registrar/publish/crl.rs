@@ -12,7 +12,9 @@ use super::super::signing::unsigned;
 use super::super::{Error, Registrar, Result};
 use super::changes::Pass;
 use super::shards::{self, Shard};
-use super::{CRL_LIFETIME, Outcome, ROOT_CRL_LIFETIME, choices_of, is_sharded, lines, next_number, size_of};
+use super::{
+    CRL_LIFETIME, Outcome, ROOT_CRL_LIFETIME, choices_of, ended_since, is_due, is_sharded, lines, next_number, size_of,
+};
 use crate::pki::crl::{CrlHeader, build, entries};
 use crate::store::acts::lists::PutCrl;
 use crate::store::model::StoredCrl;
@@ -26,7 +28,7 @@ const SLOW: Duration = Duration::from_millis(100);
 const REST: u32 = 20;
 
 impl Registrar {
-    /// Makes the authority's plain list where it is missing, past half of its life, or behind.
+    /// Makes the authority's plain list where it is missing, due, or behind.
     pub(super) async fn refresh_crl(&self, pass: &mut Pass, authority: &Arc<Authority>, now: Timestamp) -> Result<Outcome> {
         let id = authority.record.id;
         if self.crl(id).is_none()
@@ -37,8 +39,8 @@ impl Registrar {
         }
         let newest = self.crl(id);
         let is_wanted = newest.as_ref().is_none_or(|newest| {
-            let half = newest.next_update.since(newest.this_update) / 2;
-            newest.this_update + half <= now || pass.is_any_behind(&authority.ledger(), id, newest.position)
+            is_due((newest.this_update, newest.next_update), u64::from(id), now)
+                || pass.is_any_behind(&authority.ledger(), id, newest.position)
         });
         // An offline root's list is brought by its ceremony; until then the one that is there holds.
         let holds = newest.is_some_and(|newest| now < newest.next_update);
@@ -62,8 +64,7 @@ impl Registrar {
         let last = read(&*self.store, move |rows| rows.crl_number(id)).await?;
         let Some(number) = next_number(last, now) else { return Ok(Outcome::PutOff) };
         let (position, parts) = self.parts(authority, scanned, now).await?;
-        let is_root = authority.record.kind == AuthorityKind::Root;
-        let next_update = now + if is_root { ROOT_CRL_LIFETIME } else { CRL_LIFETIME };
+        let next_update = now + lifetime(authority);
         let issuer = authority.issuer.clone();
         // Hashing a list of a million takes a tenth of a second, in which this thread would serve nobody.
         let built = tokio::task::spawn_blocking(move || {
@@ -95,14 +96,20 @@ impl Registrar {
             return Ok((scanned, shards.range(shards::of(id)).map(|(_, shard)| Part::Shard(shard.clone())).collect()));
         }
         let (ledger, fleet) = (authority.ledger(), authority.record.fleet.clone());
+        let since = ended_since(lifetime(authority), now);
         let read = read(&*self.store, move |rows| {
             let choices = choices_of(rows, fleet.as_ref())?;
             let position = size_of(rows, &ledger)?;
-            Ok((position, lines(&rows.not_good(id, 0, u64::MAX, now)?, choices)))
+            Ok((position, lines(&rows.not_good(id, 0, u64::MAX, since)?, choices)))
         });
         let (position, lines) = read.await?;
         Ok((position, vec![Part::Own(entries(&lines))]))
     }
+}
+
+/// How long the authority's plain list holds.
+fn lifetime(authority: &Authority) -> Duration {
+    if authority.record.kind == AuthorityKind::Root { ROOT_CRL_LIFETIME } else { CRL_LIFETIME }
 }
 
 /// Entries of a plain list.

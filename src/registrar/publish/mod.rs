@@ -104,6 +104,21 @@ impl Published {
         self.changed.notify_one();
     }
 
+    /// Drops the lists of every other authority: nobody keeps the list of a revoked one from its end.
+    fn keep_only(&self, listed: &[&Arc<Authority>]) {
+        let is_listed = |id: AuthorityId| listed.iter().any(|authority| authority.record.id == id);
+        if self.crls.load().keys().any(|id| !is_listed(*id)) {
+            self.crls.rcu(|current| {
+                let mut next = BTreeMap::clone(current);
+                next.retain(|id, _| is_listed(*id));
+                next
+            });
+        }
+        if self.shards.load().keys().any(|key| !is_listed(key.authority)) {
+            self.change_shards(|shards| shards.retain(|key, _| is_listed(key.authority)));
+        }
+    }
+
     pub(super) fn set_crl(&self, crl: StoredCrl) {
         let crl = Arc::new(crl);
         self.crls.rcu(|current| {
@@ -161,9 +176,12 @@ impl Registrar {
         self.published.crls.load().get(&authority).cloned()
     }
 
-    /// Every authority's plain list, the root's with them.
+    /// The plain list of every authority that is not revoked, the root's with them.
     pub fn crls(&self) -> Vec<Arc<StoredCrl>> {
-        self.published.crls.load().values().cloned().collect()
+        let all = self.authorities.all();
+        let lists = self.published.crls.load();
+        let revoked = |id: AuthorityId| all.iter().any(|authority| authority.record.id == id && !is_listed(authority));
+        lists.values().filter(|list| !revoked(list.authority)).cloned().collect()
     }
 
     /// Makes anew each list that is past half of its life, or whose certificates changed their standing: first the shards with
@@ -176,8 +194,8 @@ impl Registrar {
         let mut pass = self.published.pass.lock().await;
         let mut work = Work::default();
         let all = self.authorities.all();
-        let listed: Vec<&Arc<Authority>> =
-            all.iter().filter(|authority| authority.record.state != AuthorityState::Revoked).collect();
+        let listed: Vec<&Arc<Authority>> = all.iter().filter(|authority| is_listed(authority)).collect();
+        self.published.keep_only(&listed);
         self.settle_shards(&mut pass, &listed, now).await?;
         for authority in &listed {
             let scanned = self.scan(&mut pass, authority).await;
@@ -235,6 +253,28 @@ impl Registrar {
         let ledgers = read(&*self.store, |rows| rows.ledgers()).await?;
         Ok(ledgers.into_iter().map(|ledger| ledger.name).collect())
     }
+}
+
+/// Whether the authority has lists: a revoked one is on another's, and its own would be believed by nobody.
+fn is_listed(authority: &Authority) -> bool {
+    authority.record.state != AuthorityState::Revoked
+}
+
+/// When a list is made anew though nothing changed: at half of its life, or up to an eighth of it earlier, each at its own moment, so
+/// that those that were made together are not due together; at once where it is from the future, since the clock was set back:
+/// whoever has the right time refuses everybody by a list that is not yet valid. `place` tells the list from others.
+fn is_due((this_update, next_update): (Timestamp, Timestamp), place: u64, now: Timestamp) -> bool {
+    let life = next_update.since(this_update);
+    // Fibonacci hashing: neighbours end far apart.
+    let share = u32::try_from(place.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48).unwrap_or(0);
+    let earlier = life / 8 * share / (1 << 16);
+    this_update > now || this_update + (life / 2).saturating_sub(earlier) <= now
+}
+
+/// RFC 5280 3.3: an entry stays on one regular list that is issued after the end of its certificate. So those are listed that have
+/// not ended since this instant; by then a list that holds for `lifetime` was made anew.
+fn ended_since(lifetime: Duration, now: Timestamp) -> Timestamp {
+    now - lifetime - Duration::from_secs(86_400)
 }
 
 /// Whether the authority's certificates are listed in shards. The root's are few, and its key may lie in a safe.

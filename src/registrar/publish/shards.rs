@@ -1,7 +1,7 @@
 //! Shards: the list of each slice of an epoch, 2^14 certificates at most. A certificate names its shard as its one distribution
 //! point, so the list is there before the certificate is: whoever fetches it finds one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,8 @@ use super::super::authorities::Authority;
 use super::super::signing::off_the_worker;
 use super::super::{Error, Registrar, Result};
 use super::changes::Pass;
-use super::{CRL_LIFETIME, Outcome, Published, Work, choices_of, is_sharded, lines, next_number, size_of};
+use super::{CRL_LIFETIME, Outcome, Published, Work, choices_of, ended_since, is_due, is_listed, is_sharded};
+use super::{lines, next_number, size_of};
 use crate::pki::crl::{CrlHeader, build, entries, entries_in};
 use crate::pki::issue::Pointers;
 use crate::store::acts::lists::{DropList, PutList};
@@ -105,7 +106,8 @@ impl Registrar {
     pub async fn shard(&self, authority: AuthorityId, epoch: Epoch, slice: u32) -> Result<Option<Arc<Shard>>> {
         let key = ListKey { kind: ListKind::CrlShard, authority, epoch, slice };
         let known = || self.published.shards.load().get(&key).cloned();
-        if known().is_none() && !self.store.is_alone() && self.authorities.by_id(authority).is_some() {
+        let is_listed = || self.authorities.by_id(authority).is_some_and(|authority| is_listed(&authority));
+        if known().is_none() && !self.store.is_alone() && is_listed() {
             let kept = look_up(&*self.store, move |rows| rows.published_list(&key)).await?;
             kept.map(Shard::new).transpose()?.into_iter().for_each(|shard| self.published.set_shard(shard));
         }
@@ -154,18 +156,24 @@ impl Registrar {
     }
 
     fn changed_shards(&self, pass: &Pass, authority: &Authority) -> Vec<ListKey> {
+        if !is_sharded(authority) {
+            return Vec::new();
+        }
         let (id, ledger) = (authority.record.id, authority.ledger());
         let shards = self.published.shards.load();
         let behind = shards.range(of(id)).filter(|(key, shard)| pass.is_behind(&ledger, key, shard.list.position));
-        let missing = pass.missing.range(of(id)).filter(|key| !shards.contains_key(key));
-        behind.map(|(key, _)| *key).chain(missing.copied()).collect()
+        // A slice that another server founded since the shards were settled is not known here, and its change all the same.
+        let missing = pass.missing.range(of(id)).copied().chain(pass.changed(&ledger, id));
+        let missing = missing.filter(|key| !shards.contains_key(key) && !pass.over.contains(key));
+        behind.map(|(key, _)| *key).chain(missing).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     fn old_shards(&self, listed: &[&Arc<Authority>], now: Timestamp) -> Vec<(Arc<Authority>, ListKey)> {
         let shards = self.published.shards.load();
         let mut due = Vec::new();
         for authority in listed.iter().filter(|authority| authority.has_key) {
-            let old = shards.range(of(authority.record.id)).filter(|(_, shard)| due_at(&shard.list) <= now);
+            let is_old = |list: &PublishedList| is_due((list.this_update, list.next_update), place(&list.key), now);
+            let old = shards.range(of(authority.record.id)).filter(|(_, shard)| is_old(&shard.list));
             due.extend(old.map(|(key, _)| (Arc::clone(authority), *key)));
         }
         due
@@ -203,10 +211,11 @@ impl Registrar {
     async fn make_shard(&self, authority: &Authority, key: ListKey, now: Timestamp) -> Result<Outcome> {
         let (id, ledger, fleet) = (authority.record.id, authority.ledger(), authority.record.fleet.clone());
         let (from, to) = places(key.epoch, key.slice);
+        let since = ended_since(CRL_LIFETIME, now);
         let read_all = read(&*self.store, move |rows| {
             let choices = choices_of(rows, fleet.as_ref())?;
             let position = size_of(rows, &ledger)?;
-            Ok((position, rows.list_number(&key)?, lines(&rows.not_good(id, from, to, now)?, choices)))
+            Ok((position, rows.list_number(&key)?, lines(&rows.not_good(id, from, to, since)?, choices)))
         });
         let (position, newest, lines) = read_all.await?;
         let Some(number) = next_number(newest, now) else { return Ok(Outcome::PutOff) };
@@ -244,12 +253,15 @@ impl Registrar {
     /// Takes the shards that the store has, and finds those that it lacks: once, and again and again where other servers make
     /// lists and epochs too.
     pub(super) async fn settle_shards(&self, pass: &mut Pass, listed: &[&Arc<Authority>], now: Timestamp) -> Result<()> {
-        let is_settled = pass.settled_at.is_some_and(|at| self.store.is_alone() || now.since(at) < SETTLE_EVERY);
+        // A clock that was set back is no reason not to look.
+        let is_recent = |at: Timestamp| at <= now && now.since(at) < SETTLE_EVERY;
+        let is_settled = pass.settled_at.is_some_and(|at| self.store.is_alone() || is_recent(at));
         if is_settled {
             return Ok(());
         }
-        let stored: BTreeMap<_, _> =
+        let mut stored: BTreeMap<_, _> =
             read(&*self.store, |rows| rows.list_numbers(ListKind::CrlShard)).await?.into_iter().collect();
+        stored.retain(|key, _| listed.iter().any(|authority| authority.record.id == key.authority));
         for (key, number) in &stored {
             let is_known = self.published.shards.load().get(key).is_some_and(|known| known.list.number >= *number);
             let key = *key;
@@ -287,44 +299,38 @@ impl Registrar {
     }
 }
 
-/// Whether nobody will ask for the slice any more: nothing is issued in it, and all that was has ended.
+/// Whether nobody will ask for the slice any more: nothing is issued in it, and all that was has ended and was listed so.
 fn is_over(epoch: Option<&EpochRecord>, latest_end: Option<Timestamp>, now: Timestamp) -> bool {
     let is_closed = epoch.and_then(|epoch| epoch.closed_at).is_some_and(|at| at + EPOCH_SETTLED <= now);
-    is_closed && latest_end.is_none_or(|end| end <= now)
+    is_closed && latest_end.is_none_or(|end| end <= ended_since(CRL_LIFETIME, now))
 }
 
-/// When a list is made anew though nothing changed: at half of its life, or up to an eighth of it earlier, each shard at its own
-/// moment, so that those that were made together are not due together.
-fn due_at(list: &PublishedList) -> Timestamp {
-    let life = list.next_update.since(list.this_update);
-    let place = (u64::from(list.key.authority) << 48) ^ (u64::from(list.key.epoch.0) << 16) ^ u64::from(list.key.slice);
-    // Fibonacci hashing: neighbours end far apart.
-    let share = u32::try_from(place.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48).unwrap_or(0);
-    let earlier = life / 8 * share / (1 << 16);
-    list.this_update + (life / 2).saturating_sub(earlier)
+/// What tells a shard from others.
+fn place(key: &ListKey) -> u64 {
+    (u64::from(key.authority) << 48) ^ (u64::from(key.epoch.0) << 16) ^ u64::from(key.slice)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
 
-    fn list(epoch: u32, slice: u32) -> PublishedList {
-        let key = ListKey { kind: ListKind::CrlShard, authority: 2, epoch: Epoch(epoch), slice };
-        let (this_update, position) = (Timestamp(0), 0);
-        PublishedList { key, number: 1, this_update, next_update: this_update + CRL_LIFETIME, position, octets: Vec::new() }
+    /// The hour at which a shard that was made at 0 is due.
+    fn due_hour(slice: u32) -> i64 {
+        let place = place(&ListKey { kind: ListKind::CrlShard, authority: 2, epoch: Epoch(7), slice });
+        let is_due = |hour: &i64| is_due((Timestamp(0), Timestamp(0) + CRL_LIFETIME), place, Timestamp(hour * 3_600 + 3_599));
+        (0..200).find(is_due).unwrap()
     }
 
     #[test]
     fn shards_that_were_made_together_are_due_one_after_the_other() {
-        let hours: Vec<i64> = (0..64).map(|slice| due_at(&list(7, slice)).0 / 3_600).collect();
+        let hours: Vec<i64> = (0..64).map(due_hour).collect();
         // Seven days' half is hour 84; an eighth before it is hour 63.
         assert!(hours.iter().all(|hour| (63..=84).contains(hour)), "{hours:?}");
         let apart: BTreeSet<_> = hours.iter().collect();
         assert!(apart.len() >= 20, "{hours:?}");
         let fullest = apart.iter().map(|hour| hours.iter().filter(|other| *other == *hour).count()).max();
         assert!(fullest.is_some_and(|fullest| fullest <= 6), "{hours:?}");
-        assert_eq!(due_at(&list(7, 3)), due_at(&list(7, 3)), "always the same");
+        assert_eq!(due_hour(3), due_hour(3), "always the same");
     }
 
     #[test]
@@ -336,12 +342,13 @@ mod tests {
             closed_at: closed_at.map(Timestamp),
             next_index: 5,
         };
-        let now = Timestamp(100_000);
+        let now = Timestamp(1_000_000);
         let end = |at| Some(Timestamp(at));
-        assert!(is_over(Some(&epoch(Some(96_400))), end(100_000), now));
+        // Eight days before: they were on a list that was made after their end.
+        assert!(is_over(Some(&epoch(Some(996_400))), end(308_800), now));
         assert!(is_over(Some(&epoch(Some(0))), None, now));
-        assert!(!is_over(Some(&epoch(Some(96_401))), None, now), "a lease may still be used");
-        assert!(!is_over(Some(&epoch(Some(0))), end(100_001), now));
+        assert!(!is_over(Some(&epoch(Some(996_401))), None, now), "a lease may still be used");
+        assert!(!is_over(Some(&epoch(Some(0))), end(308_801), now));
         assert!(!is_over(Some(&epoch(None)), end(5), now));
         assert!(!is_over(None, None, now));
     }

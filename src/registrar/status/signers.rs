@@ -66,6 +66,7 @@ impl Registrar {
         for authority in self.authorities.all().iter() {
             let counts = !matches!(authority.record.state, AuthorityState::Prepared | AuthorityState::Revoked);
             if counts
+                && now < authority.not_after
                 && authority.record.kind != AuthorityKind::Root
                 && let Err(error) = self.renew_status_signer(authority, now).await
             {

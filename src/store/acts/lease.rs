@@ -108,8 +108,12 @@ pub(super) fn epoch_floor(transaction: &mut Transaction<'_>) -> Result<u32, Stor
     Ok(u32::from_be_bytes(octets))
 }
 
+/// A slice of the longest lists that there are, a status list's.
+const SLICE: u32 = 1 << 16;
+
 /// Closes every open epoch, and opens none at or below `floor` any more: after a restore, which knows nothing of what was
-/// issued since the backup.
+/// issued since the backup. A tainted authority opens no epoch, so it keeps its last one, and goes on far above what it may have
+/// issued to its responder meanwhile.
 #[derive(Debug)]
 pub struct RaiseEpochs {
     /// The highest number that may have been used.
@@ -127,7 +131,10 @@ impl Act for RaiseEpochs {
 
     fn perform(&self, transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
         for authority in transaction.rows.authorities()? {
-            if let Some(open) = transaction.rows.open_epoch(authority.id)? {
+            let Some(open) = transaction.rows.open_epoch(authority.id)? else { continue };
+            if authority.state == AuthorityState::Tainted {
+                leap(transaction, open)?;
+            } else {
                 transaction.rows.update_epoch(&EpochRecord { closed_at: Some(self.at), ..open })?;
             }
         }
@@ -137,4 +144,16 @@ impl Act for RaiseEpochs {
         let floor = self.floor.0.max(epoch_floor(transaction)?);
         transaction.rows.set_value(EPOCH_FLOOR, &floor.to_be_bytes())
     }
+}
+
+/// Goes on with an epoch where no list that devices read is longer by it: at the slice after the next, or halfway to the end where
+/// there is none.
+fn leap(transaction: &mut Transaction<'_>, open: EpochRecord) -> Result<(), StoreError> {
+    while let Some(lease) = transaction.rows.expired_lease(open.number, Timestamp(i64::MAX))? {
+        transaction.rows.delete_lease(open.number, lease.first)?;
+    }
+    let far = (open.next_index / SLICE).saturating_add(2).saturating_mul(SLICE);
+    let halfway = EPOCH_CAPACITY - EPOCH_CAPACITY.saturating_sub(open.next_index).div_ceil(2);
+    let next_index = if far < EPOCH_CAPACITY { far } else { halfway };
+    transaction.rows.update_epoch(&EpochRecord { next_index, ..open })
 }
