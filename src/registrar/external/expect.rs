@@ -201,7 +201,7 @@ mod tests {
             ("pump-1".to_owned(), "line 1"),
             (format!("{one},-"), "no device's name"),
             (format!("{one},a,b"), "more than two"),
-            ((0..=MAX_EXPECTED).map(|number| format!("{number:064x}\n")).collect(), "more than 5000"),
+            ((0..=MAX_EXPECTED).map(|number| format!("{number:064x}")).collect::<Vec<_>>().join("\n"), "more than 5000"),
         ] {
             let told = expecting(&text).unwrap_err();
             assert!(told.contains(why), "{told}");

@@ -25,6 +25,10 @@ async fn change(server: &Server, fleet: &str, rules: &Value) -> Value {
     server.owner().post_as("PUT", &path, &json!({"rules": rules})).await.is(200).json()
 }
 
+fn counted(found: f64, expected: f64) {
+    assert!((found - expected).abs() < 0.5, "{found} instead of {expected}");
+}
+
 /// The devices whose certificates are adopted.
 async fn adopted(server: &Server, fleet: &str) -> Vec<String> {
     let shown = server.owner().get(&certificates(fleet)).await.is(200).json();
@@ -61,7 +65,7 @@ fn what_a_gateway_sees_is_adopted_where_that_is_allowed() {
         refused_until(&gateway, &pump, UNREPORTED, ("reason", "not_allowed")).await;
         gateway.says("external_unknown", &pump, 5).await;
         assert_eq!(verdict(&server, &pump, &fleet).await, "external_unknown");
-        assert_eq!(gateway.metric(REPORTED, &[]).await, 0.0);
+        counted(gateway.metric(REPORTED, &[]).await, 0.0);
         assert_eq!(adopted(&server, &fleet).await, [""; 0]);
 
         let changed = change(&server, &fleet, &on_sight(&url, 100, 1_000)).await;
@@ -69,14 +73,14 @@ fn what_a_gateway_sees_is_adopted_where_that_is_allowed() {
         comes_in(&gateway, &pump).await;
         gateway.dial(&pump).await.unwrap();
         assert_eq!(adopted(&server, &fleet).await, ["pump-a"]);
-        assert_eq!(gateway.metric(REPORTED, &[("outcome", "adopted")]).await, 1.0);
+        counted(gateway.metric(REPORTED, &[("outcome", "adopted")]).await, 1.0);
         let shown = server.owner().get(&format!("{}/silo", authorities(&fleet))).await.is(200).json();
         assert_eq!(shown["adopted_on_sight"], 1, "{shown}");
 
         // Signed by a CA of the same name: nobody is told.
         let forged = ForeignCa::new(&server, "silo-sight").device("pump-f");
         refused_until(&gateway, &forged, UNREPORTED, ("reason", "chain")).await;
-        assert_eq!(gateway.metric(REPORTED, &[]).await, 1.0);
+        counted(gateway.metric(REPORTED, &[]).await, 1.0);
         // Nor does the CA's own key give anybody a device that is here; the device's own key may be certified again.
         let impostor = ca.issue("impostor", "/O=Silo/CN=pump-a", "leaf");
         refused_until(&gateway, &impostor, REPORTED, ("outcome", "refused")).await;
@@ -119,7 +123,7 @@ fn no_more_are_adopted_on_sight_than_may_be() {
         assert_eq!(verdict(&server, &b, &fleet).await, "ok");
         // The CA's key is in the wrong hands, say.
         let alarm = [("alarm", "external_adoption_limit")];
-        assert_eq!(server.metric("fleetmark_alarms_total", &alarm).await, 0.0);
+        counted(server.metric("fleetmark_alarms_total", &alarm).await, 0.0);
         refused_until(&gateway, &c, REPORTED, ("outcome", "refused")).await;
         assert_eq!(verdict(&server, &c, &fleet).await, "external_adoption_limit");
         assert!(server.metric("fleetmark_alarms_total", &alarm).await >= 1.0);

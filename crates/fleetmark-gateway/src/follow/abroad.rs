@@ -56,7 +56,7 @@ async fn report(shared: &Shared, batch: &[Met]) -> Result<(), Trouble> {
         };
         adopted |= outcome != "refused";
         metrics::counter!("fleetmark_gateway_external_reported_total", "outcome" => outcome).increment(1);
-        let shown = |text: &str| text.chars().filter(|c| c.is_ascii_graphic()).take(MAX_SHOWN).collect::<String>();
+        let shown = |text: &str| text.chars().filter(char::is_ascii_graphic).take(MAX_SHOWN).collect::<String>();
         let (fingerprint, outcome) = (shown(&one.fingerprint), shown(&one.outcome));
         tracing::info!(ledger = first.ledger.as_str(), fingerprint, outcome, "a certificate of another authority was reported");
     }

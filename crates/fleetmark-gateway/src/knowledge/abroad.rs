@@ -302,8 +302,7 @@ mod tests {
         let foreign = Foreign::parse(certificate).unwrap();
         double.knowledge().met(certificate, &foreign, [127, 0, 0, address].into(), NOW);
         let knowledge = double.knowledge();
-        let waiting = knowledge.inner.abroad.queue.lock().unwrap().waiting.len();
-        waiting
+        knowledge.inner.abroad.queue.lock().unwrap().waiting.len()
     }
 
     #[test]
