@@ -24,14 +24,24 @@ const CERTIFICATES: [Column; 5] = [
     Column("NOT AFTER", "not_after"),
 ];
 const IMPORTED: [Column; 3] = [Column("DEVICE", "device"), Column("OUTCOME", "outcome"), Column("FINGERPRINT", "fingerprint")];
+const EXPECTED: [Column; 4] = [
+    Column("FINGERPRINT", "fingerprint"),
+    Column("DEVICE", "device"),
+    Column("AUTHORITY", "authority"),
+    Column("SINCE", "expected_at"),
+];
 const FIRST: [&str; 5] = ["name", "fleet", "state", "rules", "failures"];
+const FIRST_EXPECTED: [&str; 3] = ["fingerprint", "device", "authority"];
 const FIRST_CERTIFICATE: [&str; 5] = ["identity", "standing", "own_standing", "foreign_standing", "authority"];
 /// How a PEM certificate ends.
 const END: &str = "-----END CERTIFICATE-----";
 /// So many certificates one request has at most.
 const AT_ONCE: usize = 500;
+/// So many lines of fingerprints.
+const LINES_AT_ONCE: usize = 5_000;
 const AUTHORITY_PATH: &str = "external-authorities";
 const CERTIFICATE_PATH: &str = "external-certificates";
+const EXPECTED_PATH: &str = "expected-certificates";
 
 /// `fleetmark external`
 #[derive(Debug, Subcommand)]
@@ -62,12 +72,35 @@ pub enum ExternalCommand {
         #[command(flatten)]
         authority: Authority,
         /// Certificates in PEM, as many as there are
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
+        #[arg(value_name = "FILE", required_unless_present = "fingerprints", conflicts_with = "fingerprints")]
+        file: Option<PathBuf>,
+        /// Instead: CSV of fingerprint and device; each certificate is adopted when it is first seen
+        #[arg(long, value_name = "FILE")]
+        fingerprints: Option<PathBuf>,
     },
+    /// The certificates that are adopted when they are first seen
+    #[command(subcommand)]
+    Expected(ExpectedCommand),
     /// The adopted certificates
     #[command(subcommand)]
     Cert(CertificateCommand),
+}
+
+/// `fleetmark external expected`
+#[derive(Debug, Subcommand)]
+pub enum ExpectedCommand {
+    /// List them
+    List {
+        /// Of this external authority alone
+        #[arg(long, value_name = "NAME")]
+        authority: Option<String>,
+        #[command(flatten)]
+        fleet: Fleet,
+        #[command(flatten)]
+        listing: Listing,
+    },
+    /// Expect one no longer
+    Remove(Adopted),
 }
 
 /// `fleetmark external cert`
@@ -198,6 +231,17 @@ pub enum Form {
     Sanitized,
 }
 
+/// How its certificates come to be adopted.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum AdoptWhen {
+    /// When they are imported
+    Import,
+    /// Also when one is seen whose fingerprint was imported
+    Listed,
+    /// Also when one is seen, within limits; takes --crl or --ocsp
+    OnSight,
+}
+
 /// What happens when its word is past its end.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum OnStale {
@@ -246,6 +290,15 @@ pub struct Rules {
     /// After how many seconds it is asked again at the latest, 10 to 86400
     #[arg(long, value_name = "SECONDS", default_value_t = 3_600)]
     interval: u32,
+    /// How its certificates come to be adopted
+    #[arg(long, value_name = "WHEN", default_value = "import")]
+    adopt: AdoptWhen,
+    /// The most that are adopted on sight within an hour
+    #[arg(long, value_name = "NUMBER", default_value_t = 100)]
+    adopt_hourly: u32,
+    /// The most that are adopted on sight in all
+    #[arg(long, value_name = "NUMBER", default_value_t = 1_000)]
+    adopt_most: u32,
 }
 
 impl Rules {
@@ -268,6 +321,7 @@ impl Rules {
             "status": status,
             "on_stale": word(self.on_stale),
             "interval_seconds": self.interval,
+            "adopt": {"when": word(self.adopt), "hourly": self.adopt_hourly, "most": self.adopt_most},
         })
     }
 }
@@ -302,8 +356,31 @@ impl ExternalCommand {
                 let answer = session.client.post(Ask::path(&path).body(json!({}))).await?;
                 session.print_record(&answer, &FIRST)
             }
-            Self::Import { authority, file } => import(session, authority, file).await,
+            Self::Import { authority, file, fingerprints } => match (file, fingerprints) {
+                (_, Some(list)) => expect(session, authority, list).await,
+                (Some(file), None) => import(session, authority, file).await,
+                (None, None) => Err(Failure::Failed("name a file of certificates, or --fingerprints".to_owned(), None)),
+            },
+            Self::Expected(command) => command.run(session).await,
             Self::Cert(command) => command.run(session).await,
+        }
+    }
+}
+
+impl ExpectedCommand {
+    async fn run(&self, session: &Session) -> Result<(), Failure> {
+        match self {
+            Self::List { authority, fleet, listing } => {
+                let path = ["v1", "fleets", &fleet.name, EXPECTED_PATH];
+                let query = vec![("authority", authority.clone())];
+                session.list(Ask { query, ..Ask::path(&path) }, *listing, &EXPECTED).await
+            }
+            Self::Remove(adopted) => {
+                let fingerprint = adopted.fingerprint.to_string();
+                let path = ["v1", "fleets", &adopted.fleet.name, EXPECTED_PATH, &fingerprint];
+                let removed = session.client.delete(Ask::path(&path)).await?;
+                session.print_record(&removed, &FIRST_EXPECTED)
+            }
         }
     }
 }
@@ -358,13 +435,35 @@ async fn import(session: &Session, authority: &Authority, file: &Path) -> Result
     if certificates.is_empty() {
         return Err(Failure::Failed(format!("{}: there is no certificate in PEM in it", file.display()), None));
     }
+    let parts = certificates.chunks(AT_ONCE).map(<[&str]>::concat).collect();
+    send(session, authority, (CERTIFICATE_PATH, "application/x-pem-file", "adopted"), parts).await
+}
+
+/// The same with fingerprints.
+async fn expect(session: &Session, authority: &Authority, file: &Path) -> Result<(), Failure> {
+    let text = read(file)?;
+    let lines: Vec<&str> = text.split_inclusive('\n').filter(|line| !line.trim().is_empty()).collect();
+    if lines.is_empty() {
+        return Err(Failure::Failed(format!("{}: there is no fingerprint in it", file.display()), None));
+    }
+    let parts = lines.chunks(LINES_AT_ONCE).map(<[&str]>::concat).collect();
+    send(session, authority, (EXPECTED_PATH, "text/csv", "expected"), parts).await
+}
+
+/// Sends the parts of a file one after the other; `counted`: what those are called that were taken.
+async fn send(
+    session: &Session,
+    authority: &Authority,
+    (to, media, counted): (&str, &'static str, &str),
+    parts: Vec<String>,
+) -> Result<(), Failure> {
     let mut items = Vec::new();
     let mut totals = Map::new();
-    for part in certificates.chunks(AT_ONCE) {
-        let path = ["v1", "fleets", &authority.fleet.name, CERTIFICATE_PATH];
+    for part in parts {
+        let path = ["v1", "fleets", &authority.fleet.name, to];
         let ask = Ask { query: vec![("authority", Some(authority.name.clone()))], ..Ask::path(&path) };
-        let answer = session.client.upload(ask, "application/x-pem-file", part.concat().into_bytes()).await?.json()?;
-        for field in ["adopted", "known", "refused"] {
+        let answer = session.client.upload(ask, media, part.into_bytes()).await?.json()?;
+        for field in [counted, "known", "refused"] {
             let before = totals.get(field).and_then(Value::as_u64).unwrap_or(0);
             totals.insert(field.to_owned(), (before + answer.get(field).and_then(Value::as_u64).unwrap_or(0)).into());
         }
@@ -376,7 +475,7 @@ async fn import(session: &Session, authority: &Authority, file: &Path) -> Result
     }
     print(&table(&IMPORTED, &items))?;
     let total = |field: &str| totals.get(field).and_then(Value::as_u64).unwrap_or(0);
-    print(&format!("{} adopted, {} known before, {} refused.\n", total("adopted"), total("known"), total("refused")))
+    print(&format!("{} {counted}, {} known before, {} refused.\n", total(counted), total("known"), total("refused")))
 }
 
 fn read(file: &Path) -> Result<String, Failure> {

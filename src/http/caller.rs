@@ -11,6 +11,7 @@ use fleetmark_domain::{Kind, Refusal};
 use super::State;
 use super::problem::Problem;
 use crate::pki::issue::facts;
+use crate::registrar::Error;
 use crate::registrar::caller::{Caller, Peer, Presented};
 
 /// An operator in good standing: every handler of the admin door takes one.
@@ -25,8 +26,28 @@ pub struct Identified(pub Caller);
 async fn identify(request: &HttpRequest) -> Result<Caller, Problem> {
     let peer = peer(request)?;
     let state = request.app_data::<web::Data<State>>().ok_or(Refusal::Overloaded)?;
-    let caller = state.registrar.identify(peer, state.clock.now()).await?;
+    let caller = match state.registrar.identify(peer, state.clock.now()).await {
+        Ok(caller) => caller,
+        Err(refused) => {
+            adopt_by_sight(request, state, refused).await?;
+            state.registrar.identify(peer, state.clock.now()).await?
+        }
+    };
     Ok(Caller { source: request.peer_addr().map(|address| address.ip()), ..caller })
+}
+
+/// Adopts the certificate of another authority that was refused as unknown, where its authority allows that; then the same is to be
+/// asked again.
+///
+/// # Errors
+/// What it was refused by, where that was for anything else; else why it is not adopted.
+pub async fn adopt_by_sight(request: &HttpRequest, state: &State, refused: Error) -> Result<(), Error> {
+    match request.conn_data::<Presented>() {
+        Some(chain) if refused.refusal == Refusal::ExternalUnknown => {
+            state.registrar.adopt_shown(&chain.0, state.clock.now()).await
+        }
+        _ => Err(refused),
+    }
 }
 
 /// The certificate of ours that this request's connection came with.

@@ -5,6 +5,7 @@ use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
 use fleetmark_ledger::merkle::{Hash, Node};
 
 use super::StoreError;
+use super::model::Expected;
 use super::model::{
     Allowance, ApprovalRequest, AuthorityId, AuthorityRecord, BlockedKey, Certificate, CertificateFilter, EpochRecord,
     External, ExternalCertificate, Fleet, ForeignList, Group, GroupId, Hardware, HardwareId, InHands, LeaseRecord,
@@ -246,6 +247,14 @@ pub trait Rows {
     fn external_certificates(&mut self, authorities: &[AuthorityId], after: CertificateId, limit: u32) -> Result<Vec<ExternalCertificate>, StoreError>;
     fn insert_external_certificate(&mut self, certificate: &ExternalCertificate) -> Result<(), StoreError>;
     fn update_external_certificate(&mut self, certificate: &ExternalCertificate) -> Result<(), StoreError>;
+    /// The certificate that is expected by this fingerprint.
+    fn expected(&mut self, fingerprint: &Fingerprint) -> Result<Option<Expected>, StoreError>;
+    /// Those that are expected of these authorities, by fingerprint, behind `after`.
+    fn expected_of(&mut self, authorities: &[AuthorityId], after: &[u8], limit: u32) -> Result<Vec<Expected>, StoreError>;
+    /// Inserts, or replaces the one with this fingerprint.
+    fn put_expected(&mut self, expected: &Expected) -> Result<(), StoreError>;
+    /// Whether there was one.
+    fn delete_expected(&mut self, fingerprint: &Fingerprint) -> Result<bool, StoreError>;
     fn foreign_lists(&mut self, authority: AuthorityId) -> Result<Vec<ForeignList>, StoreError>;
     /// Inserts, or replaces the one of this authority and URL.
     fn put_foreign_list(&mut self, list: &ForeignList) -> Result<(), StoreError>;

@@ -368,6 +368,18 @@ diesel::table! {
         created_at -> BigInt,
         created_by -> BigInt,
         version -> BigInt,
+        sighted -> BigInt,
+        sighted_hour -> BigInt,
+        sighted_within -> BigInt,
+    }
+}
+
+diesel::table! {
+    expected_certificates (fingerprint) {
+        fingerprint -> Binary,
+        authority -> BigInt,
+        device -> Nullable<Text>,
+        expected_at -> BigInt,
     }
 }
 

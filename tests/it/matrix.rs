@@ -277,6 +277,24 @@ impl Subjects {
                     true,
                 )
             }
+            (_, ["v1", "fleets", "{fleet}", "expected-certificates", rest @ ..]) => {
+                let path = format!("/v1/fleets/{fleet}/expected-certificates");
+                let fingerprint = sha256(self.next().as_bytes());
+                let expect = format!("{path}?authority=matrix-victim");
+                match method {
+                    "GET" => (path, None, true),
+                    "POST" => (expect, Some(json!(fingerprint)), true),
+                    _ => {
+                        assert_eq!(rest, ["{fingerprint}"]);
+                        if is_fresh {
+                            let csv = [("content-type", "text/csv")];
+                            let body = Some(fingerprint.clone().into_bytes());
+                            server.owner().send("POST", &expect, &csv, body).await.is(200);
+                        }
+                        (format!("{path}/{fingerprint}"), None, true)
+                    }
+                }
+            }
             (_, ["v1", "fleets", "{fleet}", "external-certificates", "{fingerprint}", rest @ ..]) => {
                 let fingerprint = if is_fresh { self.adopted(server).await } else { self.adopted.clone() };
                 let path = [&["/v1/fleets", fleet, "external-certificates", &fingerprint], rest].concat().join("/");
@@ -489,7 +507,7 @@ fn every_route_of_the_admin_door_answers_every_caller_as_the_domain_says() {
         let group = json!({"name": "matrix-victim", "proof": "claim"});
         server.owner().post(&format!("/v1/fleets/{fleet}/groups"), &group).await.is(201);
         let maker = Maker::new("matrix");
-        let external = json!({"name": "matrix-victim", "ca": maker.line_pem()});
+        let external = json!({"name": "matrix-victim", "ca": maker.line_pem(), "rules": {"adopt": {"when": "listed"}}});
         server.owner().post(&format!("/v1/fleets/{fleet}/external-authorities"), &external).await.is(201);
         let tainted = crate::authorities::active(&server, "device", Some(&fleet)).await;
         crate::authorities::replace(&server, "device", Some(&fleet)).await;
@@ -565,12 +583,14 @@ async fn ask(client: &Client, method: &str, path: &str, body: Option<&Value>) ->
     let media_type = match path {
         _ if path.ends_with("/devices/import") => "application/jsonl",
         _ if path.contains("/external-certificates?") => "application/x-pem-file",
-        _ if path.ends_with("/serials") => "text/csv",
+        _ if path.ends_with("/serials") || path.contains("/expected-certificates?") => "text/csv",
         _ => "application/json",
     };
     let headers: &[(&str, &str)] = if body.is_some() { &[("content-type", media_type)] } else { &[] };
     let body = body.map(|body| match body {
-        Value::String(pem) if media_type == "application/x-pem-file" => pem.clone().into_bytes(),
+        Value::String(text) if media_type == "application/x-pem-file" || path.contains("/expected-certificates?") => {
+            text.clone().into_bytes()
+        }
         body => body.to_string().into_bytes(),
     });
     match client.try_send(method, path, headers, body).await {
@@ -665,6 +685,8 @@ fn every_route_of_the_device_door_answers_every_credential_by_name() {
             ("GET", format!("/v1/ledgers/{fleet}/tile/details/000.p/1"), None, by_gateways("200")),
             ("GET", format!("/v1/ledgers/{fleet}/attributes"), None, by_gateways("200")),
             ("POST", format!("/v1/ledgers/{fleet}/sightings"), None, by_gateways("malformed_request")),
+            ("POST", format!("/v1/ledgers/{fleet}/external-sightings"), None, by_gateways("malformed_request")),
+            ("GET", format!("/v1/ledgers/{fleet}/external-rules/{}", "ab".repeat(32)), None, by_gateways("not_found")),
             ("GET", format!("/v1/authorities/{}", "ab".repeat(32)), None, by_gateways("not_found")),
             ("GET", "/v1/feed?ledger=no-such-fleet".into(), None, by_gateways("not_found")),
         ];

@@ -172,6 +172,7 @@ refusals! {
     ExternalNameTaken => "external_name_taken", Conflict, "The device of this name has certificates from elsewhere, or is registered with its hardware.";
     ExternalUsage => "external_usage", Unacceptable, "The certificate lacks an extended key usage that the external authority's rules demand.";
     ExternalSerial => "external_serial", Unacceptable, "The certificate's serial number has more than 20 octets, or another certificate of the same issuer has it.";
+    ExternalAdoptionLimit => "external_adoption_limit", TooMany, "As many of this authority's certificates were adopted on sight as may be. An operator may raise the limit, or import this one.";
     ExternalListRefused => "external_list_refused", Unacceptable, "A revocation list of the external authority cannot be used.";
 
     // Acts.

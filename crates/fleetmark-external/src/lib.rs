@@ -4,6 +4,7 @@
 //!
 //! - [`certificate`]: a foreign certificate, parsed once.
 //! - [`naming`]: the rule, applied.
+//! - [`rules`]: an external authority's rules and CA certificates as one document.
 
 #![cfg_attr(
     test,
@@ -19,6 +20,7 @@
 
 pub mod certificate;
 pub mod naming;
+pub mod rules;
 
 pub use certificate::{Foreign, Said, Unreadable, issuer_hash, split};
 pub use naming::{Unnamed, name};
@@ -31,8 +33,8 @@ pub const fn is_external(authority: u32) -> bool {
     authority >= FIRST_ID
 }
 
-/// SHA-256.
-fn sha256(parts: &[&[u8]]) -> [u8; 32] {
+/// SHA-256 over these parts, one after the other.
+pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
     for part in parts {
         context.update(part);

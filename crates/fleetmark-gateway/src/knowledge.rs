@@ -1,5 +1,6 @@
 //! What the gateway knows, how old it is, and who is told when it changes. Shared by every thread.
 
+pub(crate) mod abroad;
 pub(crate) mod fetching;
 pub(crate) mod pushed;
 pub(crate) mod sightings;
@@ -19,6 +20,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::broadcast;
 
 use crate::clock::{Clock, SystemClock};
+use abroad::Abroad;
 use fetching::Fetching;
 use sightings::Sightings;
 use table::Ledger;
@@ -139,6 +141,7 @@ pub(crate) struct Inner {
     changes: broadcast::Sender<Change>,
     pub(crate) sightings: Mutex<Sightings>,
     pub(crate) fetching: Fetching,
+    pub(crate) abroad: Abroad,
 }
 
 impl Default for Knowledge {
@@ -161,6 +164,7 @@ impl Knowledge {
             changes: broadcast::Sender::new(CHANGES),
             sightings: Mutex::default(),
             fetching,
+            abroad: Abroad::default(),
         };
         Self { inner: Arc::new(inner) }
     }

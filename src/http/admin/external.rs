@@ -1,7 +1,10 @@
 //! `/v1/fleets/{fleet}/external-authorities`, `/v1/fleets/{fleet}/external-certificates`
 
+mod convert;
+pub mod expected;
+
 use actix_web::{HttpRequest, HttpResponse, get, post, put, web};
-use fleetmark_domain::{Fingerprint, FleetName, Name, Naming, Refusal, RevocationReason, TrustDomain};
+use fleetmark_domain::{Fingerprint, FleetName, Name, Refusal, RevocationReason, TrustDomain};
 use fleetmark_ledger::entry::ExternalState;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -15,11 +18,9 @@ use crate::http::State;
 use crate::http::limits::{is_of_type, read_body};
 use crate::http::problem::Problem;
 use crate::pki::{anchors, issue};
-use crate::registrar::external::{
-    AdoptedView, DEFAULT_INTERVAL, ExternalChange, ExternalView, Fate, Import, MAX_IMPORT, NewExternal,
-};
+use crate::registrar::external::{AdoptedView, ExternalChange, ExternalView, MAX_IMPORT, NewExternal};
 use crate::registrar::standing::Change as StandingChange;
-use crate::store::model::{ExternalRules, ExternalSwitch, OnStale, StatusSource};
+use crate::store::model::{ExternalRules, ExternalSwitch};
 
 /// An external authority in a path.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -372,6 +373,7 @@ fn shown(ExternalView { external, lists, failures, rules_hash }: ExternalView) -
         ca: ca.collect(),
         lists: lists.collect(),
         failures: failures.collect(),
+        adopted_on_sight: external.sighted.all,
         created_at: external.created_at,
         version: external.version,
     }
@@ -394,63 +396,5 @@ fn shown_certificate(domain: &TrustDomain, view: AdoptedView) -> wire::ExternalC
         not_after: certificate.not_after,
         adopted_at: certificate.issued_at,
         position: certificate.position,
-    }
-}
-
-impl From<Vec<Import>> for wire::ExternalImport {
-    fn from(imported: Vec<Import>) -> Self {
-        let count = |wanted: Fate| imported.iter().filter(|one| one.outcome == Ok(wanted)).count();
-        let (adopted, known) = (count(Fate::Adopted), count(Fate::Known));
-        let refused = imported.len().saturating_sub(adopted).saturating_sub(known);
-        let certificates = imported.into_iter().map(|Import { fingerprint, device, outcome }| wire::ImportedCertificate {
-            fingerprint,
-            device,
-            outcome: match outcome {
-                Ok(Fate::Adopted) => "adopted".to_owned(),
-                Ok(Fate::Known) => "known".to_owned(),
-                Err(refusal) => refusal.code().to_owned(),
-            },
-        });
-        Self { adopted, known, refused, certificates: certificates.collect() }
-    }
-}
-
-impl From<wire::ExternalRules> for ExternalRules {
-    fn from(rules: wire::ExternalRules) -> Self {
-        let wire::ExternalNaming { from, strip_prefix, strip_suffix, part, form, prefix } = rules.naming;
-        Self {
-            naming: Naming { from, strip_prefix, strip_suffix, part, form, prefix },
-            usages: rules.usages,
-            status: match rules.status {
-                wire::ExternalStatus::None => StatusSource::None,
-                wire::ExternalStatus::Crl { urls } => StatusSource::Crl { urls },
-                wire::ExternalStatus::Ocsp { url, nonce } => StatusSource::Ocsp { url, nonce },
-            },
-            on_stale: match rules.on_stale {
-                wire::ExternalOnStale::Refuse => OnStale::Refuse,
-                wire::ExternalOnStale::GoOn => OnStale::GoOn,
-            },
-            interval: rules.interval_seconds.unwrap_or(DEFAULT_INTERVAL),
-        }
-    }
-}
-
-impl From<ExternalRules> for wire::ExternalRules {
-    fn from(rules: ExternalRules) -> Self {
-        let Naming { from, strip_prefix, strip_suffix, part, form, prefix } = rules.naming;
-        Self {
-            naming: wire::ExternalNaming { from, strip_prefix, strip_suffix, part, form, prefix },
-            usages: rules.usages,
-            status: match rules.status {
-                StatusSource::None => wire::ExternalStatus::None,
-                StatusSource::Crl { urls } => wire::ExternalStatus::Crl { urls },
-                StatusSource::Ocsp { url, nonce } => wire::ExternalStatus::Ocsp { url, nonce },
-            },
-            on_stale: match rules.on_stale {
-                OnStale::Refuse => wire::ExternalOnStale::Refuse,
-                OnStale::GoOn => wire::ExternalOnStale::GoOn,
-            },
-            interval_seconds: Some(rules.interval),
-        }
     }
 }

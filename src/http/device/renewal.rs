@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::answer::private_json;
 use super::rest::{fleet_name, require_fleet};
 use crate::http::State;
-use crate::http::caller::{Identified, peer};
+use crate::http::caller::{Identified, adopt_by_sight, peer};
 use crate::http::problem::{Problem, not_allowed};
 use crate::registrar::waves::{Advice, Cause};
 
@@ -63,7 +63,13 @@ impl FromRequest for Renewing {
         Box::pin(async move {
             let peer = peer(&request)?;
             let state = request.app_data::<Data<State>>().ok_or(Refusal::Overloaded)?;
-            let mut caller = state.registrar.identify_late(peer, state.clock.now()).await?;
+            let mut caller = match state.registrar.identify_late(peer, state.clock.now()).await {
+                Ok(caller) => caller,
+                Err(refused) => {
+                    adopt_by_sight(&request, state, refused).await?;
+                    state.registrar.identify_late(peer, state.clock.now()).await?
+                }
+            };
             caller.source = super::rest::source(&request);
             Ok(Self(Identified(caller)))
         })

@@ -14,7 +14,7 @@ use crate::registrar::standing::{Change, Changed, Target};
 use crate::registrar::subjects::{identity_of, new_subject};
 use crate::registrar::tokens::sha256;
 use crate::registrar::{Error, Page, PageRequest, Registrar, Result};
-use crate::store::acts::external::{Adopt, Arrival, Fate};
+use crate::store::acts::external::{Adopt, Arrival, Fate, Permit};
 use crate::store::model::{Certificate, External, ExternalCertificate, ExternalSwitch};
 use crate::store::rows::Rows;
 use crate::store::{StoreError, commit, read};
@@ -103,20 +103,17 @@ impl Registrar {
                 continue;
             };
             let fingerprint = foreign.fingerprint;
-            let (device, judged) = match name(&external.rules.naming, &foreign.said) {
+            let (device, judged) = match named(external, &foreign) {
                 Ok(device) => (Some(device), Ok(())),
-                Err(Unnamed::Missing) => (None, Err(Refusal::ExternalNameMissing)),
-                Err(Unnamed::NoName) => (None, Err(Refusal::InvalidName)),
+                Err(refusal) => (None, Err(refusal)),
             };
             let judged = judged.and_then(|()| self.judge_foreign(external, trusted, der, &foreign, now));
             let judged = judged.and_then(|()| word.standing.allowed());
             let outcome = judged.map(|()| Fate::Known);
             if let (Ok(_), Some(device)) = (&outcome, &device) {
-                let new = new_subject(Kind::Device, Some(external.fleet.clone()), device.clone(), now);
-                let whom = identity_of(&new)?.uri(&self.trust_domain);
                 let note = format!("certificate {fingerprint} of external authority {}", external.name);
-                let details = self.details(caller.actor(self), Some(whom), None, Some(note))?;
-                arrivals.push(Arrival { foreign, der: der.to_vec(), device: new, next_update: word.next_update, details });
+                let by = (Permit::Import, caller.actor(self), note);
+                arrivals.push(self.arrival(external, (foreign, der), device.clone(), word.next_update, by, now)?);
             }
             imports.push(Import { fingerprint, device, outcome });
         }
@@ -131,12 +128,28 @@ impl Registrar {
         Ok(imports)
     }
 
+    /// A certificate that was judged, for the act that adopts it.
+    pub(super) fn arrival(
+        &self,
+        external: &External,
+        (foreign, der): (Foreign, &[u8]),
+        device: Name,
+        next_update: Option<Timestamp>,
+        (permit, actor, note): (Permit, String, String),
+        now: Timestamp,
+    ) -> Result<Arrival> {
+        let device = new_subject(Kind::Device, Some(external.fleet.clone()), device, now);
+        let whom = identity_of(&device)?.uri(&self.trust_domain);
+        let details = self.details(actor, Some(whom), None, Some(note))?;
+        Ok(Arrival { foreign, der: der.to_vec(), device, permit, next_update, details })
+    }
+
     /// Chain, time, purpose, key and serial number.
-    fn judge_foreign(
+    pub(super) fn judge_foreign(
         &self,
         external: &External,
         trusted: &Externals,
-        der: &CertificateDer<'_>,
+        der: &[u8],
         foreign: &Foreign,
         now: Timestamp,
     ) -> std::result::Result<(), Refusal> {
@@ -208,6 +221,14 @@ impl Registrar {
     }
 }
 
+/// The device that a certificate names by its authority's rule.
+pub(super) fn named(external: &External, foreign: &Foreign) -> std::result::Result<Name, Refusal> {
+    name(&external.rules.naming, &foreign.said).map_err(|unnamed| match unnamed {
+        Unnamed::Missing => Refusal::ExternalNameMissing,
+        Unnamed::NoName => Refusal::InvalidName,
+    })
+}
+
 fn adopted(rows: &mut dyn Rows, known: ExternalCertificate) -> std::result::Result<AdoptedView, StoreError> {
     let unreadable = || StoreError::Unreadable { what: "external certificate" };
     let certificate = rows.certificate(known.place)?.ok_or_else(unreadable)?;
@@ -218,7 +239,7 @@ fn adopted(rows: &mut dyn Rows, known: ExternalCertificate) -> std::result::Resu
 }
 
 /// Whether a certificate of which this is said may be adopted.
-trait Allowed {
+pub(super) trait Allowed {
     fn allowed(self) -> std::result::Result<(), Refusal>;
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use fleetmark_domain::{Fingerprint, LedgerName, Refusal, Standing, Timestamp};
+use fleetmark_domain::{Fingerprint, FleetName, LedgerName, Refusal, Standing, Timestamp};
 use fleetmark_external::{Foreign, issuer_hash};
 use futures_util::future::join_all;
 use rustls_pki_types::CertificateDer;
@@ -15,7 +15,9 @@ use crate::pki::foreign::{crl, ocsp};
 use crate::registrar::install::ITSELF;
 use crate::registrar::{Error, Registrar, Result};
 use crate::store::acts::external::{ChangeExternal, MergeForeign, PutForeignList, merged};
-use crate::store::model::{AuthorityId, External, ExternalCertificate, ExternalSwitch, ForeignList, OnStale, StatusSource};
+use crate::store::model::{
+    AdoptWhen, AuthorityId, External, ExternalCertificate, ExternalSwitch, ForeignList, OnStale, StatusSource,
+};
 use crate::store::{commit, read};
 
 /// After a failure it is tried again after so long.
@@ -68,6 +70,19 @@ impl State {
 
     pub(super) fn failures(&self, id: AuthorityId) -> Vec<Failure> {
         self.inner().failures.get(&id).cloned().unwrap_or_default()
+    }
+
+    /// Those whose certificates name this issuer and may be adopted when they are seen; `fleet`: of this one alone.
+    pub(super) fn adopting(&self, issuer: &[u8; 32], fleet: Option<&FleetName>) -> Vec<External> {
+        let names = |external: &&External| {
+            let all = fleetmark_external::split(&external.material).unwrap_or_default();
+            all.into_iter().any(|der| issuer_hash(der).is_ok_and(|hash| hash == *issuer))
+        };
+        let may = |external: &&External| {
+            let is_here = fleet.is_none_or(|fleet| external.fleet == *fleet);
+            is_here && external.rules.adopt.when != AdoptWhen::Import && external.switch != ExternalSwitch::Ended
+        };
+        self.inner().all.iter().filter(may).filter(names).cloned().collect()
     }
 
     /// Those that are to be asked now.

@@ -3,13 +3,17 @@
 //!
 //! - `rules`: what an external authority may be asked for.
 //! - `adopt`: certificates are imported, shown and changed.
+//! - `expect`: certificates that are adopted when they are first seen, by their fingerprints.
+//! - `sight`: certificates that are adopted because they are seen, here or by gateways.
 //! - `follow`: what the authorities say of their certificates is fetched and merged.
 //! - `fetch`: the exchange over HTTP; the one place here that knows it.
 
 mod adopt;
+mod expect;
 mod fetch;
 mod follow;
 mod rules;
+mod sight;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,9 +22,12 @@ use fleetmark_domain::{Action, Fingerprint, FleetName, Name, Refusal, Timestamp}
 use fleetmark_ledger::entry::ExternalState;
 
 pub use crate::store::acts::external::Fate;
+pub use crate::store::acts::external::expect::Expectation;
 pub use adopt::{AdoptedView, Import, MAX_CERTIFICATES, MAX_IMPORT};
+pub use expect::{ExpectedView, Expecting, MAX_EXPECTED, MAX_LIST, expecting};
 pub use follow::Failure;
 pub use rules::{DEFAULT_INTERVAL, INTERVAL};
+pub use sight::MAX_REPORTED;
 
 use super::caller::Caller;
 use super::standing::checked_note;
@@ -28,7 +35,9 @@ use super::{Error, Idempotency, Page, PageRequest, Registrar, Result};
 use crate::pki::anchors;
 use crate::pki::foreign::Externals;
 use crate::store::acts::external::{ChangeExternal, CreateExternal, rules_hash};
-use crate::store::model::{Certificate, External, ExternalRules, ExternalSwitch, ForeignList, OnStale, StatusSource, Subject};
+use crate::store::model::{
+    Certificate, External, ExternalRules, ExternalSwitch, ForeignList, OnStale, Sighted, StatusSource, Subject,
+};
 use crate::store::rows::Rows;
 use crate::store::{StoreError, commit, look_up, read};
 
@@ -38,6 +47,7 @@ pub struct Watch {
     trust: Trust,
     follow: follow::State,
     calls: fetch::Calls,
+    sight: sight::Pace,
     /// Held while they are read, so that what was read earlier does not come later.
     reading: tokio::sync::Mutex<()>,
 }
@@ -157,6 +167,7 @@ impl Registrar {
             material,
             epoch: None,
             next_index: 0,
+            sighted: Sighted::default(),
             created_at: now,
             created_by: caller.subject.id,
             version: 1,

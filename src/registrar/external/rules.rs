@@ -6,12 +6,16 @@ use fleetmark_domain::{NameForm, Refusal};
 use reqwest::Url;
 
 use crate::registrar::{Error, Result};
-use crate::store::model::{ExternalRules, StatusSource};
+use crate::store::model::{AdoptWhen, ExternalRules, StatusSource};
 
 /// After how long an authority is asked again at the latest, in seconds.
 pub const INTERVAL: RangeInclusive<u32> = 10..=86_400;
 /// The same, unless the rules say otherwise.
 pub const DEFAULT_INTERVAL: u32 = 3_600;
+/// So many certificates may be adopted on sight within an hour.
+pub const HOURLY: RangeInclusive<u32> = 1..=100_000;
+/// So many in all.
+pub const MOST: RangeInclusive<u32> = 1..=10_000_000;
 /// The most lists.
 const MAX_URLS: usize = 8;
 /// The longest URL, in octets.
@@ -40,6 +44,12 @@ pub(super) fn check(rules: &ExternalRules) -> Result<()> {
     }
     if !INTERVAL.contains(&rules.interval) {
         return no(format!("interval_seconds: from {} to {}", INTERVAL.start(), INTERVAL.end()));
+    }
+    if !HOURLY.contains(&rules.adopt.hourly) || !MOST.contains(&rules.adopt.most) {
+        return no("adopt: hourly from 1 to 100,000, most from 1 to 10,000,000".to_owned());
+    }
+    if rules.adopt.when == AdoptWhen::OnSight && rules.status == StatusSource::None {
+        return no("adopt.when: on-sight takes a status: nobody else says that a certificate is not revoked".to_owned());
     }
     match &rules.status {
         StatusSource::None => Ok(()),
@@ -74,6 +84,7 @@ pub(super) fn check_url(text: &str) -> std::result::Result<(), &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::model::Adopting;
 
     #[test]
     fn only_plain_http_urls_are_asked() {
@@ -116,6 +127,9 @@ mod tests {
             ExternalRules { naming: naming(&"a".repeat(41)), ..good() },
             ExternalRules { status: StatusSource::Crl { urls: Vec::new() }, ..good() },
             ExternalRules { status: StatusSource::Crl { urls: vec![url.clone(); 9] }, ..good() },
+            ExternalRules { adopt: Adopting { when: AdoptWhen::OnSight, ..Adopting::default() }, ..good() },
+            ExternalRules { adopt: Adopting { hourly: 0, ..Adopting::default() }, ..good() },
+            ExternalRules { adopt: Adopting { most: 10_000_001, ..Adopting::default() }, ..good() },
             ExternalRules { status: StatusSource::Ocsp { url: "https://a.example".to_owned(), nonce: false }, ..good() },
         ] {
             assert!(check(&broken).is_err(), "{broken:?}");

@@ -21,13 +21,19 @@ impl Registrar {
         let facts = facts(own).map_err(|_| Refusal::CertificateForeign)?;
         let fingerprint = facts.fingerprint;
         let adopted = look_up(&*self.store, move |rows| rows.external_certificate(&fingerprint)).await?;
+        let by_sight = match (&adopted, &request.group) {
+            (None, None) => self.adopt_shown(chain, now).await,
+            _ => Ok(()),
+        };
         // Who asks for a group comes by that, whatever else the certificate is.
-        if adopted.is_some() && request.group.is_none() {
+        if by_sight.is_ok() && request.group.is_none() {
             return self.prove_by_adopted(request, Peer { authority: FIRST_ID, facts: Arc::new(facts) }, now).await;
         }
         let by_maker = self.prove_by_maker(request, chain, now).await;
         by_maker.map_err(|error| match error.refusal {
-            Refusal::MakerUnknown if self.external_trust().current().are_named_by(chain) => Refusal::ExternalUnknown.into(),
+            Refusal::MakerUnknown if self.external_trust().current().are_named_by(chain) => {
+                by_sight.err().unwrap_or_else(|| Refusal::ExternalUnknown.into())
+            }
             _ => error,
         })
     }

@@ -6,8 +6,8 @@ use fleetmark_domain::{Epoch, Fingerprint, KeyHash, Timestamp};
 use super::certificates::{standing, standing_columns};
 use super::codes::{Coded, from_json, json, number, octets, parsed, signed, word};
 use crate::store::StoreError;
-use crate::store::model::{External, ExternalCertificate, ForeignList};
-use crate::store::schema::{external_authorities, external_certificates, foreign_lists};
+use crate::store::model::{Expected, External, ExternalCertificate, ForeignList, Sighted};
+use crate::store::schema::{expected_certificates, external_authorities, external_certificates, foreign_lists};
 
 #[derive(Queryable, Selectable, Insertable, AsChangeset)]
 #[diesel(table_name = external_authorities, treat_none_as_null = true, treat_none_as_default_value = false)]
@@ -25,6 +25,9 @@ pub struct ExternalRow {
     created_at: i64,
     created_by: i64,
     version: i64,
+    sighted: i64,
+    sighted_hour: i64,
+    sighted_within: i64,
 }
 
 impl From<&External> for ExternalRow {
@@ -43,6 +46,9 @@ impl From<&External> for ExternalRow {
             created_at: external.created_at.0,
             created_by: signed(external.created_by),
             version: signed(external.version),
+            sighted: external.sighted.all.into(),
+            sighted_hour: external.sighted.hour.0,
+            sighted_within: external.sighted.within.into(),
         }
     }
 }
@@ -65,6 +71,11 @@ impl TryFrom<ExternalRow> for External {
             created_at: Timestamp(row.created_at),
             created_by: number(row.created_by, WHAT)?,
             version: number(row.version, WHAT)?,
+            sighted: Sighted {
+                all: number(row.sighted, WHAT)?,
+                hour: Timestamp(row.sighted_hour),
+                within: number(row.sighted_within, WHAT)?,
+            },
         })
     }
 }
@@ -123,6 +134,40 @@ impl TryFrom<ExternalCertificateRow> for ExternalCertificate {
             foreign: standing(row.foreign_standing, row.foreign_reason)?,
             not_after: Timestamp(row.not_after),
             next_update: row.next_update.map(Timestamp),
+        })
+    }
+}
+
+#[derive(Queryable, Selectable, Insertable, AsChangeset)]
+#[diesel(table_name = expected_certificates, primary_key(fingerprint), treat_none_as_null = true, treat_none_as_default_value = false)]
+pub struct ExpectedRow {
+    fingerprint: Vec<u8>,
+    authority: i64,
+    device: Option<String>,
+    expected_at: i64,
+}
+
+impl From<&Expected> for ExpectedRow {
+    fn from(expected: &Expected) -> Self {
+        Self {
+            fingerprint: expected.fingerprint.0.to_vec(),
+            authority: expected.authority.into(),
+            device: expected.device.as_ref().map(|name| name.as_str().to_owned()),
+            expected_at: expected.at.0,
+        }
+    }
+}
+
+impl TryFrom<ExpectedRow> for Expected {
+    type Error = StoreError;
+
+    fn try_from(row: ExpectedRow) -> Result<Self, StoreError> {
+        const WHAT: &str = "expected certificate";
+        Ok(Self {
+            fingerprint: Fingerprint(octets(&row.fingerprint, WHAT)?),
+            authority: number(row.authority, WHAT)?,
+            device: row.device.map(|name| parsed(&name, WHAT)).transpose()?,
+            at: Timestamp(row.expected_at),
         })
     }
 }
@@ -272,6 +317,38 @@ macro_rules! external_rows {
             let place = external_certificates::table.find(certificate.fingerprint.0.to_vec());
             let query = diesel::update(place).set(ExternalCertificateRow::from(certificate));
             met(query.execute(&mut self.connection).map_err(|error| self.fault(error))?, "external certificate")
+        }
+
+        fn expected(&mut self, fingerprint: &Fingerprint) -> Result<Option<Expected>, StoreError> {
+            let query = expected_certificates::table.find(fingerprint.octets().as_slice()).select(ExpectedRow::as_select());
+            let row = query.get_result(&mut self.connection).optional().map_err(|error| self.fault(error))?;
+            row.map(Expected::try_from).transpose()
+        }
+
+        fn expected_of(&mut self, authorities: &[AuthorityId], after: &[u8], limit: u32) -> Result<Vec<Expected>, StoreError> {
+            let authorities: Vec<_> = authorities.iter().map(|id| i64::from(*id)).collect();
+            let query = expected_certificates::table
+                .filter(expected_certificates::fingerprint.gt(after))
+                .filter(expected_certificates::authority.eq_any(authorities))
+                .order(expected_certificates::fingerprint)
+                .limit(limit.into())
+                .select(ExpectedRow::as_select());
+            records(query.load::<ExpectedRow>(&mut self.connection).map_err(|error| self.fault(error))?)
+        }
+
+        fn put_expected(&mut self, expected: &Expected) -> Result<(), StoreError> {
+            let row = ExpectedRow::from(expected);
+            let query = diesel::insert_into(expected_certificates::table)
+                .values(&row)
+                .on_conflict(expected_certificates::fingerprint)
+                .do_update()
+                .set(&row);
+            query.execute(&mut self.connection).map(drop).map_err(|error| self.fault(error))
+        }
+
+        fn delete_expected(&mut self, fingerprint: &Fingerprint) -> Result<bool, StoreError> {
+            let query = diesel::delete(expected_certificates::table.find(fingerprint.octets().as_slice()));
+            query.execute(&mut self.connection).map(|rows| rows > 0).map_err(|error| self.fault(error))
         }
 
         fn foreign_lists(&mut self, authority: AuthorityId) -> Result<Vec<ForeignList>, StoreError> {

@@ -53,13 +53,13 @@ macro_rules! rows {
                 PolicyActivation, PolicySet, PolicyVersion, Remembered, StoredBundle, StoredCrl, StoredEntry, Subject, SubjectFilter, SubjectId, SubjectState, Token, TokenId,
             };
             use $crate::store::model::{Among, Order, OrderId, OrderState, Pick, Picked, Reach};
-            use $crate::store::model::RootRequest;
+            use $crate::store::model::{Expected, RootRequest};
             use $crate::store::queries::ceremony::RootRequestRow;
             use $crate::store::queries::authorities::{AuthorityRow, BundleRow, EpochRow, LeaseRow, sum};
             use $crate::store::queries::certificates::CertificateRow;
             use $crate::store::queries::codes::{self, Coded, met, records, signed};
             use $crate::store::queries::enrollment::{BlockedKeyRow, GroupRow, HardwareRow, RequestRow, SerialRow};
-            use $crate::store::queries::external::{ExternalCertificateRow, ExternalRow, ForeignListRow};
+            use $crate::store::queries::external::{ExpectedRow, ExternalCertificateRow, ExternalRow, ForeignListRow};
             use $crate::store::queries::fleets::FleetRow;
             use $crate::store::queries::kept::{CrlRow, RememberedColumns};
             use $crate::store::queries::ledgers::{EntryColumns, LedgerRow, NewEntry, NewNode};

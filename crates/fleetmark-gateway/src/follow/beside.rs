@@ -47,7 +47,7 @@ impl Worker {
     /// All that belongs to the ledger. What fails is tried again after the next checkpoint.
     pub(super) async fn get_beside(&self, shared: &Shared) {
         self.prepare_policy(shared).await;
-        let outcomes = [self.get_authorities(shared).await, self.get_details(shared).await];
+        let outcomes = [self.get_authorities(shared).await, self.get_externals(shared).await, self.get_details(shared).await];
         for trouble in outcomes.into_iter().filter_map(Result::err) {
             tracing::warn!(ledger = self.name.as_str(), %trouble, "not all that belongs to the ledger is here; tried again");
         }

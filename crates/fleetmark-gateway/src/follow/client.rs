@@ -90,15 +90,7 @@ impl Client {
 
     /// An answer of at most `limit` octets.
     pub(crate) async fn get(&self, path: &str, query: &[(&str, String)], limit: usize) -> Result<Vec<u8>, Trouble> {
-        let mut response = self.open(path, query, None).await?;
-        let mut body = Vec::new();
-        while let Some(chunk) = chunk(&mut response).await? {
-            if body.len() + chunk.len() > limit {
-                return Err(Trouble::Answer(format!("{path} is longer than {limit} octets")));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body)
+        whole(path, self.open(path, query, None).await?, limit).await
     }
 
     pub(crate) async fn json<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<T, Trouble> {
@@ -118,6 +110,14 @@ impl Client {
         }
         let response = request.send().await.map_err(|error| unreachable(&error))?;
         accepted(path, response)
+    }
+
+    /// The same, and its answer.
+    pub(crate) async fn exchange<T: Serialize, A: DeserializeOwned>(&self, path: &str, body: &T) -> Result<A, Trouble> {
+        let request = self.http.load().post(self.url(path)?).json(body);
+        let response = request.send().await.map_err(|error| unreachable(&error))?;
+        let octets = whole(path, accepted(path, response)?, MAX_JSON).await?;
+        serde_json::from_slice(&octets).map_err(|error| Trouble::Answer(format!("{path}: {error}")))
     }
 
     pub(crate) async fn post<T: Serialize>(&self, path: &str, body: &T) -> Result<(), Trouble> {
@@ -141,6 +141,18 @@ fn http(roots: &Roots, time: &DeviceTime, identity: Arc<dyn ResolvesClientCert>)
         .user_agent(concat!("fleetmark-gateway/", env!("CARGO_PKG_VERSION")))
         .build()
         .map_err(|error| Trouble::Answer(error.to_string()))
+}
+
+/// All of an answer.
+async fn whole(path: &str, mut response: Response, limit: usize) -> Result<Vec<u8>, Trouble> {
+    let mut body = Vec::new();
+    while let Some(chunk) = chunk(&mut response).await? {
+        if body.len() + chunk.len() > limit {
+            return Err(Trouble::Answer(format!("{path} is longer than {limit} octets")));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
 }
 
 /// The next octets of an answer.

@@ -4,9 +4,10 @@
 //! - `client`: one of several servers over mTLS. `wire`: its JSON. [`pins`]: the ledgers' keys.
 //! - `session`: asks what may be followed and reads the feed. `heads`: which signed head to reach, and what contradicts it.
 //! - `worker`: one a ledger; fetches, verifies and applies (`catchup`), and gets what belongs to it (`beside`); a policy's text
-//!   before its proof (`ahead`).
+//!   before its proof (`ahead`); other authorities' rules, and reports of what they signed (`abroad`).
 //! - [`restore`]: an operator's word that a server was restored from a backup.
 
+mod abroad;
 mod ahead;
 pub mod alarm;
 mod beside;

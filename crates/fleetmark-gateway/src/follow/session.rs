@@ -8,7 +8,6 @@ use fleetmark_domain::LedgerName;
 use reqwest::Response;
 use tokio::task::JoinSet;
 
-use super::Shared;
 use super::alarm::Alarm;
 use super::client::{Trouble, chunk};
 use super::pins::Followed;
@@ -16,6 +15,7 @@ use super::restore;
 use super::sse::{Event, Parser};
 use super::wire::{CheckpointEvent, EntryEvent, Ledgers, ResyncEvent};
 use super::worker::Worker;
+use super::{Shared, abroad};
 use crate::clock::ServerTime;
 use crate::knowledge::Change;
 
@@ -36,7 +36,7 @@ const FETCH: Duration = Duration::from_secs(10);
 pub(super) async fn run(shared: &Arc<Shared>) {
     let tasks = Mutex::new(JoinSet::new());
     shared.start(&tasks);
-    tokio::join!(sessions(shared, &tasks), fetches(shared), reports(shared), restores(shared));
+    tokio::join!(sessions(shared, &tasks), fetches(shared), reports(shared), restores(shared), abroad::reports(shared));
 }
 
 async fn sessions(shared: &Arc<Shared>, tasks: &Mutex<JoinSet<()>>) {

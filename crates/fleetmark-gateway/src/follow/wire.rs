@@ -60,6 +60,26 @@ pub(crate) struct SubjectAttributes {
     pub(crate) attributes: BTreeMap<String, String>,
 }
 
+/// `POST …/external-sightings`.
+#[derive(Debug, Serialize)]
+pub(crate) struct ReportAbroad {
+    /// DER in base64.
+    pub(crate) certificates: Vec<String>,
+}
+
+/// What became of them.
+#[derive(Debug, Deserialize)]
+pub(crate) struct JudgedAbroad {
+    pub(crate) certificates: Vec<Outcome>,
+}
+
+/// What became of one.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Outcome {
+    pub(crate) fingerprint: String,
+    pub(crate) outcome: String,
+}
+
 /// `POST …/sightings`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {

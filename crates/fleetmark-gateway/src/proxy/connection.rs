@@ -116,6 +116,9 @@ async fn judge(
     let uri = presented.uri();
     let who = uri.clone().unwrap_or_else(|| presented.fingerprint.to_string());
     if !verdict.allow {
+        if let (Reason::ExternalUnknown, Some(foreign)) = (verdict.reason, &presented.foreign) {
+            shared.watcher.knowledge.met(certificate, foreign, source, (shared.watcher.clock)());
+        }
         return Err(denied(verdict.reason, who));
     }
     let header = (shared.settings.proxy_protocol == ProxyProtocol::V2).then(|| {

@@ -64,6 +64,33 @@ pub enum ExternalOnStale {
     GoOn,
 }
 
+/// How certificates come to be adopted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExternalAdoptWhen {
+    /// An operator imports them.
+    #[default]
+    Import,
+    /// Also when one is seen whose fingerprint was given before.
+    Listed,
+    /// Also when one is seen; takes a status.
+    OnSight,
+}
+
+/// How certificates come to be adopted, and how many without an operator.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExternalAdopting {
+    /// How.
+    pub when: ExternalAdoptWhen,
+    /// The most that are adopted on sight within an hour; 100 unless given.
+    #[schema(minimum = 1, maximum = 100_000)]
+    pub hourly: Option<u32>,
+    /// The most that are adopted on sight in all; 1,000 unless given.
+    #[schema(minimum = 1, maximum = 10_000_000)]
+    pub most: Option<u32>,
+}
+
 /// What an external authority is asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -80,6 +107,8 @@ pub struct ExternalRules {
     /// After how many seconds it is asked again at the latest; 3,600 unless given.
     #[schema(minimum = 10, maximum = 86_400)]
     pub interval_seconds: Option<u32>,
+    /// How its certificates come to be adopted.
+    pub adopt: ExternalAdopting,
 }
 
 /// An external authority to make.
@@ -146,6 +175,8 @@ pub struct ExternalAuthority {
     pub lists: Vec<ExternalList>,
     /// What failed when it was asked last.
     pub failures: Vec<ExternalFailure>,
+    /// How many certificates were adopted on sight.
+    pub adopted_on_sight: u32,
     /// When it was made.
     #[schema(value_type = schema::Time)]
     pub created_at: Timestamp,
@@ -202,11 +233,41 @@ pub struct ImportedCertificate {
     /// SHA-256 over it.
     #[schema(value_type = schema::Fingerprint)]
     pub fingerprint: Fingerprint,
-    /// The device that it names.
+    /// The device that it names, or must name.
     #[schema(value_type = Option<schema::Name>)]
     pub device: Option<Name>,
-    /// `adopted`, `known`, or the name of the refusal.
+    /// `adopted`, `expected`, `known`, or the name of the refusal.
     pub outcome: String,
+}
+
+/// What became of a list of fingerprints.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ExternalExpectation {
+    /// How many are expected now.
+    pub expected: usize,
+    /// How many were adopted before.
+    pub known: usize,
+    /// How many were refused.
+    pub refused: usize,
+    /// Each of them, in the order in which they came.
+    pub certificates: Vec<ImportedCertificate>,
+}
+
+/// A certificate of another authority that is adopted when it is first seen.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ExpectedCertificate {
+    /// SHA-256 over it.
+    #[schema(value_type = schema::Fingerprint)]
+    pub fingerprint: Fingerprint,
+    /// Its external authority.
+    #[schema(value_type = schema::Name)]
+    pub authority: Name,
+    /// The device that it must name.
+    #[schema(value_type = Option<schema::Name>)]
+    pub device: Option<Name>,
+    /// Since when it is expected.
+    #[schema(value_type = schema::Time)]
+    pub expected_at: Timestamp,
 }
 
 /// An adopted certificate of another authority.

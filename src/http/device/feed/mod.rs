@@ -3,7 +3,7 @@
 //!
 //! - [`ledgers`], [`checkpoint`], [`tile`], [`entries`], [`details`], [`snapshot`]: what is fetched.
 //! - [`attributes`], [`authorities`], [`policies`]: what the ledgers name and do not hold.
-//! - [`sightings`]: what gateways report.
+//! - [`sightings`], [`external`]: what gateways report.
 //! - [`follow`]: the stream; [`follower`]: one that is open; [`followers`]: how many may be.
 //! - [`place`]: tiles in paths.
 
@@ -12,6 +12,7 @@ pub mod authorities;
 pub mod checkpoint;
 pub mod details;
 pub mod entries;
+pub mod external;
 pub mod follow;
 pub mod follower;
 pub mod followers;
@@ -46,6 +47,8 @@ pub fn configure(config: &mut ServiceConfig) {
         .service(get("/v1/ledgers/{ledger}/attributes", web::get().to(attributes::attributes)))
         .service(get("/v1/ledgers/{ledger}/policies/{version}", web::get().to(policies::policy)))
         .service(post("/v1/ledgers/{ledger}/sightings", web::post().to(sightings::sightings)))
+        .service(get("/v1/ledgers/{ledger}/external-rules/{hash}", web::get().to(external::rules)))
+        .service(post("/v1/ledgers/{ledger}/external-sightings", web::post().to(external::sightings)))
         .service(get("/v1/authorities/{fingerprint}", web::get().to(authorities::authority)));
 }
 
