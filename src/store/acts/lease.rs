@@ -108,8 +108,12 @@ pub(super) fn epoch_floor(transaction: &mut Transaction<'_>) -> Result<u32, Stor
     Ok(u32::from_be_bytes(octets))
 }
 
+/// An authority's own certificates since a backup are fewer than so many, leased indices counted.
+const TAINTED_LEAP: u32 = 1 << 14;
+
 /// Closes every open epoch, and opens none at or below `floor` any more: after a restore, which knows nothing of what was
-/// issued since the backup.
+/// issued since the backup. A tainted authority may open none, and has its OCSP responder to certify: its epoch stays open, and goes on
+/// far above what may have been issued.
 #[derive(Debug)]
 pub struct RaiseEpochs {
     /// The highest number that may have been used.
@@ -127,9 +131,17 @@ impl Act for RaiseEpochs {
 
     fn perform(&self, transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
         for authority in transaction.rows.authorities()? {
-            if let Some(open) = transaction.rows.open_epoch(authority.id)? {
+            let Some(open) = transaction.rows.open_epoch(authority.id)? else { continue };
+            if authority.state != AuthorityState::Tainted {
                 transaction.rows.update_epoch(&EpochRecord { closed_at: Some(self.at), ..open })?;
+                continue;
             }
+            // What was leased before the backup may have been issued since.
+            while let Some(lease) = transaction.rows.expired_lease(open.number, Timestamp(i64::MAX))? {
+                transaction.rows.delete_lease(open.number, lease.first)?;
+            }
+            let next_index = open.next_index.saturating_add(TAINTED_LEAP).min(EPOCH_CAPACITY);
+            transaction.rows.update_epoch(&EpochRecord { next_index, ..open })?;
         }
         for external in transaction.rows.externals(None)? {
             transaction.rows.update_external(&External { epoch: None, next_index: 0, ..external })?;
