@@ -123,12 +123,11 @@ impl ListArguments {
         let header = Header::parse(&octets).map_err(refused)?;
         let signers = self.signers.clone().unwrap_or_else(|| beside(&self.source));
         let signers = certificates(&fetch(&signers, MAX_PEM).await?, &signers)?;
-        let anchors = match &self.ca {
-            Some(path) => certificates(&file(path, MAX_PEM)?, &path.display().to_string())?,
-            None => {
-                let profile = Profile::find(profile)?;
-                certificates(&profile.ca_pem()?, &profile.directory.join("ca.pem").display().to_string())?
-            }
+        let anchors = if let Some(path) = &self.ca {
+            certificates(&file(path, MAX_PEM)?, &path.display().to_string())?
+        } else {
+            let profile = Profile::find(profile)?;
+            certificates(&profile.ca_pem()?, &profile.directory.join("ca.pem").display().to_string())?
         };
         let authority = authority(&header.scope.authority, &signers, &anchors, now).map_err(Failure::NotTrusted)?;
         let key = signers.iter().find_map(|signer| status_key(signer, &authority, header.key_id, now));

@@ -307,7 +307,9 @@ impl Registrar {
         let events = self.events(ledger, from, u32::try_from(head - from).unwrap_or(u32::MAX)).await?;
         let upto = events.last().map_or(head, |(position, _)| position + 1);
         self.published.standings.change(ledger, is_at, |table| {
-            events.iter().for_each(|(_, event)| table.take(event));
+            for (_, event) in &events {
+                table.take(event);
+            }
             table.upto = upto;
         });
         Ok(())

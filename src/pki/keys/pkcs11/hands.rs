@@ -58,7 +58,7 @@ impl Hands {
         let job: Job = Box::new(move || worker.finish(catch_unwind(AssertUnwindSafe(work)).ok(), &stuck));
         let died = || TokenError::Refused("the call ended its thread".to_owned());
         hand.send(job).map_err(|_| died())?;
-        let done = turn.wait(limit, &self.stuck).ok_or_else(hung)?;
+        let Outcome::Done(done) = turn.wait(limit, &self.stuck) else { return Err(hung()) };
         self.free.lock().unwrap_or_else(PoisonError::into_inner).push(hand);
         done.ok_or_else(died)
     }
@@ -95,19 +95,19 @@ impl<T> Turn<T> {
         self.is_done.notify_one();
     }
 
-    /// What was done; None where it took too long.
-    fn wait(&self, limit: Duration, stuck: &AtomicUsize) -> Option<Option<T>> {
+    /// What was done; given up where it took too long.
+    fn wait(&self, limit: Duration, stuck: &AtomicUsize) -> Outcome<T> {
         let deadline = Instant::now() + limit;
         let mut state = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if let Outcome::Done(outcome) = &mut *state {
-                return Some(outcome.take());
+                return Outcome::Done(outcome.take());
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 *state = Outcome::GivenUp;
                 stuck.fetch_add(1, Ordering::Relaxed);
-                return None;
+                return Outcome::GivenUp;
             }
             (state, _) = self.is_done.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
         }

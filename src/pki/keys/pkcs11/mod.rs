@@ -153,7 +153,7 @@ impl Token {
     pub fn create(&self, label: &str, algorithm: KeyAlgorithm) -> Result<Arc<dyn Signer>, PkiError> {
         let name = label.to_owned();
         let public = self.pool.run_once(move |working| working.generate(&name, algorithm))?;
-        self.take_on(label, public)
+        self.take_on(label, &public)
     }
 
     /// Opens a key, and has it sign once.
@@ -166,7 +166,7 @@ impl Token {
         }
         let name = label.to_owned();
         let public = self.pool.run(move |working| working.read(&name))?;
-        self.take_on(label, public)
+        self.take_on(label, &public)
     }
 
     /// The signer of a key that cannot be looked at now, by the public key that its certificate is for. It is looked at before it signs
@@ -197,7 +197,7 @@ impl Token {
         Ok(self.pool.run(move |working| Ok(!working.find(&name)?.is_empty()))?)
     }
 
-    fn take_on(&self, label: &str, public: Public) -> Result<Arc<dyn Signer>, PkiError> {
+    fn take_on(&self, label: &str, public: &Public) -> Result<Arc<dyn Signer>, PkiError> {
         let unusable = |why: &str| TokenError::KeyUnusable { label: label.to_owned(), why: why.to_owned() };
         let info = x509::public_key_info(public.algorithm, &public.key);
         let info = info.ok_or_else(|| unusable("its public key cannot be read"))?;
@@ -208,7 +208,7 @@ impl Token {
             public_key: info,
             is_proven: AtomicBool::new(false),
         };
-        signer.try_it(&public)?;
+        signer.try_it(public)?;
         let signer = Arc::new(signer);
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(label.to_owned(), signer.clone());
         Ok(signer)

@@ -216,7 +216,7 @@ impl<D: Device> Pool<D> {
     ) -> Result<Lent<'a, D>, TokenError> {
         let session = match idle {
             Some(session) => session,
-            None => match self.ask(|device| device.open()) {
+            None => match self.ask(D::open) {
                 Ok(session) => session,
                 Err(error) => {
                     let connection = lent.connection;
