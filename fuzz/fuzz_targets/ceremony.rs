@@ -46,7 +46,9 @@ fuzz_target!(|input: &[u8]| {
         b's' => assert!(detached::verify(&CA.certificate, b"number: 1\n", octets).is_err(), "nobody signed it"),
         _ => {
             let _ = request::lists(octets).map(|lists| {
-                lists.iter().for_each(|list| assert!(request::verified_list(list, &CA.certificate).is_err(), "nobody signed it"));
+                lists
+                    .iter()
+                    .for_each(|list| assert!(request::verified_list(list, &CA.certificate).is_err(), "nobody signed it"));
             });
         }
     }

@@ -24,7 +24,7 @@ const PRODUCED: &[u8] = b"\x18\x0f20270115080000Z";
 
 fuzz_target!(|input: &[u8]| {
     let issuer = CertificateDer::from(CA.certificate.as_slice());
-    let question = Question::new(&issuer, &SERIAL, Some([7; 16]), false).expect("our own authority");
+    let question = Question::new(&issuer, &SERIAL, Some([7; 32]), false).expect("our own authority");
     let sha1 = |octets: &[u8]| digest(&SHA1_FOR_LEGACY_USE_ONLY, octets).as_ref().to_vec();
     let by = tlv(0xa2, &[&tlv(4, &[&sha1(CA.point())])]);
     let data = match input {
