@@ -153,7 +153,7 @@ pub enum Begun {
 
 /// Makes the installation, as far as it is not there; where its root is elsewhere, as far as it can be made without.
 pub async fn init(begin: Start, root: RootPlace) -> Result<Begun, ServerError> {
-    let registrar = open(&begin).await?;
+    let registrar = open(&begin, Absence::Fails).await?;
     let outcome = match root {
         RootPlace::Here => {
             install(&begin, &registrar).await?;
@@ -183,7 +183,7 @@ async fn ask(begin: &Start, registrar: &Registrar, root: RootPlace) -> Result<Be
 /// Goes on with an installation whose root was asked elsewhere. `root` is SHA-256 over the root's certificate: the ceremony's, or the
 /// corporate one.
 pub async fn go_on(begin: Start, answer: &[u8], root: &Fingerprint, lists: &[u8]) -> Result<Summary, ServerError> {
-    let registrar = open(&begin).await?;
+    let registrar = open(&begin, Absence::Fails).await?;
     let now = begin.clock.now();
     let is_corporate = registrar.waits_for_corporate().await.map_err(refused("the requests cannot be read"))?;
     let has_corporate = !registrar.authorities().above().is_empty();
@@ -202,7 +202,8 @@ pub async fn go_on(begin: Start, answer: &[u8], root: &Fingerprint, lists: &[u8]
 /// Makes the installation as far as it is not there, then serves until `stop` is done.
 pub async fn up(begin: Start, ready: impl FnOnce(&Summary), stop: impl Future<Output = ()>) -> Result<(), ServerError> {
     let listeners = listen(&begin.config)?;
-    let registrar = open(&begin).await?;
+    let absence = if begin.config.data.is_initialised() { Absence::IsBorne } else { Absence::Fails };
+    let registrar = open(&begin, absence).await?;
     install(&begin, &registrar).await?;
     run(&begin, listeners, registrar, ready, stop).await
 }
@@ -214,7 +215,7 @@ pub async fn serve(begin: Start, ready: impl FnOnce(&Summary), stop: impl Future
         return Err(ServerError::NotInitialised(directory));
     }
     let listeners = listen(&begin.config)?;
-    let registrar = open(&begin).await?;
+    let registrar = open(&begin, Absence::IsBorne).await?;
     if registrar.authorities().root().is_err() {
         let waits = registrar.waits_for_root().await.map_err(refused("the requests cannot be read"))?;
         return Err(if waits { ServerError::Waiting(directory) } else { ServerError::NotInitialised(directory) });
@@ -240,9 +241,18 @@ fn listen(config: &Config) -> Result<Listeners, ServerError> {
     Listeners::bind(&addresses).map_err(|error| ServerError::Listen(error.into()))
 }
 
-async fn open(begin: &Start) -> Result<Arc<Registrar>, ServerError> {
+/// What a token that is not there, or does not answer, means at a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Absence {
+    /// The start fails: there are keys to be made.
+    Fails,
+    /// It is waited for: all that needs no authority's key is served.
+    IsBorne,
+}
+
+async fn open(begin: &Start, absence: Absence) -> Result<Arc<Registrar>, ServerError> {
     let config = &begin.config;
-    let keys = open_keys(config, &begin.passphrase, begin.pin.as_ref())?;
+    let keys = open_keys(begin, absence)?;
     let profiles = Profiles::load(config.profiles.as_deref()).map_err(|error| ServerError::Keys(error.into()))?;
     let weak_lists = WeakLists::load(config.weak_lists.as_deref()).map_err(|error| ServerError::Keys(error.into()))?;
     if !weak_lists.is_empty() {
@@ -271,12 +281,14 @@ async fn open(begin: &Start) -> Result<Arc<Registrar>, ServerError> {
 }
 
 /// The keys' files, and the token where there is one.
-fn open_keys(config: &Config, passphrase: &SecretString, pin: Option<&SecretString>) -> Result<Keys, ServerError> {
+fn open_keys(begin: &Start, absence: Absence) -> Result<Keys, ServerError> {
+    let Start { config, passphrase, pin, .. } = begin;
     let failed = |error: PkiError| ServerError::Keys(error.into());
     let keys = Keys::open(&config.data.keys(), passphrase.clone()).map_err(failed)?;
     let mark = Mark::new(config.data.refused_pin(), passphrase);
-    let settings = config.keys.pkcs11.as_ref().map(|token| token_settings(token, pin, Some(mark)));
-    let token = settings.map(Token::open).transpose().map_err(failed)?;
+    let settings = config.keys.pkcs11.as_ref().map(|token| token_settings(token, pin.as_ref(), Some(mark)));
+    let opened = if absence == Absence::Fails { Token::open } else { Token::open_or_await };
+    let token = settings.map(opened).transpose().map_err(failed)?;
     let choice = |home, algorithm: Option<AuthorityAlgorithm>| Choice {
         home: match home {
             KeyHome::Files => Home::Files,
@@ -294,7 +306,7 @@ fn open_keys(config: &Config, passphrase: &SecretString, pin: Option<&SecretStri
     };
     // Before anything is made: an installation that is begun is not begun again by `init`.
     for choice in [choices.root, choices.authorities].into_iter().filter(|choice| choice.home == Home::Token) {
-        if let Some(token) = &token {
+        if let Some(token) = token.as_ref().filter(|token| token.is_up()) {
             token.check(choice.algorithm.unwrap_or(KeyAlgorithm::P256)).map_err(failed)?;
         }
     }

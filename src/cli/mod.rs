@@ -34,6 +34,7 @@ mod revocations;
 mod root;
 mod serve;
 mod session;
+mod status;
 mod table;
 mod tokens;
 mod waves;
@@ -123,6 +124,9 @@ enum Command {
     /// Ledgers, and whether they are what they claim to be
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
+    /// Status lists, read as firmware does
+    #[command(subcommand)]
+    Status(status::StatusCommand),
     /// Policies: who may do what, as Cedar policy sets
     #[command(subcommand)]
     Policy(policies::PolicyCommand),
@@ -201,6 +205,7 @@ async fn ask(command: Command, profile: Option<PathBuf>, json: bool) -> Result<(
         Command::Operator(command) => command.run(profile.as_deref(), json).await,
         Command::Accept(arguments) => arguments.run(json).await,
         Command::Ledger(command) => command.run(&session()?).await,
+        Command::Status(command) => command.run(profile.as_deref(), json).await,
         Command::Policy(command) => command.run(profile.as_deref(), json).await,
         Command::Backup(command) => command.run(profile.as_deref(), json).await,
         Command::Doctor(arguments) => arguments.run(profile.as_deref(), json).await,

@@ -56,8 +56,11 @@ impl Authority {
         let facts = facts(&record.certificate)?;
         // An offline root's key is not here: what it signed goes on, and what it should sign is refused by name.
         let has_key = record.kind != AuthorityKind::Root || keys.contains(&record.key_label);
-        let signer: Arc<dyn Signer> =
-            if has_key { keys.load(&record.key_label)? } else { Arc::new(Absent(record.key_label.clone())) };
+        let signer: Arc<dyn Signer> = if has_key {
+            keys.load_for(&record.key_label, &record.certificate)?
+        } else {
+            Arc::new(Absent(record.key_label.clone()))
+        };
         if has_key && KeyHash(sha256(signer.public_key())) != facts.key_hash {
             return Err(PkiError::KeyMismatch(record.key_label));
         }

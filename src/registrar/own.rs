@@ -43,7 +43,7 @@ pub struct OwnCertificate {
 
 impl Registrar {
     /// The doors' certificate for these names, made anew when it is due or says other names. The old one stays in use until
-    /// the new one is recorded.
+    /// the new one is recorded; while none can be made, as long as it holds.
     pub async fn door_certificate(&self, dns_names: &[String], addresses: &[IpAddr], now: Timestamp) -> Result<OwnCertificate> {
         let subject = self.doors(dns_names, addresses, now).await?;
         let names_fit = subject.dns_names == dns_names && subject.addresses == addresses;
@@ -61,7 +61,15 @@ impl Registrar {
         let authority = self.authorities.issuing(Kind::Service, None)?;
         let profile = self.find_profile(Kind::Service.as_str())?;
         let order = OwnOrder { authority: &authority, profile, subject: Some(&subject), common_name: DOORS };
-        self.make_own(credential, "doors", order, now).await
+        match self.make_own(credential.clone(), "doors", order, now).await {
+            Err(error) if error.refusal == Refusal::HsmUnavailable => {
+                let kept = self.kept_certificate(&credential).await?.filter(|own| now < own.certificate.not_after);
+                let kept = kept.ok_or(error)?;
+                alarm("doors_not_renewed", &format!("until {}: {}", kept.certificate.not_after, Refusal::HsmUnavailable));
+                Ok(kept)
+            }
+            made => made,
+        }
     }
 
     async fn doors(&self, dns_names: &[String], addresses: &[IpAddr], now: Timestamp) -> Result<Subject> {
@@ -100,13 +108,21 @@ impl Registrar {
     async fn renew_responder(&self, authority: &Authority, now: Timestamp) -> Result<()> {
         let profile = self.find_profile("ocsp")?;
         let credential = format!("credential/ocsp/{}", authority.record.id);
-        let own = if let Some(own) = self.own_certificate(&credential, now).await? {
-            own
-        } else {
-            let name = format!("OCSP responder {}", authority.record.id);
-            let order = OwnOrder { authority, profile, subject: None, common_name: &name };
-            self.make_own(credential, "ocsp", order, now).await?
-        };
+        if let Some(own) = self.own_certificate(&credential, now).await? {
+            return self.respond_with(authority, own);
+        }
+        let name = format!("OCSP responder {}", authority.record.id);
+        let order = OwnOrder { authority, profile, subject: None, common_name: &name };
+        let made = self.make_own(credential.clone(), "ocsp", order, now).await;
+        if made.is_err() {
+            // The one that is there answers while it holds.
+            let kept = self.kept_certificate(&credential).await?.filter(|own| now < own.certificate.not_after);
+            kept.map(|own| self.respond_with(authority, own)).transpose()?;
+        }
+        self.respond_with(authority, made?)
+    }
+
+    fn respond_with(&self, authority: &Authority, own: OwnCertificate) -> Result<()> {
         // Opening a key file is meant to be slow; with many fleets that would be many.
         if self.published.responds_with(authority.record.id, &own.certificate.der) {
             return Ok(());
@@ -161,7 +177,7 @@ impl Registrar {
         let spki = signer.public_key();
         let standing = Standing::Good;
         let order = Order { authority, profile, subject, common_name, spki, standing, unconfirmed_ttl: None, token: None };
-        let certificate = self.sign(&order, now).await?;
+        let certificate = self.sign(&order, now).await.inspect_err(|_| self.forget_own_key(&key_label))?;
         let details = self.details(ITSELF.to_owned(), Some(common_name.to_owned()), None, None)?;
         let holder = subject.map_or(Holder::Installation, |subject| Holder::Known(subject.id));
         let credential = Some((credential, Credential { key_label: key_label.clone(), key_hash: certificate.key_hash }));
@@ -180,11 +196,16 @@ impl Registrar {
             Recorded::New(certificate) | Recorded::Existing(certificate) => certificate,
         };
         // The doors hold the former key in memory till they take this one; on the disk nobody needs it any more.
-        if let Some(former) = former
-            && let Err(error) = self.authorities.keys().remove(&former.key_label)
-        {
-            tracing::warn!(%error, "the former key stays");
+        if let Some(former) = former {
+            self.forget_own_key(&former.key_label);
         }
         Ok(OwnCertificate { certificate, chain: self.authorities.chain_of(authority), key_label })
+    }
+
+    /// Removes the file of a key of the server's own that nobody needs any more.
+    pub(super) fn forget_own_key(&self, label: &str) {
+        if let Err(error) = self.authorities.keys().remove(label) {
+            tracing::warn!(%error, label, "a key that nobody needs stays");
+        }
     }
 }

@@ -262,6 +262,126 @@ fn a_lost_token_refuses_by_name_and_comes_back_by_itself() {
     assert_eq!((said("the token is lost"), said("the token is back")), (1, 1), "{log}");
 }
 
+/// The wrapper around `SoftHSM2` that sleeps while its file is there.
+fn sleepy_module(soft: &Soft) -> String {
+    let built = soft.directory.path().join("sleepy.so").display().to_string();
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/sleepy_pkcs11.c");
+    let done = Command::new("cc").args(["-Wall", "-Wextra", "-shared", "-fPIC", "-o", &built, source, "-ldl"]).status();
+    assert!(done.expect("a C compiler").success());
+    built
+}
+
+#[test]
+fn a_module_that_hangs_is_given_up_by_name_and_taken_up_again() {
+    let soft = Soft::new();
+    let (sleepy, file) = (sleepy_module(&soft), soft.directory.path().join("sleep"));
+    let server = soft.server(
+        &[],
+        &[
+            ("FLEETMARK_KEYS__PKCS11__MODULE", &sleepy),
+            ("FLEETMARK_KEYS__PKCS11__SESSIONS", "3"),
+            ("SLEEPY_MODULE", module()),
+            ("SLEEPY_FILE", file.to_str().unwrap()),
+        ],
+    );
+    run(async {
+        let device = Device::good(&server, "default", "before").await;
+        let client = server.device_client(None);
+        let token = text(&server.mint("default", json!({"uses": 24})).await, "token");
+        let ask = |name: String| {
+            let (client, token) = (client.clone(), token.clone());
+            async move { enroll(&client, "default", &token, &Key::new(), Some(&name)).await }
+        };
+        fs::write(&file, "").unwrap();
+        // More than there are sessions: those that hang, and those that wait for one.
+        let answers = futures_util::future::join_all((0..8).map(|number| ask(format!("hung-{number}")))).await;
+        let codes: Vec<_> = answers.iter().map(|answer| (answer.status, answer.code())).collect();
+        assert!(codes.iter().all(|(status, _)| *status == 503), "{codes:?}");
+        assert!(codes.iter().any(|(_, code)| code == "hsm_unavailable"), "{codes:?}");
+        assert!(codes.iter().all(|(_, code)| code == "hsm_unavailable" || code == "overloaded"), "{codes:?}");
+        assert!(server.metric("fleetmark_pkcs11_hung_total", &[]).await >= 1.0);
+        // All that needs no authority's key goes on.
+        assert_eq!(device.verdict(&server).await, "ok");
+        device.act(&server, "revoke", json!({"reason": "keyCompromise"})).await;
+        assert_eq!(Strangers::of(&server, "default").await.ocsp(&device.serial(), true), "revoked 1");
+        assert_eq!(server.owner().get("/v1/status").await.is(200).json()["token_reachable"], false);
+
+        // The calls come back, and the pool has its sessions again.
+        fs::remove_file(&file).unwrap();
+        let back = until("the module's return", 60, || async { (ask("back".to_owned()).await.status == 200).then_some(()) });
+        back.await;
+        let answers = futures_util::future::join_all((0..8).map(|number| ask(format!("after-{number}")))).await;
+        assert!(answers.iter().all(|answer| answer.status == 200));
+        listed_within(&server, "default", &device.serial(), Some(1)).await;
+    });
+    let log = server.log();
+    assert!(log.contains("a call of the token's module is given up") && log.contains("did not come back within 10 s"), "{log}");
+    assert!(log.contains("the token is back"), "{log}");
+}
+
+#[test]
+fn a_server_starts_without_its_token_and_issues_when_it_comes() {
+    let soft = Soft::new();
+    let mut server = soft.server(&[], &[]);
+    let away = soft.directory.path().join("away");
+    let (device, waiting, token) = run(async {
+        let device = Device::good(&server, "default", "before").await;
+        (device, Device::unconfirmed(&server, "default", "waiting").await, server.token("default", "during").await)
+    });
+    assert_eq!(server.stop(), Some(0));
+    fs::rename(soft.tokens(), &away).unwrap();
+    server.start_again();
+    let key = Key::new();
+    run(async {
+        let client = server.device_client(None);
+        enroll(&client, "default", &token, &key, None).await.refused(503, "hsm_unavailable");
+        server.owner().post("/v1/fleets", &json!({"name": "new"})).await.refused(503, "hsm_unavailable");
+        assert_eq!(server.owner().get("/v1/status").await.is(200).json()["token_reachable"], false);
+        // The doors judge, and answer.
+        assert_eq!(device.verdict(&server).await, "ok");
+        assert_eq!(Strangers::of(&server, "default").await.ocsp(&device.serial(), true), "good");
+        confirm_by_token(&client, "default", &waiting.token, &waiting.fingerprint()).await.is(200);
+        device.act(&server, "revoke", json!({"reason": "keyCompromise"})).await;
+        assert_eq!(device.verdict(&server).await, "revoked");
+        assert_eq!(Strangers::of(&server, "default").await.ocsp(&device.serial(), true), "revoked 1");
+
+        fs::rename(&away, soft.tokens()).unwrap();
+        let answer = until("the token", 30, || async {
+            let answer = enroll(&client, "default", &token, &key, None).await;
+            (answer.status == 200).then_some(answer)
+        });
+        let identity = key.identity(&answer.await.json());
+        assert_eq!(crate::harness::device::verdict(&server, &identity, "default").await, "ok");
+        listed_within(&server, "default", &device.serial(), Some(1)).await;
+        assert_eq!(server.owner().get("/v1/status").await.is(200).json()["token_reachable"], true);
+    });
+    let log = server.log();
+    let said = |text: &str| log.lines().filter(|line| line.contains(text)).count();
+    assert_eq!((said("the token is not there"), said("the token is back")), (1, 1), "{log}");
+
+    // The token comes with another key under the label: nothing is signed with it.
+    assert_eq!(server.stop(), Some(0));
+    let label = soft.label("authority-device-");
+    let tool = |arguments: &[&str]| soft.tool(&[&["--login", "--pin", PIN, "--label", &label], arguments].concat());
+    for half in ["privkey", "pubkey"] {
+        tool(&["--delete-object", "--type", half]);
+    }
+    tool(&["--keypairgen", "--key-type", "EC:prime256v1", "--usage-sign"]);
+    fs::rename(soft.tokens(), &away).unwrap();
+    server.start_again();
+    run(async {
+        let token = server.token("default", "after").await;
+        fs::rename(&away, soft.tokens()).unwrap();
+        until("the token", 30, || async {
+            (server.owner().get("/v1/status").await.is(200).json()["token_reachable"] == true).then_some(())
+        })
+        .await;
+        let client = server.device_client(None);
+        enroll(&client, "default", &token, &Key::new(), None).await.refused(503, "hsm_unavailable");
+    });
+    assert!(server.log().contains("is not the one that its certificate is for"), "{}", server.log());
+}
+
 #[test]
 fn a_wrong_pin_is_tried_once() {
     let soft = Soft::new();

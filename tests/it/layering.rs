@@ -46,7 +46,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("cfb_mode", &["pki"]),
     ("fleetmark_device", &["cli"]),
     ("fleetmark_policy", &["registrar", "http", "cli"]),
-    ("fleetmark_status", &["pki", "registrar", "http"]),
+    ("fleetmark_status", &["pki", "registrar", "http", "cli"]),
     ("cedar_policy", &[]),
 ];
 

@@ -154,6 +154,108 @@ fn a_status_key_is_for_nothing_else() {
     });
 }
 
+/// `fleetmark status …`; its exit code, what it printed, and what it said of a failure.
+fn status(server: &Server, arguments: &[&str]) -> (i32, Value, Value) {
+    let operator = server.data().join("operator").display().to_string();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fleetmark"));
+    let output = command.args(["--json", "--operator", &operator, "status"]).args(arguments).output().unwrap();
+    let read = |octets: &[u8]| serde_json::from_slice(octets).unwrap_or(Value::Null);
+    (output.status.code().unwrap(), read(&output.stdout), read(&output.stderr))
+}
+
+#[test]
+fn an_operator_reads_a_list_as_firmware_does() {
+    let server = shared();
+    run(async {
+        let fleet = server.fleet(json!({})).await;
+        let (good, revoked) = (Device::good(&server, &fleet, "good").await, Device::good(&server, &fleet, "revoked").await);
+        let firmware = Firmware::of(&server, &fleet).await;
+        revoked.act(&server, "revoke", json!({"reason": "keyCompromise"})).await;
+        let (sequence, octets) = firmware.until(&server, &revoked, Answer::NotGood).await;
+        let public = server.public_client();
+        let url = server.public_url(&format!("/status/{}/{}-0.fms", firmware.authority, epoch(&good)));
+
+        let (code, shown, _) = status(&server, &["show", &url]);
+        assert_eq!(code, 0, "{shown}");
+        let not_good: u64 = (0..shown["certificates"].as_u64().unwrap())
+            .map(|at| {
+                let scope = Scope { epoch: epoch(&good), ..firmware.scope };
+                let terms = Terms { now: now(), lowest_sequence: 0, max_age: 86_400 };
+                let list = List::open(&octets, &scope, &terms, &P256Key::from_point(&firmware.point).unwrap()).unwrap();
+                u64::from(list.query(u32::try_from(at).unwrap()) != Answer::Good)
+            })
+            .sum();
+        assert_eq!(
+            (&shown["list"], &shown["not_good"], &shown["octets"]),
+            (&json!("opened"), &json!(not_good), &json!(octets.len()))
+        );
+        assert_eq!(shown["fleet"], hex::encode(firmware.scope.fleet));
+
+        let leaf = |name: &str, device: &Device| {
+            server.write_scratch(name, device.answer["certificate"].as_str().unwrap().as_bytes()).display().to_string()
+        };
+        let (good_pem, revoked_pem) = (leaf("status-good.pem", &good), leaf("status-revoked.pem", &revoked));
+        let check = |source: &str, cert: &str, more: &[&str]| {
+            let (code, told, failure) = status(&server, &[&["check", source, "--cert", cert], more].concat());
+            (
+                code,
+                told["answer"].as_str().unwrap_or_default().to_owned(),
+                failure["code"].as_str().unwrap_or_default().to_owned(),
+            )
+        };
+        let is = |code: i32, answer: &str, failure: &str| (code, answer.to_owned(), failure.to_owned());
+        assert_eq!(check(&url, &good_pem, &[]), is(0, "good", ""));
+        assert_eq!(check(&url, &revoked_pem, &[]), is(1, "not_good", "not_good"));
+        let of = format!("FLEET.test/{fleet}");
+        assert_eq!(check(&url, &good_pem, &["--of", &of]), is(0, "good", ""));
+        assert_eq!(check(&url, &good_pem, &["--of", "fleet.test/else"]), is(1, "other_fleet", "other_fleet"));
+        let above = (sequence + 1_000_000).to_string();
+        assert_eq!(check(&url, &good_pem, &["--lowest-sequence", &above]), is(1, "rolled_back", "rolled_back"));
+
+        // As files, with nobody asked; and spoiled.
+        let signers = public.get(&format!("/status/{}/signers.pem", firmware.authority)).await.is(200).body;
+        let root = public.get("/ca/root.pem").await.is(200).body;
+        let write = |name: &str, octets: &[u8]| server.write_scratch(name, octets).display().to_string();
+        let (signers, root) = (write("status-signers.pem", &signers), write("status-ca.pem", &root));
+        let list = write("status.fms", &octets);
+        let trusted = ["--signers", &signers, "--ca", &root];
+        assert_eq!(check(&list, &good_pem, &trusted), is(0, "good", ""));
+        let spoiled = |name: &str, at: usize| {
+            let mut octets = octets.clone();
+            octets[at] ^= 1;
+            write(name, &octets)
+        };
+        for (name, at, why) in [
+            ("magic", 3, "unknown_version"),
+            ("key", 11, "other_key"),
+            ("body", 84, "bad_signature"),
+            ("fleet", 12, "other_fleet"),
+        ] {
+            let (code, _, failure) = check(&spoiled(name, at), &good_pem, &trusted);
+            assert_eq!((code, failure.as_str()), (1, why));
+        }
+        let (code, _, failure) = check(&write("short.fms", &octets[..147]), &good_pem, &trusted);
+        assert_eq!((code, failure.as_str()), (1, "malformed"));
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        assert_eq!(check(&list, &good_pem, &[&trusted[..], &["--max-age", "0"]].concat()), is(1, "too_old", "too_old"));
+
+        // Another fleet's list, another installation's root, a certificate of the serial's but not of the authority's.
+        let other = server.fleet(json!({})).await;
+        let stranger = Device::good(&server, &other, "stranger").await;
+        assert_eq!(check(&url, &leaf("status-other.pem", &stranger), &[]).2, "other_fleet");
+        let foreign = rcgen::KeyPair::generate().unwrap();
+        let foreign = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&foreign).unwrap().pem();
+        let foreign = write("status-foreign.pem", foreign.as_bytes());
+        assert_eq!(check(&list, &good_pem, &["--signers", &signers, "--ca", &foreign]), is(5, "", "not_trusted"));
+        // The good one's octets but for the last of its signature: a list cannot see that.
+        let (_, der) = x509_parser::pem::parse_x509_pem(good.answer["certificate"].as_str().unwrap().as_bytes()).unwrap();
+        let mut forged = der.contents;
+        *forged.last_mut().unwrap() ^= 1;
+        let forged = write("status-forged.pem", crate::harness::openssl::pem("CERTIFICATE", &forged).as_bytes());
+        assert_eq!(check(&url, &forged, &[]), is(1, "good", "not_signed_by_authority"));
+    });
+}
+
 async fn ask(server: &Server, serial: &str, nonce: &str) -> crate::harness::client::Answer {
     server.public_client().post("/v1/standing", &json!({"serial": serial, "nonce": nonce})).await
 }

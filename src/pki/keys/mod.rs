@@ -18,6 +18,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use der::{Decode as _, Encode as _};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -176,6 +177,23 @@ impl Keys {
         match label.strip_prefix(IN_TOKEN) {
             Some(name) => self.token_for(label)?.load(checked(name)?),
             None => self.files.load(label),
+        }
+    }
+
+    /// Opens the key that a certificate is for. One in a token that is not there now is taken as certified: the token is looked at
+    /// before it signs for the first time, and until then it refuses.
+    ///
+    /// # Errors
+    /// As [`Self::load`], but for a token that is not there; [`PkiError::Certificate`] for a certificate that cannot be read.
+    pub fn load_for(&self, label: &str, certificate: &[u8]) -> Result<Arc<dyn Signer>, PkiError> {
+        match (self.load(label), &self.token) {
+            (Err(PkiError::Token(error)), Some(token)) if error.is_absence() => {
+                let unreadable = |error: der::Error| PkiError::Certificate(error.to_string());
+                let certificate = x509_cert::Certificate::from_der(certificate).map_err(unreadable)?;
+                let public_key = certificate.tbs_certificate.subject_public_key_info.to_der().map_err(unreadable)?;
+                token.expect(Self::name(label), &public_key)
+            }
+            (loaded, _) => loaded,
         }
     }
 

@@ -14,7 +14,7 @@ use super::choices_of;
 use super::shards::{self, SLICE_BITS};
 use crate::store::acts::lists::MarkListed;
 use crate::store::model::{AuthorityId, ListKey, ListKind, StoredEntry};
-use crate::store::{commit, read};
+use crate::store::{commit, look_up, read};
 
 /// Entries read at once.
 const PAGE: u32 = 1_000;
@@ -91,10 +91,9 @@ impl Registrar {
             if self.store.is_alone() && self.publisher.newest(&ledger).is_some_and(|newest| newest.head.size <= upto) {
                 return Ok(());
             }
-            let name = ledger.clone();
-            let entries = read(&*self.store, move |rows| rows.entries(&name, upto, PAGE)).await?;
-            let Some(last) = entries.last().map(|last| last.position) else { return Ok(()) };
-            self.take(pass, authority, &ledger, &entries).await?;
+            let events = self.events(&ledger, upto, PAGE).await?;
+            let Some(last) = events.last().map(|(position, _)| *position) else { return Ok(()) };
+            self.take(pass, authority, &ledger, events).await?;
             if let Some(seen) = pass.ledgers.get_mut(&ledger) {
                 seen.upto = last + 1;
             }
@@ -119,15 +118,25 @@ impl Registrar {
         Ok(Seen { upto, marked, ..Seen::default() })
     }
 
-    /// Before anything is counted as read, all of it is understood.
-    async fn take(&self, pass: &mut Pass, authority: &Authority, ledger: &LedgerName, entries: &[StoredEntry]) -> Result<()> {
+    /// The ledger's entries from this position on, at most so many, with their positions: what every view is made of. Before any of
+    /// it counts as read, all of it is understood.
+    pub(in crate::registrar) async fn events(&self, ledger: &LedgerName, from: u64, limit: u32) -> Result<Vec<(u64, Event)>> {
+        let name = ledger.clone();
+        let entries = look_up(&*self.store, move |rows| rows.entries(&name, from, limit)).await?;
+        let understood = |stored: StoredEntry| {
+            let entry = Entry::decode(&stored.entry).map_err(|cause| Error::caused(Refusal::StorageDamaged, cause))?;
+            Ok((stored.position, entry.event))
+        };
+        entries.into_iter().map(understood).collect()
+    }
+
+    async fn take(&self, pass: &mut Pass, authority: &Authority, ledger: &LedgerName, events: Vec<(u64, Event)>) -> Result<()> {
         let mut changes = Vec::new();
         let mut fleet = None;
-        for stored in entries {
-            let entry = Entry::decode(&stored.entry).map_err(|cause| Error::caused(Refusal::StorageDamaged, cause))?;
-            match entry.event {
-                Event::StandingChanged { certificates, .. } => changes.push((stored.position, certificates)),
-                Event::FleetChanged { .. } => fleet = Some(stored.position),
+        for (position, event) in events {
+            match event {
+                Event::StandingChanged { certificates, .. } => changes.push((position, certificates)),
+                Event::FleetChanged { .. } => fleet = Some(position),
                 _ => {}
             }
         }
@@ -147,9 +156,6 @@ impl Registrar {
             for key in touched(certificates, epochs) {
                 seen.shards.insert(key, *position);
             }
-        }
-        if !changes.is_empty() || seen.fleet.is_some_and(|at| at >= seen.upto) {
-            self.published.answers.outdate();
         }
         Ok(())
     }

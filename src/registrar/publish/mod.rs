@@ -12,7 +12,7 @@ pub mod ocsp;
 pub mod shards;
 mod standings;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -97,10 +97,8 @@ impl Published {
         self.answers.forget();
     }
 
-    /// A standing changed: lists want to be made anew. Answers that were kept are asked for their standings each time where this
-    /// process knows them all, and are void where it does not.
+    /// A standing changed: lists want to be made anew. OCSP answers that were kept are held against the standings with each question.
     pub(super) fn standing_changed(&self) {
-        self.answers.outdate();
         self.changed.notify_one();
     }
 

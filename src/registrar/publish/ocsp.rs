@@ -1,7 +1,6 @@
 //! OCSP answers: kept while what they say still holds, else signed.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,8 +38,6 @@ pub struct OcspAnswer {
 #[derive(Default)]
 pub(super) struct Answers {
     kept: Mutex<HashMap<Vec<u8>, Arc<KeptAnswer>>>,
-    /// Rises with every change of standing that this process learns of.
-    changes: AtomicU64,
 }
 
 /// An answer, and what it was made of.
@@ -49,15 +46,9 @@ struct KeptAnswer {
     authority: Arc<Authority>,
     serial: Option<Serial>,
     status: Status,
-    changes: u64,
 }
 
 impl Answers {
-    /// A standing changed.
-    pub(super) fn outdate(&self) {
-        self.changes.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// None is worth anything any more.
     pub(super) fn forget(&self) {
         self.lock().clear();
@@ -92,8 +83,7 @@ impl Registrar {
         answer
     }
 
-    /// The answer to the same request, while all that it says is still so. Where other processes change standings too, this one
-    /// goes by the changes that it has heard of.
+    /// The answer to the same request, while all that it says is still so.
     async fn kept_answer(&self, request: &[u8], now: Timestamp) -> Option<OcspAnswer> {
         let kept = self.published.answers.lock().get(request).cloned()?;
         // A clock that was set back makes it an answer from the future, which clients refuse.
@@ -101,12 +91,8 @@ impl Registrar {
         if !is_of_now || kept.answer.fresh_until.is_none_or(|until| until <= now) {
             return None;
         }
-        let holds = if self.store.is_alone() {
-            self.statuses(&kept.authority, &[kept.serial], now).await.is_ok_and(|statuses| statuses == [kept.status])
-        } else {
-            kept.changes == self.published.answers.changes.load(Ordering::Relaxed)
-        };
-        holds.then(|| kept.answer.clone())
+        let statuses = self.statuses(&kept.authority, &[kept.serial], now).await;
+        statuses.is_ok_and(|statuses| statuses == [kept.status]).then(|| kept.answer.clone())
     }
 
     async fn answer(&self, der: &[u8], now: Timestamp) -> Result<OcspAnswer, Failure> {
@@ -118,8 +104,6 @@ impl Registrar {
         }
         let fits = |question: &Question<'_>| question.serial.filter(|_| authority.hashes.fits(question));
         let serials: Vec<_> = request.questions.iter().map(fits).collect();
-        // Before the statuses are read: a change in between voids what is made of them.
-        let changes = self.published.answers.changes.load(Ordering::Relaxed);
         let statuses = self.statuses(&authority, &serials, now).await.map_err(|error| {
             alarm("ocsp_failed", error.refusal.code());
             Failure::TryLater
@@ -135,7 +119,7 @@ impl Registrar {
         let fresh_until = is_kept.then_some(next_update);
         let answer = OcspAnswer { der: signed.der.into(), tag: Some(signed.tag), fresh_until, at: now };
         if let (true, [serial], [status]) = (is_kept && der.len() <= KEPT_REQUEST, &*serials, &*statuses) {
-            let kept = KeptAnswer { answer: answer.clone(), authority, serial: *serial, status: *status, changes };
+            let kept = KeptAnswer { answer: answer.clone(), authority, serial: *serial, status: *status };
             self.published.answers.keep(der, kept);
         }
         Ok(answer)

@@ -2,21 +2,23 @@
 //! about, and followed by the ledger from then on. A question compares the ledger's newest head, which is set before any act is
 //! answered, with the entries that were read; so a change that was acknowledged is seen by the next question.
 //!
-//! Where other processes write into the same database, their heads are not seen here, and the store is asked each time.
+//! Where other processes write into the same database, their heads are not signed here: the store is asked for the head, once for all
+//! questions that wait for it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fleetmark_domain::standing::{Choices, RevocationReason};
 use fleetmark_domain::{Epoch, Index, LedgerName, Refusal, Serial, Sight, Standing, Timestamp, View};
-use fleetmark_ledger::entry::{Entry, Event};
+use fleetmark_ledger::entry::Event;
 
 use super::super::authorities::Authority;
-use super::super::{Error, Registrar, Result};
+use super::super::{Registrar, Result};
 use super::shards::{SLICE_BITS, places};
 use super::{choices_of, size_of};
 use crate::pki::ocsp::Status;
-use crate::store::model::{AuthorityId, CertificateStanding, StoredEntry};
+use crate::store::model::{AuthorityId, CertificateStanding};
 use crate::store::rows::certificate_id;
 use crate::store::{look_up, read};
 
@@ -29,7 +31,27 @@ const TRIES: usize = 8;
 
 /// Standings by ledger.
 #[derive(Default)]
-pub(super) struct Standings(Mutex<BTreeMap<LedgerName, Table>>);
+pub(super) struct Standings {
+    tables: Mutex<BTreeMap<LedgerName, Table>>,
+    heads: Mutex<BTreeMap<LedgerName, Arc<StoredHead>>>,
+}
+
+/// How many entries a ledger has in the store.
+#[derive(Default)]
+struct StoredHead {
+    /// How many asked.
+    asked: AtomicU64,
+    read: tokio::sync::Mutex<HeadRead>,
+}
+
+/// The last reading.
+#[derive(Default)]
+struct HeadRead {
+    /// It began after the first so many had asked, and answers them.
+    answers: u64,
+    /// None: the store could not be read.
+    size: Option<u64>,
+}
 
 /// The standings that one ledger tells of, as far as they were asked for.
 #[derive(Default)]
@@ -164,7 +186,7 @@ impl Table {
 
 impl Standings {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<LedgerName, Table>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn look(&self, ledger: &LedgerName, head: u64, authority: AuthorityId, serials: &[Option<Serial>]) -> Look {
@@ -207,7 +229,11 @@ impl Registrar {
     ) -> Result<Vec<Status>> {
         let (ledger, standings) = (authority.ledger(), &self.published.standings);
         for _ in 0..TRIES {
-            let head = self.publisher.newest(&ledger).filter(|_| self.store.is_alone()).map(|newest| newest.head.size);
+            let head = if self.store.is_alone() {
+                self.publisher.newest(&ledger).map(|newest| newest.head.size)
+            } else {
+                Some(self.stored_head(&ledger).await?)
+            };
             let Some(head) = head else { break };
             match standings.look(&ledger, head, authority.record.id, serials) {
                 Look::Statuses(statuses) => return Ok(statuses),
@@ -251,6 +277,25 @@ impl Registrar {
         Ok(statuses.await?)
     }
 
+    /// How many entries the ledger has by now, those of other processes too.
+    async fn stored_head(&self, ledger: &LedgerName) -> Result<u64> {
+        let head = {
+            let mut heads = self.published.standings.heads.lock().unwrap_or_else(PoisonError::into_inner);
+            heads.entry(ledger.clone()).or_default().clone()
+        };
+        let own = head.asked.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut last = head.read.lock().await;
+        if last.answers < own {
+            // Whoever asked until here asked before it is read.
+            let answers = head.asked.load(Ordering::SeqCst);
+            let name = ledger.clone();
+            let size = look_up(&*self.store, move |rows| size_of(rows, &name)).await;
+            *last = HeadRead { answers, size: size.as_ref().ok().copied() };
+            return Ok(size?);
+        }
+        last.size.ok_or_else(|| Refusal::StorageUnavailable.into())
+    }
+
     /// Reads the ledger's entries from `from` to `head`, or begins anew where they are too many.
     async fn catch_up(&self, ledger: &LedgerName, from: u64, head: u64) -> Result<()> {
         let is_at = |table: &Table| table.upto == from;
@@ -259,16 +304,10 @@ impl Registrar {
             self.published.standings.change(ledger, is_at, anew);
             return Ok(());
         }
-        let (name, limit) = (ledger.clone(), u32::try_from(head - from).unwrap_or(u32::MAX));
-        let entries: Vec<StoredEntry> = look_up(&*self.store, move |rows| rows.entries(&name, from, limit)).await?;
-        let mut events = Vec::with_capacity(entries.len());
-        for stored in &entries {
-            let entry = Entry::decode(&stored.entry).map_err(|cause| Error::caused(Refusal::StorageDamaged, cause))?;
-            events.push(entry.event);
-        }
-        let upto = entries.last().map_or(head, |last| last.position + 1);
+        let events = self.events(ledger, from, u32::try_from(head - from).unwrap_or(u32::MAX)).await?;
+        let upto = events.last().map_or(head, |(position, _)| position + 1);
         self.published.standings.change(ledger, is_at, |table| {
-            for event in &events {
+            for (_, event) in &events {
                 table.take(event);
             }
             table.upto = upto;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fleetmark_domain::standing::Choices;
 use fleetmark_domain::{Epoch, FleetName, Index, LedgerName, Refusal, Standing, Timestamp, TrustDomain, View};
-use fleetmark_ledger::entry::{AuthorityState, Entry, Event};
+use fleetmark_ledger::entry::{AuthorityState, Event};
 use fleetmark_status::Scope;
 use fleetmark_status::encoder::{Heading, Standings, encode};
 use fleetmark_status::header::{SLICE_INDICES, SLICE_SHIFT};
@@ -177,13 +177,11 @@ impl Registrar {
         }
         let (mut slices, mut at) = (BTreeMap::new(), from);
         while at < size {
-            let name = ledger.clone();
-            let entries = read(&*self.store, move |rows| rows.entries(&name, at, PAGE)).await?;
-            let Some(last) = entries.last() else { break };
-            at = last.position + 1;
-            for stored in &entries {
-                let entry = Entry::decode(&stored.entry).map_err(|cause| Error::caused(Refusal::StorageDamaged, cause))?;
-                match entry.event {
+            let events = self.events(ledger, at, PAGE).await?;
+            let Some((last, _)) = events.last() else { break };
+            at = last + 1;
+            for (_, event) in events {
+                match event {
                     Event::Issued(issued) => {
                         note(&mut slices, (issued.epoch, issued.index, 1), is_good(issued.standing, choices));
                     }

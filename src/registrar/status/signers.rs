@@ -19,9 +19,9 @@ use crate::registrar::caller::alarm;
 use crate::registrar::own::{OwnCertificate, OwnOrder};
 use crate::registrar::tokens::sha256;
 use crate::registrar::{Error, Registrar, Result};
-use crate::store::acts::lists::SetValue;
-use crate::store::commit;
+use crate::store::acts::lists::SetValues;
 use crate::store::model::{AuthorityId, Credential};
+use crate::store::{commit, read};
 
 /// The profile of their certificates.
 const PROFILE: &str = "status";
@@ -79,21 +79,38 @@ impl Registrar {
 
     async fn renew_status_signer(&self, authority: &Authority, now: Timestamp) -> Result<()> {
         let id = authority.record.id;
-        let (name, next_name) = (format!("credential/status/{id}"), format!("credential/status-next/{id}"));
+        let names = Names::of(id);
+        self.forget_former(&names).await?;
         let serves = |own: &OwnCertificate| now + HANDOVER < own.certificate.not_after;
-        let current = self.kept_certificate(&name).await?.filter(serves);
-        let next = self.kept_certificate(&next_name).await?.filter(serves);
+        let current = self.kept_certificate(&names.current).await?.filter(serves);
+        let next = self.kept_certificate(&names.next).await?.filter(serves);
         let (current, mut next) = match (current, next) {
+            // A server of an earlier version died while it handed over.
+            (Some(current), Some(next)) if current.key_label == next.key_label => {
+                commit(&*self.store, SetValues(vec![(names.next.clone(), Vec::new())])).await?;
+                (current, None)
+            }
             (Some(current), next) => (current, next),
             (None, Some(successor)) => {
-                self.promote(&name, &next_name, &successor).await?;
+                self.promote(&names, &successor).await?;
                 (successor, None)
             }
-            (None, None) => (self.make_status_key(authority, name, now).await?, None),
+            (None, None) => (self.make_status_key(authority, names.current, now).await?, None),
         };
+        let mut failure = None;
         if next.is_none() && current.certificate.renew_after <= now {
-            next = Some(self.make_status_key(authority, next_name, now).await?);
+            match self.make_status_key(authority, names.next, now).await {
+                Ok(made) => next = Some(made),
+                // The one that is there signs all the same.
+                Err(error) => failure = Some(error),
+            }
         }
+        self.sign_with(authority, current, next)?;
+        failure.map_or(Ok(()), Err)
+    }
+
+    fn sign_with(&self, authority: &Authority, current: OwnCertificate, next: Option<OwnCertificate>) -> Result<()> {
+        let id = authority.record.id;
         let successor = next.map(|own| own.certificate.der);
         let known = self.status_signer(id);
         if known.is_some_and(|known| known.certificate == current.certificate.der && known.successor == successor) {
@@ -121,13 +138,49 @@ impl Registrar {
         self.make_own(credential, "status", order, now).await
     }
 
-    /// The successor takes the place. Dying in between leaves it under both names, which is the same.
-    async fn promote(&self, name: &str, next_name: &str, successor: &OwnCertificate) -> Result<()> {
+    /// The successor takes the place, in one transaction; the former key's file goes after that.
+    async fn promote(&self, names: &Names, successor: &OwnCertificate) -> Result<()> {
         let (key_label, key_hash) = (successor.key_label.clone(), successor.certificate.key_hash);
         let value = Credential { key_label, key_hash }.encode();
-        commit(&*self.store, SetValue { name: name.to_owned(), value }).await?;
-        commit(&*self.store, SetValue { name: next_name.to_owned(), value: Vec::new() }).await?;
+        let current = names.current.clone();
+        let former = read(&*self.store, move |rows| rows.value(&current)).await?.unwrap_or_default();
+        let values = vec![(names.current.clone(), value), (names.next.clone(), Vec::new()), (names.former.clone(), former)];
+        commit(&*self.store, SetValues(values)).await?;
         tracing::info!(serial = %successor.certificate.serial, "a status key hands over to its successor");
-        Ok(())
+        self.forget_former(names).await
+    }
+
+    /// Removes the file of the key that handed over; what a server did not come to before it died is done by the next.
+    async fn forget_former(&self, names: &Names) -> Result<()> {
+        let former = names.former.clone();
+        let Some(value) = read(&*self.store, move |rows| rows.value(&former)).await?.filter(|value| !value.is_empty()) else {
+            return Ok(());
+        };
+        if let Some(former) = Credential::decode(&value) {
+            self.forget_own_key(&former.key_label);
+        }
+        Ok(commit(&*self.store, SetValues(vec![(names.former.clone(), Vec::new())])).await?)
     }
 }
+
+/// Under which names the store keeps an authority's status keys.
+struct Names {
+    current: String,
+    /// The successor, till it takes over.
+    next: String,
+    /// The one that handed over, till its file is gone.
+    former: String,
+}
+
+impl Names {
+    fn of(authority: AuthorityId) -> Self {
+        Self {
+            current: format!("credential/status/{authority}"),
+            next: format!("credential/status-next/{authority}"),
+            former: format!("credential/status-former/{authority}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

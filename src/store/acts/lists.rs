@@ -135,3 +135,22 @@ impl Act for SetValue {
         transaction.rows.set_value(&self.name, &self.value)
     }
 }
+
+/// Sets values of the installation, all of them or none.
+#[derive(Debug)]
+pub struct SetValues(
+    /// Names and values.
+    pub Vec<(String, Vec<u8>)>,
+);
+
+impl Act for SetValues {
+    type Outcome = ();
+
+    fn ledgers(&self) -> Vec<LedgerName> {
+        Vec::new()
+    }
+
+    fn perform(&self, transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
+        self.0.iter().try_for_each(|(name, value)| transaction.rows.set_value(name, value))
+    }
+}

@@ -23,6 +23,16 @@ pub enum TokenError {
         /// What the loader says.
         why: String,
     },
+    /// The module does not begin: its own configuration is wrong, or what it connects to is not there.
+    #[error(
+        "the PKCS#11 module {path} does not begin (C_Initialize: {why}): is its own configuration right, and what it connects to there?"
+    )]
+    NotBegun {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        why: String,
+    },
     /// The module cannot be used by several threads at once.
     #[error("the PKCS#11 module {0} cannot be used by several threads: ask its maker for one that takes CKF_OS_LOCKING_OK")]
     OneThread(PathBuf),
@@ -122,6 +132,17 @@ pub enum TokenError {
     /// The token, its module or the session is gone; it comes back by itself.
     #[error("the token cannot be reached ({0}); it is tried again by itself")]
     Lost(String),
+    /// A call of the module does not come back.
+    #[error(
+        "a call of the token's module did not come back within {seconds} s and was given up; {stuck} such calls are under way, and with 64 \
+         the module is called no more before one comes back"
+    )]
+    Hung {
+        /// So long it was waited for.
+        seconds: u64,
+        /// So many calls are given up and did not come back yet.
+        stuck: usize,
+    },
     /// All sessions are in use, and none came free in time.
     #[error("all sessions of the token are in use")]
     Busy,
@@ -141,7 +162,12 @@ impl TokenError {
 
     /// Whether connections are of no use any more, and a new one may be.
     pub(super) const fn is_loss(&self) -> bool {
-        matches!(self, Self::Lost(_))
+        matches!(self, Self::Lost(_) | Self::Hung { .. })
+    }
+
+    /// Whether the token is not there now and may be later, without anybody's doing here.
+    pub const fn is_absence(&self) -> bool {
+        matches!(self, Self::Lost(_) | Self::Hung { .. } | Self::NoToken { .. } | Self::NotBegun { .. })
     }
 
     /// Whether another try would harm, or be in vain until a person did something.
@@ -160,7 +186,8 @@ impl TokenError {
     /// The label of the metric.
     pub(super) const fn kind(&self) -> &'static str {
         match self {
-            Self::Lost(_) | Self::NoToken { .. } => "lost",
+            Self::Lost(_) | Self::NoToken { .. } | Self::NotBegun { .. } => "lost",
+            Self::Hung { .. } => "hung",
             Self::Busy | Self::TooManySessions => "busy",
             Self::KeyMissing { .. } | Self::KeyTwice { .. } | Self::KeyUnusable { .. } => "key",
             error if error.bars() => "pin",

@@ -1,7 +1,7 @@
 //! The module and the token in it, through cryptoki: the pool's [`Device`].
 //!
 //! The module is initialised once in a process, for use by several threads (`CKF_OS_LOCKING_OK`). It is finalised and initialised
-//! again only when a token that was there is not found any more, and nobody uses a session: some modules list their tokens at
+//! again only when a token that was there, or is waited for, is not found, and nobody uses a session: some modules list their tokens at
 //! their start alone.
 
 use std::collections::HashMap;
@@ -70,14 +70,15 @@ pub(super) struct Found {
     pub mechanisms: Arc<[MechanismType]>,
 }
 
-/// The module, loaded and initialised.
+/// The module, loaded; initialised at the first use.
 pub(super) struct Module {
     library: Pkcs11,
     settings: TokenSettings,
     /// The token, and the session that stays open so that the login holds.
     anchor: Mutex<Option<(Found, Session)>>,
-    /// Whether the token was there once.
-    was_there: AtomicBool,
+    is_initialized: AtomicBool,
+    /// Whether the token is known to come and go: it was there once, or is waited for.
+    comes_and_goes: AtomicBool,
 }
 
 /// A session, with the handles of the keys that it looked up.
@@ -89,25 +90,32 @@ pub(super) struct Working {
 }
 
 impl Module {
-    /// Loads and initialises the module.
+    /// Loads the module.
     pub(super) fn load(settings: TokenSettings) -> Result<Self, TokenError> {
         let path = settings.module.clone();
         let library = Pkcs11::new(&path).map_err(|error| TokenError::Module { path: path.clone(), why: error.to_string() })?;
-        let module = Self { library, settings, anchor: Mutex::default(), was_there: AtomicBool::new(false) };
-        module.initialize()?;
-        Ok(module)
+        let (anchor, is_initialized, comes_and_goes) = Default::default();
+        Ok(Self { library, settings, anchor, is_initialized, comes_and_goes })
+    }
+
+    /// From now on the token is looked for as one that was there.
+    pub(super) fn await_token(&self) {
+        self.comes_and_goes.store(true, Ordering::Relaxed);
     }
 
     fn initialize(&self) -> Result<(), TokenError> {
+        if self.is_initialized.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let path = || self.settings.module.clone();
         match self.library.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
-            Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => Ok(()),
+            Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {
+                self.is_initialized.store(true, Ordering::Relaxed);
+                Ok(())
+            }
             Err(Error::Pkcs11(RvError::CantLock | RvError::NeedToCreateThreads, _)) => Err(TokenError::OneThread(path())),
-            Err(Error::Pkcs11(answer, _)) => Err(TokenError::Module {
-                path: path(),
-                why: format!("C_Initialize: {answer:?}; is its own configuration right?"),
-            }),
-            Err(error) => Err(TokenError::Module { path: path(), why: error.to_string() }),
+            Err(Error::Pkcs11(answer, _)) => Err(TokenError::NotBegun { path: path(), why: format!("{answer:?}") }),
+            Err(error) => Err(TokenError::NotBegun { path: path(), why: error.to_string() }),
         }
     }
 
@@ -115,11 +123,13 @@ impl Module {
     fn restart(&self) -> Result<(), TokenError> {
         // What it says to its end changes nothing: it is begun anew in any case.
         let _ = self.library.clone().finalize();
+        self.is_initialized.store(false, Ordering::Relaxed);
         self.initialize()
     }
 
     /// The token that is meant.
     pub(super) fn find(&self) -> Result<(Slot, TokenInfo), TokenError> {
+        self.initialize()?;
         let mut seen = Vec::new();
         let mut meant = Vec::new();
         for slot in self.library.get_slots_with_token()? {
@@ -164,8 +174,9 @@ impl Module {
         if info.login_required() {
             self.show_pin(&session, &info)?;
         }
-        *self.anchor.lock().unwrap_or_else(PoisonError::into_inner) = Some((token, session));
-        self.was_there.store(true, Ordering::Relaxed);
+        let former = self.anchor.lock().unwrap_or_else(PoisonError::into_inner).replace((token, session));
+        drop(former);
+        self.comes_and_goes.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -208,9 +219,9 @@ impl Device for Module {
     fn connect(&self, alone: bool) -> Result<(), TokenError> {
         let former = self.anchor.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(former);
-        let was_there = self.was_there.load(Ordering::Relaxed);
+        let comes_and_goes = self.comes_and_goes.load(Ordering::Relaxed);
         match self.log_in() {
-            Err(TokenError::NoToken { .. } | TokenError::Lost(_)) if alone && was_there => {
+            Err(TokenError::NoToken { .. } | TokenError::Lost(_)) if alone && comes_and_goes => {
                 self.restart()?;
                 self.log_in()
             }
@@ -220,8 +231,11 @@ impl Device for Module {
 
     fn open(&self) -> Result<Working, TokenError> {
         let anchor = self.anchor.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((token, _)) = &*anchor else { return Err(TokenError::Lost("it is not connected".to_owned())) };
+        let token = anchor.as_ref().map(|(token, _)| token.clone());
+        // A call that does not come back must not keep the lock.
+        drop(anchor);
+        let token = token.ok_or_else(|| TokenError::Lost("it is not connected".to_owned()))?;
         let session = self.library.open_ro_session(token.slot)?;
-        Ok(Working { library: self.library.clone(), session, token: token.clone(), keys: HashMap::new() })
+        Ok(Working { library: self.library.clone(), session, token, keys: HashMap::new() })
     }
 }

@@ -3,16 +3,20 @@
 //! Whoever finds a session broken throws all of them away, connects anew, and tries once more, since a session may have ended
 //! for want of use. Where that fails too the device is lost: it is said once, every caller is refused at once, and one of them
 //! tries again after [`Limits::retry`]. A device that refused the PIN is not asked again.
+//!
+//! Whatever asks the device is done on threads of its own ([`Hands`]), and waited for so long and no longer. A session whose call does not
+//! come back is given up with all others of its connection, and counts no more.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::error::TokenError;
+use super::hands::Hands;
 
 /// What sessions are opened at.
-pub(super) trait Device: Send + Sync {
+pub(super) trait Device: Send + Sync + 'static {
     /// A session; dropped, it is closed.
-    type Session: Send;
+    type Session: Send + 'static;
 
     /// Finds the device and logs in, after what was before is closed. `alone`: no session is in use anywhere, so that the
     /// device may be started anew.
@@ -31,11 +35,16 @@ pub(super) struct Limits {
     pub patience: Duration,
     /// A lost device is tried again after so long.
     pub retry: Duration,
+    /// A call that does not come back within this time is given up.
+    pub call: Duration,
+    /// The same of what is done with a session once, such as to make a key.
+    pub slow: Duration,
 }
 
 /// The pool.
 pub(super) struct Pool<D: Device> {
-    device: D,
+    device: Arc<D>,
+    hands: Hands,
     limits: Limits,
     state: Mutex<State<D::Session>>,
     changed: Condvar,
@@ -71,7 +80,10 @@ struct Lent<'a, D: Device> {
 impl<D: Device> Drop for Lent<'_, D> {
     fn drop(&mut self) {
         // Closed before it stops to count, and outside of the lock: closing asks the device.
-        self.session = None;
+        if let Some(session) = self.session.take() {
+            // One that cannot be closed in time is given up, and counts no more.
+            let _ = self.pool.hands.within(self.pool.limits.call, move || drop(session));
+        }
         self.pool.lock().lent -= 1;
         self.pool.changed.notify_all();
     }
@@ -79,7 +91,7 @@ impl<D: Device> Drop for Lent<'_, D> {
 
 impl<D: Device> Pool<D> {
     /// Over this device, which is connected to at the first use.
-    pub(super) fn new(device: D, limits: Limits) -> Self {
+    pub(super) fn new(device: Arc<D>, hands: Hands, limits: Limits) -> Self {
         let state = State {
             link: Link::Down { again_at: Instant::now(), why: String::new() },
             connection: 0,
@@ -88,7 +100,16 @@ impl<D: Device> Pool<D> {
             ceiling: limits.sessions.max(1),
             is_lost: false,
         };
-        Self { device, limits, state: Mutex::new(state), changed: Condvar::new() }
+        Self { device, hands, limits, state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// The device is not there, and is waited for: until then everybody is refused as where it was lost.
+    pub(super) fn await_device(&self, error: &TokenError) {
+        let mut state = self.lock();
+        state.link = Link::Down { again_at: Instant::now() + self.limits.retry, why: error.to_string() };
+        state.is_lost = true;
+        metrics::counter!("fleetmark_pkcs11_lost_total").increment(1);
+        tracing::error!(%error, "the token is not there; whatever needs its keys is refused till it is");
     }
 
     /// Counts the connections: after a loss it is another.
@@ -102,31 +123,44 @@ impl<D: Device> Pool<D> {
     }
 
     /// Does this work with a session, and once more on a new connection where the session was broken.
-    pub(super) fn run<T>(&self, work: impl Fn(&mut D::Session) -> Result<T, TokenError>) -> Result<T, TokenError> {
-        match self.attempt(&work, Duration::ZERO) {
-            Err(error) if error.is_loss() => self.attempt(&work, self.limits.retry),
+    pub(super) fn run<T: Send + 'static>(
+        &self,
+        work: impl Fn(&mut D::Session) -> Result<T, TokenError> + Clone + Send + 'static,
+    ) -> Result<T, TokenError> {
+        match self.attempt(work.clone(), self.limits.call, Duration::ZERO) {
+            Err(TokenError::Lost(_)) => self.attempt(work, self.limits.call, self.limits.retry),
             other => other,
         }
     }
 
-    /// The same for work that must not be done twice.
-    pub(super) fn run_once<T>(&self, work: impl Fn(&mut D::Session) -> Result<T, TokenError>) -> Result<T, TokenError> {
-        self.attempt(&work, self.limits.retry)
+    /// The same for work that must not be done twice, and takes its time.
+    pub(super) fn run_once<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut D::Session) -> Result<T, TokenError> + Send + 'static,
+    ) -> Result<T, TokenError> {
+        self.attempt(work, self.limits.slow, self.limits.retry)
     }
 
-    fn attempt<T>(
+    fn attempt<T: Send + 'static>(
         &self,
-        work: &impl Fn(&mut D::Session) -> Result<T, TokenError>,
+        work: impl FnOnce(&mut D::Session) -> Result<T, TokenError> + Send + 'static,
+        limit: Duration,
         again_after: Duration,
     ) -> Result<T, TokenError> {
         let mut lent = self.take(again_after)?;
-        let Some(session) = &mut lent.session else { return Err(TokenError::Busy) };
-        let done = work(session);
+        let Some(mut session) = lent.session.take() else { return Err(TokenError::Busy) };
+        let done = self.hands.within(limit, move || {
+            let done = work(&mut session);
+            // After a failure an operation may be under way in it: it is closed here.
+            let session = done.is_ok().then_some(session);
+            (done, session)
+        });
+        let (done, session) = done.unwrap_or_else(|error| (Err(error), None));
+        lent.session = session;
         match &done {
             Ok(_) => self.give_back(lent),
             Err(error) => {
                 let connection = lent.connection;
-                // An operation may be under way in it: it is not used again.
                 drop(lent);
                 if error.is_loss() {
                     self.lose(connection, error, again_after);
@@ -154,7 +188,8 @@ impl<D: Device> Pool<D> {
                     let lent = Lent { pool: self, session: None, connection: state.connection };
                     drop(state);
                     match self.filled(lent, idle, again_after) {
-                        Err(TokenError::TooManySessions) => {
+                        // Those that were given up may be why: that passes.
+                        Err(TokenError::TooManySessions) if self.hands.stuck() == 0 => {
                             state = self.lock();
                             Self::lower(&mut state)?;
                             continue;
@@ -166,7 +201,8 @@ impl<D: Device> Pool<D> {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(TokenError::Busy);
+                let is_sought = matches!(state.link, Link::Connecting);
+                return Err(if is_sought { TokenError::Lost("it is looked for".to_owned()) } else { TokenError::Busy });
             }
             (state, _) = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
         }
@@ -180,7 +216,7 @@ impl<D: Device> Pool<D> {
     ) -> Result<Lent<'a, D>, TokenError> {
         let session = match idle {
             Some(session) => session,
-            None => match self.device.open() {
+            None => match self.ask(D::open) {
                 Ok(session) => session,
                 Err(error) => {
                     let connection = lent.connection;
@@ -194,6 +230,15 @@ impl<D: Device> Pool<D> {
         };
         lent.session = Some(session);
         Ok(lent)
+    }
+
+    /// Asks the device itself.
+    fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&D) -> Result<T, TokenError> + Send + 'static,
+    ) -> Result<T, TokenError> {
+        let device = self.device.clone();
+        self.hands.within(self.limits.call, move || question(&device)).and_then(|answer| answer)
     }
 
     /// The device takes no more sessions than are there: from now on that is the bound.
@@ -215,11 +260,14 @@ impl<D: Device> Pool<D> {
         mut state: MutexGuard<'a, State<D::Session>>,
     ) -> Result<MutexGuard<'a, State<D::Session>>, TokenError> {
         state.link = Link::Connecting;
-        let alone = state.lent == 0;
+        // Beginning anew while a call is under way would break the module.
+        let alone = state.lent == 0 && self.hands.stuck() == 0;
         let idle = std::mem::take(&mut state.idle);
         drop(state);
-        drop(idle);
-        let outcome = self.device.connect(alone);
+        let outcome = self.ask(move |device| {
+            drop(idle);
+            device.connect(alone)
+        });
         let mut state = self.lock();
         self.changed.notify_all();
         match outcome {
@@ -243,7 +291,7 @@ impl<D: Device> Pool<D> {
                 let again_at = Instant::now() + self.limits.retry;
                 state.link = Link::Down { again_at, why: error.to_string() };
                 // Before the first connection it is the start that fails, and says so.
-                if state.connection == 0 { Err(error) } else { Err(TokenError::Lost(error.to_string())) }
+                if state.connection == 0 && !state.is_lost { Err(error) } else { Err(TokenError::Lost(error.to_string())) }
             }
         }
     }
@@ -258,18 +306,23 @@ impl<D: Device> Pool<D> {
 
     /// Throws a connection away, unless that was done already.
     fn lose(&self, connection: u64, error: &TokenError, again_after: Duration) {
+        let is_hung = matches!(error, TokenError::Hung { .. });
+        // Nobody tries it again at once.
+        let again_after = if is_hung { self.limits.retry } else { again_after };
+        if is_hung {
+            metrics::counter!("fleetmark_pkcs11_hung_total").increment(1);
+            tracing::error!(%error, "a call of the token's module is given up");
+        }
         let mut state = self.lock();
         if state.connection != connection || !matches!(state.link, Link::Up) {
             return;
         }
         state.link = Link::Down { again_at: Instant::now() + again_after, why: error.to_string() };
-        let idle = std::mem::take(&mut state.idle);
+        // Sessions that lie idle are closed when it is connected to again.
         if !std::mem::replace(&mut state.is_lost, true) {
             metrics::counter!("fleetmark_pkcs11_lost_total").increment(1);
             tracing::error!(%error, "the token is lost; whatever needs its keys is refused till it is back");
         }
-        drop(state);
-        drop(idle);
     }
 
     fn lock(&self) -> MutexGuard<'_, State<D::Session>> {

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 use std::thread;
 
 use super::*;
@@ -68,9 +69,16 @@ impl Device for Fake {
     }
 }
 
-fn pool(sessions: usize) -> Pool<Fake> {
-    let limits = Limits { sessions, patience: Duration::from_secs(30), retry: Duration::ZERO };
-    Pool::new(Fake::default(), limits)
+const LONG: Duration = Duration::from_secs(30);
+
+const LIMITS: Limits = Limits { sessions: 1, patience: LONG, retry: Duration::ZERO, call: LONG, slow: LONG };
+
+fn pool_of(limits: Limits) -> Arc<Pool<Fake>> {
+    Arc::new(Pool::new(Arc::default(), Hands::default(), limits))
+}
+
+fn pool(sessions: usize) -> Arc<Pool<Fake>> {
+    pool_of(Limits { sessions, ..LIMITS })
 }
 
 #[test]
@@ -94,9 +102,9 @@ fn sessions_are_bounded_and_used_again() {
 
 #[test]
 fn who_waits_too_long_is_refused() {
-    let limits = Limits { sessions: 1, patience: Duration::from_millis(20), retry: Duration::ZERO };
-    let pool = Pool::new(Fake::default(), limits);
-    let told = pool.run(|_| pool.run(|held| held.sign()));
+    let pool = pool_of(Limits { patience: Duration::from_millis(20), ..LIMITS });
+    let inner = pool.clone();
+    let told = pool.run(move |_| inner.run(|held| held.sign()));
     assert_eq!(told, Err(TokenError::Busy));
     assert_eq!(pool.run(|held| held.sign()), Ok(1));
 }
@@ -117,8 +125,7 @@ fn a_broken_session_is_replaced_and_the_work_done_once_more() {
 
 #[test]
 fn a_lost_device_is_refused_at_once_and_comes_back_by_itself() {
-    let limits = Limits { sessions: 2, patience: Duration::from_secs(30), retry: Duration::from_secs(3_600) };
-    let pool = Pool::new(Fake::default(), limits);
+    let pool = pool_of(Limits { sessions: 2, retry: Duration::from_secs(3_600), ..LIMITS });
     pool.run(|held| held.sign()).unwrap();
     pool.device.is_gone.store(true, Ordering::SeqCst);
     pool.device.connections.fetch_add(1, Ordering::SeqCst);
@@ -147,12 +154,14 @@ fn a_refused_pin_is_not_tried_again() {
 #[test]
 fn a_device_is_started_anew_only_when_nobody_uses_it() {
     let pool = pool(2);
-    pool.run(|_| pool.run(|held| held.sign())).unwrap();
+    let inner = pool.clone();
+    pool.run(move |_| inner.run(|held| held.sign())).unwrap();
     assert_eq!(pool.lock().idle.len(), 2);
     assert_eq!(pool.device.connected_alone.load(Ordering::SeqCst), 1);
-    let outer = pool.run_once(|_| {
-        pool.device.connections.fetch_add(1, Ordering::SeqCst);
-        pool.run(|held| held.sign())
+    let inner = pool.clone();
+    let outer = pool.run_once(move |_| {
+        inner.device.connections.fetch_add(1, Ordering::SeqCst);
+        inner.run(|held| held.sign())
     });
     assert_eq!(outer, Ok(3));
     assert_eq!(pool.device.connected_alone.load(Ordering::SeqCst), 1, "the outer session was in use");
@@ -185,8 +194,44 @@ fn a_device_that_takes_fewer_sessions_lowers_the_bound() {
 fn a_refusal_closes_the_session_and_loses_nothing() {
     let pool = pool(2);
     let refused = || TokenError::Refused("C_Sign: OperationActive".to_owned());
-    assert_eq!(pool.run(|_| Err::<(), _>(refused())), Err(refused()));
+    assert_eq!(pool.run(move |_| Err::<(), _>(refused())), Err(refused()));
     assert_eq!(pool.device.open.load(Ordering::SeqCst), 0);
     assert!(pool.is_up());
     assert_eq!(pool.run(|held| held.sign()), Ok(1));
+}
+
+#[test]
+fn a_call_that_does_not_come_back_costs_its_connection_and_nobody_else_waits() {
+    let pool = pool_of(Limits { sessions: 2, call: Duration::from_millis(30), retry: Duration::from_secs(3_600), ..LIMITS });
+    pool.run(|held| held.sign()).unwrap();
+    let (wake, asleep) = channel::<()>();
+    let asleep = Arc::new(Mutex::new(asleep));
+    let hung = pool.run(move |_| asleep.lock().unwrap().recv().map_err(|_| TokenError::Busy));
+    assert_eq!(hung, Err(TokenError::Hung { seconds: 0, stuck: 1 }));
+    assert!(!pool.is_up());
+    assert_eq!(pool.lock().lent, 0, "it counts no more");
+    // Until it is looked for again everybody is refused at once.
+    assert!(matches!(pool.run(|held| held.sign()), Err(TokenError::Lost(_))));
+    pool.lock().link = Link::Down { again_at: Instant::now(), why: String::new() };
+    assert_eq!(pool.run(|held| held.sign()), Ok(2), "others go on with a new connection");
+    assert_eq!(pool.device.connected_alone.load(Ordering::SeqCst), 1, "a call is under way: the module is not begun anew");
+    assert_eq!(pool.device.open.load(Ordering::SeqCst), 2, "its session is held");
+    wake.send(()).unwrap();
+    while pool.hands.stuck() > 0 {
+        thread::yield_now();
+    }
+    assert_eq!(pool.device.open.load(Ordering::SeqCst), 1, "and closed when it came back");
+}
+
+#[test]
+fn a_device_that_is_waited_for_counts_as_lost_until_it_comes() {
+    let pool = pool(2);
+    pool.device.is_gone.store(true, Ordering::SeqCst);
+    let error = pool.run(|held| held.sign()).unwrap_err();
+    pool.await_device(&error);
+    assert!(!pool.is_up());
+    assert!(matches!(pool.run(|held| held.sign()), Err(TokenError::Lost(_))));
+    pool.device.is_gone.store(false, Ordering::SeqCst);
+    assert_eq!(pool.run(|held| held.sign()), Ok(1));
+    assert!(pool.is_up());
 }
