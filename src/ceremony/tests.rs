@@ -37,7 +37,7 @@ fn asked(index: u32) -> RootRequest {
     let domain: TrustDomain = "fleet.example".parse().unwrap();
     let (profiles, fleet) = (profiles(None).unwrap(), "pumps".parse().unwrap());
     let profile = profiles.find("authority-device").unwrap();
-    let (organization, name) = authority_names(&domain, Kind::Device, Some(&fleet));
+    let (organization, name) = authority_names(&domain, Kind::Device, Some(&fleet), None);
     let csr = request(&*key(KeyAlgorithm::P256), profile, &organization, &name).unwrap();
     let mut file = RootRequest::new(domain, None, 1, "http://fleet.example:8080".to_owned());
     file.authorities.push(Asked {
@@ -49,6 +49,7 @@ fn asked(index: u32) -> RootRequest {
         lifetime_seconds: profile.lifetime.as_secs(),
         path_length: 0,
         exclude_addresses: false,
+        number: None,
         csr: pem(&csr),
     });
     file
