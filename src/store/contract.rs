@@ -8,6 +8,7 @@ pub mod lists;
 pub mod policies;
 pub mod reenrollment;
 pub mod revocations;
+pub mod roots;
 pub mod served;
 
 use std::collections::BTreeMap;
@@ -28,7 +29,7 @@ use super::rows::{Rows, StandingUpdate, certificate_id};
 /// Runs every check on `backend`, which must be empty.
 pub fn holds(backend: &impl Backend) {
     let mut connection = backend.connect_writer().unwrap();
-    let checks: [fn(&mut dyn Rows); 13] = [
+    let checks: [fn(&mut dyn Rows); 14] = [
         values_and_fleets,
         authorities_and_epochs,
         leases,
@@ -42,6 +43,7 @@ pub fn holds(backend: &impl Backend) {
         touched_and_allowed,
         reenrollment::table,
         revocations::rows,
+        roots::rows,
     ];
     for check in checks {
         connection.begin_write().unwrap();
