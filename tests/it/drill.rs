@@ -181,7 +181,7 @@ fn an_installation_outlives_the_theft_of_its_roots_key() {
         agent.enroll(server, fleet, &run(server.token(fleet, name)), &pin);
         agent
     });
-    let gateway = run(Gateway::start(server, "gw-root-drill", &[fleet]));
+    let mut gateway = run(Gateway::start(server, "gw-root-drill", &[fleet]));
     let device = run(Device::good(server, fleet, "pump-3"));
     run(async { gateway.says("allowed", &device.identity, 10).await });
 
@@ -237,19 +237,29 @@ fn an_installation_outlives_the_theft_of_its_roots_key() {
     crew.does("fleetmark fleet renewal-wave show FLEET");
     run(async { gateway.says("allowed", &moved.identity, 20).await });
 
-    for kind in ["service", "gateway", "operator"] {
+    for kind in ["operator", "gateway", "service"] {
         crew.asks(&format!("fleetmark authority prepare {kind} --note compromise"));
     }
     crew.does("fleetmark root request --out others-request.json");
     let sign = "fleetmark root sign --dir DIR others-request.json --out others-answer.json --by NAME --witness NAME";
     assert_eq!(crew.types(sign).0, 0);
     crew.does("fleetmark root accept others-answer.json");
-    for (kind, name) in [("service", "SERVICES"), ("gateway", "GATEWAYS"), ("operator", "OPERATORS")] {
+    for (kind, name) in [("operator", "OPERATORS"), ("gateway", "GATEWAYS"), ("service", "SERVICES")] {
+        if kind == "service" {
+            // The doors move last: who renewed knows both roots by then.
+            crew.does("fleetmark operator renew");
+            gateway.stop();
+            gateway.renews_in(-1);
+            run(gateway.begin());
+            run(until("the gateway's new certificate", 30, || async {
+                let used = crew.does("fleetmark authority use GATEWAYS");
+                (used["good"] == 1).then_some(())
+            }));
+        }
         let made = crew.does(&format!("fleetmark authority prepare {kind} --note compromise"));
         crew.knows(name, &made["id"]);
         crew.does(&format!("fleetmark authority activate {name} --note compromise"));
     }
-    crew.does("fleetmark operator renew");
     let names = crew.names;
     ceremony.server.forget_owner();
     let crew = Crew { ceremony: &ceremony, names };
@@ -267,6 +277,10 @@ fn an_installation_outlives_the_theft_of_its_roots_key() {
     run(async {
         assert!(device.verdict(server).await.starts_with("handshake"), "what hangs from the old root is refused");
         assert_eq!(moved.verdict(server).await, "ok");
+        // The gateway hears of it from doors that only the new root verifies.
+        until("the old root's end at the gateway", 20, || async { (!gateway.admits(&device.identity).await).then_some(()) })
+            .await;
+        gateway.says("allowed", &moved.identity, 10).await;
         let said = read_bundles(server, &new_root, &dir.join("root.pem")).await;
         assert_eq!(said.last().unwrap()["revoked"][0]["fingerprint"], pin.as_str(), "{said:?}");
     });

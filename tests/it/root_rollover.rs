@@ -162,6 +162,22 @@ fn a_root_elsewhere_is_replaced_by_another_root_elsewhere() {
         assert_eq!(ca(server, &format!("{id}.crt")).await, new_der);
         until("the new root's word in the doors' chain", 20, || async { s_client(server, &new_pem).0.then_some(()) }).await;
         assert!(s_client(server, &old_pem).0);
+        // RFC 7030 4.1.3: OldWithOld, NewWithNew, and each one's key by the other.
+        let held = server.device_client(None).get("/.well-known/est/default/cacerts").await.is(200).text();
+        let packed: String = held.split_ascii_whitespace().collect();
+        let p7 = format!("-----BEGIN PKCS7-----\n{packed}\n-----END PKCS7-----\n");
+        let (_, listed) = openssl(&["pkcs7", "-print_certs"], p7.as_bytes());
+        let of = |subject: &str, issuer: &str| {
+            let blocks: Vec<_> = listed.split("subject=").filter(|block| block.contains("issuer=")).collect();
+            blocks.iter().any(|block| {
+                let (by, whose) = (block.split("issuer=").nth(1).unwrap(), block.split("issuer=").next().unwrap());
+                whose.trim_end().ends_with(subject) && by.lines().next().unwrap().trim_end().ends_with(issuer)
+            })
+        };
+        let (old_name, new_name) = ("CN = fleet.test root", "CN = fleet.test root 2");
+        for (subject, issuer) in [(old_name, old_name), (new_name, new_name), (old_name, new_name), (new_name, old_name)] {
+            assert!(of(subject, issuer), "{subject} by {issuer}: {listed}");
+        }
         let stranger = server.write_scratch("stranger.pem", Maker::new("x").root_pem().as_bytes());
         assert!(!s_client(server, &stranger).0);
         for (from, trusted) in [(&old_der, &old_pem), (&new_der, &new_pem)] {
@@ -281,12 +297,12 @@ fn a_root_moves_elsewhere_and_back_by_the_same_path() {
 
     let (code, said) = ceremony.operator(&["authority", "prepare", "root", "--key", "elsewhere"]);
     assert!(code == 1 && said.contains("waits_for_root"), "{said}");
-    let id = planned(&ceremony);
-    made(&ceremony, &safe, &id);
+    let elsewhere = planned(&ceremony);
+    made(&ceremony, &safe, &elsewhere);
     assert!(waiting(server).is_empty(), "the old root's key is here");
     let (code, said) = ceremony.operator(&["authority", "prepare", "root"]);
     assert_eq!(code, 0, "{said}");
-    assert_eq!(ceremony.operator(&["authority", "activate", &id]).0, 0);
+    assert_eq!(ceremony.operator(&["authority", "activate", &elsewhere]).0, 0);
     successors(&ceremony, &safe, "first");
     let device = run(Device::good(server, "default", "a"));
     let (good, said) = run(judged(server, &device));
@@ -304,10 +320,13 @@ fn a_root_moves_elsewhere_and_back_by_the_same_path() {
     assert!(waiting(server).is_empty(), "its key is here");
     run(async {
         let states = states(server, "root", None).await;
-        let id = |text: &str| text.parse::<u64>().unwrap();
         assert_eq!(
             states,
-            [(first, "tainted".into()), (id(&id_of(&states, 1)), "tainted".into()), (id(&back), "active".into())]
+            [
+                (first, "tainted".to_owned()),
+                (elsewhere.parse().unwrap(), "tainted".to_owned()),
+                (back.parse().unwrap(), "active".to_owned())
+            ]
         );
         let fleet = crate::authorities::replace(server, "device", Some("default")).await;
         let device = Device::good(server, "default", "b").await;
@@ -315,11 +334,6 @@ fn a_root_moves_elsewhere_and_back_by_the_same_path() {
         let (good, said) = judged(server, &device).await;
         assert!(good, "{said}");
     });
-    let _ = id;
-}
-
-fn id_of(states: &[(u64, String)], at: usize) -> String {
-    states[at].0.to_string()
 }
 
 /// Makes a root by openssl, with its list and a certificate under it; the names of the files.
@@ -347,21 +361,10 @@ fn made_by_openssl(server: &Server, directory: &str, name: &str) -> [PathBuf; 3]
         &[&["req", "-new", "-subj", "/CN=leaf"][..], &new_key, &["-keyout", &path("leaf.key"), "-out", &path("leaf.csr")]]
             .concat(),
     );
-    does(&[
-        "x509",
-        "-req",
-        "-in",
-        &path("leaf.csr"),
-        "-CA",
-        &path("root.pem"),
-        "-CAkey",
-        &path("root.key"),
-        "-days",
-        "20",
-        "-CAcreateserial",
-        "-out",
-        &path("leaf.pem"),
-    ]);
+    fs::write(path("leaf.conf"), "authorityKeyIdentifier=keyid\n").unwrap();
+    let (csr, ca, key) = (path("leaf.csr"), path("root.pem"), path("root.key"));
+    let signs = ["x509", "-req", "-in", &csr, "-CA", &ca, "-CAkey", &key, "-days", "20", "-CAcreateserial"];
+    does(&[&signs[..], &["-extfile", &path("leaf.conf"), "-out", &path("leaf.pem")]].concat());
     does(&[
         "ca",
         "-config",

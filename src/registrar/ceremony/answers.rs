@@ -198,6 +198,7 @@ impl Registrar {
         }
         let last = record_value(answer).ok_or(Refusal::RootRecordInvalid)?;
         plan.first = Some((answer.list.clone(), last));
+        self.sign_plan(&mut plan, now)?;
         commit(&*self.store, SetValue { name: PLAN.to_owned(), value: plan.value() }).await?;
         Ok(accepted(answer, vec![of_roots(format!("root-{}", plan.id), now, Some(Vec::new()))], Vec::new()))
     }

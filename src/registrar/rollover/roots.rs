@@ -144,7 +144,7 @@ impl Registrar {
     }
 
     /// Signs whatever is to be signed by keys that are here.
-    fn sign_plan(&self, plan: &mut Plan, now: Timestamp) -> Result<()> {
+    pub(in crate::registrar) fn sign_plan(&self, plan: &mut Plan, now: Timestamp) -> Result<()> {
         let Some(root) = plan.root.clone() else { return Ok(()) };
         let new = if plan.elsewhere {
             None
