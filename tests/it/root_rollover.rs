@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
 use serde_json::{Value, json};
 
 use crate::authorities::{Agent, KINDS, act, active, audit, ca, read_bundles, s_client, states};
@@ -165,8 +166,8 @@ fn a_root_elsewhere_is_replaced_by_another_root_elsewhere() {
         // RFC 7030 4.1.3: OldWithOld, NewWithNew, and each one's key by the other.
         let held = server.device_client(None).get("/.well-known/est/default/cacerts").await.is(200).text();
         let packed: String = held.split_ascii_whitespace().collect();
-        let p7 = format!("-----BEGIN PKCS7-----\n{packed}\n-----END PKCS7-----\n");
-        let (_, listed) = openssl(&["pkcs7", "-print_certs"], p7.as_bytes());
+        let der = base64::engine::general_purpose::STANDARD.decode(packed).unwrap();
+        let (_, listed) = openssl(&["pkcs7", "-inform", "DER", "-print_certs"], &der);
         let of = |subject: &str, issuer: &str| {
             let blocks: Vec<_> = listed.split("subject=").filter(|block| block.contains("issuer=")).collect();
             blocks.iter().any(|block| {
