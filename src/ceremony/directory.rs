@@ -20,7 +20,7 @@ use super::files::{
 use super::judge::{Certifiable, Judged, certifiable};
 use super::record::{CertificateLine, ListLine, Record, name};
 use super::request::{RootRequest, ToRevoke};
-use super::{CeremonyError, from_json, from_pem, json, root_names, sha256};
+use super::{CeremonyError, from_pem, json, root_names, sha256};
 use crate::pki::crl::{CrlHeader, RevokedCertificate, build, entries};
 use crate::pki::issue::{Issuer, Pointers, Template, facts, issue};
 use crate::pki::keys::{KeyAlgorithm, Keys};
@@ -190,7 +190,8 @@ impl RootDirectory {
             return Err(CeremonyError::Missing(path.to_owned()));
         }
         verify(path)?;
-        let state: State = from_json("root.json", &read(&path.join(STATE))?)?;
+        let damaged = |error: serde_json::Error| CeremonyError::Unreadable { what: "root.json", why: error.to_string() };
+        let state: State = serde_json::from_slice(&read(&path.join(STATE))?).map_err(damaged)?;
         let certificate = certificate(path)?;
         let signer = Keys::open(&path.join("keys"), passphrase)?.load(KEY)?;
         let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).map_err(|_| unreadable("root.pem"))?;

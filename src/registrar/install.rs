@@ -290,6 +290,8 @@ impl Registrar {
     /// After a restore: no epoch that may have been used since the backup is used again.
     pub async fn raise_epochs(&self, highest: Epoch, now: Timestamp) -> Result<()> {
         let floor = Epoch(highest.0.saturating_add(RESTORE_LEAP));
+        // A root that was planned at the backup may have been prepared after it, in the numbering that was reserved for it.
+        commit(&*self.store, SetValue { name: super::rollover::plan::PLAN.to_owned(), value: Vec::new() }).await?;
         Ok(commit(&*self.store, RaiseEpochs { floor, at: now }).await?)
     }
 
