@@ -259,11 +259,11 @@ fn a_new_root_and_the_old_one_certify_each_other_and_sign_for_the_same_bundle() 
     assert!(shape(&old_der).fits(cross, &said.root, at, now()).is_err(), "for longer");
 
     // The old root's part: the same bundle, with the new root in it.
+    let mut bundle = file.bundle.clone().unwrap();
     let mut file = RootRequest::new(file.trust_domain.clone(), None, 1, "http://fleet.example:8080".to_owned());
     let certificate = made.answer.root.clone();
     let lifetime_seconds = 20 * 365 * 86_400;
     file.roots.push(AskedRoot { id: "root-9-by-1".to_owned(), certificate, epoch: 1, index: 4, lifetime_seconds });
-    let mut bundle = asked_for_new(&old_der).bundle.unwrap();
     bundle.roots.push(BundleRoot { state: BundleState::Prepared, certificate: made.answer.root.clone() });
     let content = bundle.content(&file.trust_domain, None).unwrap();
     file.bundle = Some(bundle.clone());

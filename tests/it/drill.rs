@@ -265,7 +265,7 @@ fn an_installation_outlives_the_theft_of_its_roots_key() {
     let crew = Crew { ceremony: &ceremony, names };
     let server = &ceremony.server;
 
-    let revoked = crew.does("fleetmark authority revoke OLD --reason caCompromise --force --note compromise");
+    let revoked = crew.does("fleetmark authority revoke OLD --reason cACompromise --force --note compromise");
     assert_eq!(text(&revoked, "state"), "revoked");
     crew.does("fleetmark root request --out last-request.json");
     let sign = "fleetmark root sign --dir DIR last-request.json --out last-answer.json --by NAME --witness NAME";

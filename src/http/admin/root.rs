@@ -14,7 +14,7 @@ use utoipa::IntoParams;
 
 use super::extract::{By, Json, Query, page};
 use super::fleets::PageQuery;
-use super::openapi::{Act, List, Look};
+use super::openapi::{Act, List};
 use super::{Answer, ok, wire};
 use crate::http::State;
 use crate::http::problem::Problem;
@@ -78,7 +78,7 @@ pub struct NewRootQuery {
 #[utoipa::path(
     tag = "root",
     params(AskedRootQuery),
-    responses((status = 200, description = "The request", body = String, content_type = "application/json"), Look)
+    responses((status = 200, description = "The request", body = String, content_type = "application/json"), List)
 )]
 #[get("/v1/root/request")]
 pub async fn show_root_request(state: web::Data<State>, by: By, query: Query<AskedRootQuery>) -> Answer {
