@@ -374,7 +374,7 @@ fn cross(item: &Crossable<'_>) -> String {
 fn bundle(asked: &AskedBundle) -> String {
     let root = |root: &BundleRoot| format!("\n  {:?}: {}", root.state, fingerprint(&root.certificate)).to_lowercase();
     let roots: String = asked.roots.iter().map(root).collect();
-    let revoked: String = asked.revoked.iter().map(|one| format!("\n  revoked: {}", one.fingerprint)).collect();
+    let revoked = asked.revoked.iter().map(|one| format!("\n  revoked: {}", one.fingerprint)).collect::<Vec<_>>().concat();
     format!("tell all devices that these roots are trusted (trust bundle {}):{roots}{revoked}", asked.number)
 }
 

@@ -175,8 +175,8 @@ impl Registrar {
     /// Every root signs that is to, and whose key is here.
     pub(super) fn sign_bundle_here(&self, wanted: &mut Wanted) -> Result<()> {
         let all = self.authorities.all();
-        let here = all.iter().filter(|root| root.record.is_root() && root.has_key);
-        here.map(|root| wanted.sign(&self.trust_domain, &root.issuer)).collect()
+        let mut here = all.iter().filter(|root| root.record.is_root() && root.has_key);
+        here.try_for_each(|root| wanted.sign(&self.trust_domain, &root.issuer))
     }
 
     /// The bundle, whole; `crosses` are the roots' keys under other roots, as far as they are trusted. It counts once it is

@@ -129,8 +129,8 @@ impl Registrar {
     /// The roots, by id, whose words for this bundle are waited for.
     pub(in crate::registrar) fn missing_voices(&self, wanted: &Wanted) -> Vec<AuthorityId> {
         let (missing, all) = (wanted.missing(), self.authorities.all());
-        let waited = all.iter().filter(|root| missing.contains(&root.fingerprint) && self.is_asked(root.record.id));
-        waited.map(|root| root.record.id).collect()
+        let asked = all.iter().filter(|root| missing.contains(&root.fingerprint) && self.is_asked(root.record.id));
+        asked.map(|root| root.record.id).collect()
     }
 
     /// What the ceremony of a root that exists is asked for besides authorities: other roots' keys, a trust bundle.

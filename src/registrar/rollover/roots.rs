@@ -25,13 +25,16 @@ use crate::store::acts::authorities::{PrepareRoot, ReserveEpoch};
 use crate::store::acts::found::AddAuthority;
 use crate::store::acts::lists::SetValue;
 use crate::store::commit;
-use crate::store::model::{AuthorityRecord, Certificate, EpochRecord, StoredCrl};
+use crate::store::model::{AuthorityRecord, Certificate, EpochRecord, StoredBundle, StoredCrl};
 
 /// How long the new root vouches for the old one's key at most. Who knows the new root alone needs it until nothing shows what hangs
 /// from the old one; a thief of the old key would need it too, and many devices look at no revocation list.
 const OLD_WITH_NEW: Duration = Duration::from_secs(400 * 86_400);
 /// How often a root is prepared again whose id another act took.
 const RACES: usize = 4;
+
+/// A bundle that is whole, and values of the installation that change with it.
+type Bundled = (Option<StoredBundle>, Vec<(String, Vec<u8>)>);
 
 impl Registrar {
     /// A root with a new key, its key by the active root and the active root's by it. Where a signature is missing whose key is not
@@ -212,7 +215,7 @@ impl Registrar {
         }
         let (bundle, mut values) = self.bundle_of_plan(plan, &crosses, now)?;
         values.push((PLAN.to_owned(), Vec::new()));
-        let list = self.first_list(plan, &record)?;
+        let list = first_list(plan, &record)?;
         values.extend(plan.first.iter().map(|(_, last)| (super::super::ceremony::record_key(plan.id), last.clone())));
         let records: Vec<_> = crosses.iter().map(|cross| cross.authority.clone()).collect();
         commit(&*self.store, PrepareRoot { root, crosses, bundle, list: list.clone(), values }).await?;
@@ -229,12 +232,7 @@ impl Registrar {
     }
 
     /// The bundle as it was signed; where another one was made meanwhile, one above that, which waits for what is missing.
-    fn bundle_of_plan(
-        &self,
-        plan: &Plan,
-        crosses: &[AddAuthority],
-        now: Timestamp,
-    ) -> Result<(Option<crate::store::model::StoredBundle>, Vec<(String, Vec<u8>)>)> {
+    fn bundle_of_plan(&self, plan: &Plan, crosses: &[AddAuthority], now: Timestamp) -> Result<Bundled> {
         let mut known = self.trusted_crosses();
         known.extend(crosses.iter().map(|cross| cross.authority.certificate.clone()));
         if plan.bundle.number > self.trust_bundle_number() {
@@ -243,15 +241,6 @@ impl Registrar {
         let number = self.bundle_number(plan.bundle.number, now);
         let wanted = Wanted { voices: Vec::new(), number, made_at: now, ..plan.bundle.clone() };
         Ok((None, vec![(WANTED.to_owned(), wanted.value())]))
-    }
-
-    /// The list that a root brought that is elsewhere.
-    fn first_list(&self, plan: &Plan, root: &AuthorityRecord) -> Result<Option<StoredCrl>> {
-        let Some((der, _)) = &plan.first else { return Ok(None) };
-        let said = verified_list(der, &root.certificate).map_err(|cause| Error::caused(Refusal::StorageDamaged, cause))?;
-        let next_update = said.next_update.unwrap_or(said.this_update);
-        let (authority, number, this_update, position) = (root.id, said.number, said.this_update, 0);
-        Ok(Some(StoredCrl { authority, number, this_update, next_update, position, der: der.clone() }))
     }
 
     /// Roots' keys by other roots, as far as they are trusted.
@@ -318,6 +307,15 @@ impl Registrar {
         };
         issue(&issuer, &template).map_err(unavailable)
     }
+}
+
+/// The list that a root brought that is elsewhere.
+fn first_list(plan: &Plan, root: &AuthorityRecord) -> Result<Option<StoredCrl>> {
+    let Some((der, _)) = &plan.first else { return Ok(None) };
+    let said = verified_list(der, &root.certificate).map_err(|cause| Error::caused(Refusal::StorageDamaged, cause))?;
+    let next_update = said.next_update.unwrap_or(said.this_update);
+    let (authority, number, this_update, position) = (root.id, said.number, said.this_update, 0);
+    Ok(Some(StoredCrl { authority, number, this_update, next_update, position, der: der.clone() }))
 }
 
 /// basicConstraints pathLenConstraint (RFC 5280 4.2.1.9); None for a certificate without one.
