@@ -1,6 +1,7 @@
 //! What a root gives back: one file of JSON with certificates, the root's list, and the record of the ceremony with its signature. The
 //! record names every certificate and the list by its hash, so that its signature covers the answer.
 
+use base64::Engine as _;
 use fleetmark_domain::Fingerprint;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,9 @@ pub struct RootAnswer {
     pub record: String,
     /// The root's signature over the record: detached CMS, in PEM.
     pub signature: String,
+    /// The root's signature for the trust bundle of the request, in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<String>,
 }
 
 /// An authority that was certified.
@@ -60,6 +64,8 @@ pub struct Verified {
     pub record: Record,
     /// SHA-256 over the record's text, in hexadecimal.
     pub record_hash: String,
+    /// The signature for a trust bundle, and SHA-256, in hexadecimal, over what it is for. Who knows that verifies it.
+    pub bundle: Option<(String, Vec<u8>)>,
 }
 
 impl RootAnswer {
@@ -73,6 +79,7 @@ impl RootAnswer {
             list: bundle::crl_pem(list),
             record,
             signature: bundle::cms_pem(signature),
+            bundle: None,
         }
     }
 
@@ -122,8 +129,16 @@ impl RootAnswer {
         if held != record.certificates.iter().map(|one| (one.id.clone(), one.fingerprint)).collect::<Vec<_>>() {
             return Err(differs("other certificates"));
         }
+        let bundle = match (&self.bundle, record.bundle.clone()) {
+            (None, None) => None,
+            (Some(signature), Some((_, hash))) => {
+                let wrong = |_| CeremonyError::Unreadable { what: WHAT, why: "its `bundle` is no base64".to_owned() };
+                Some((hash, base64::engine::general_purpose::STANDARD.decode(signature).map_err(wrong)?))
+            }
+            _ => return Err(differs("another trust bundle")),
+        };
         let list_facts = verified_list(&list, &root)?;
         let record_hash = sha256(self.record.as_bytes());
-        Ok(Verified { root, fingerprint, authorities, list, list_facts, record, record_hash })
+        Ok(Verified { root, fingerprint, authorities, list, list_facts, record, record_hash, bundle })
     }
 }

@@ -1,11 +1,14 @@
 //! The root's directory: `root.pem`, `root.crl.pem`, `root.json`, `keys/root.key.pem` (encrypted), `records/`. A record's text is what
 //! makes an act count: where it is missing, the act did not happen, and may be done again.
 
+mod rollover;
+mod take_over;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fleetmark_domain::{Epoch, Fingerprint, Index, RevocationReason, Serial, Timestamp, TrustDomain};
+use fleetmark_domain::{Epoch, Fingerprint, Index, KeyHash, Serial, Timestamp, TrustDomain};
 use ring::rand::{SecureRandom, SystemRandom};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -14,15 +17,14 @@ use super::answer::RootAnswer;
 use super::files::{
     CERTIFICATE, LIST, NEXT, RECORDS, STATE, certificate, lock, newest, read, record_file, settle, verify, write,
 };
-use super::judge::{Certifiable, certifiable};
+use super::judge::{Certifiable, Judged, certifiable};
 use super::record::{CertificateLine, ListLine, Record, name};
 use super::request::{RootRequest, ToRevoke};
-use super::{CeremonyError, from_json, from_pem, json, root_names, sha256};
+use super::{CeremonyError, from_pem, json, root_names, sha256};
 use crate::pki::crl::{CrlHeader, RevokedCertificate, build, entries};
 use crate::pki::issue::{Issuer, Pointers, Template, facts, issue};
 use crate::pki::keys::{KeyAlgorithm, Keys};
 use crate::pki::profile::Profiles;
-use crate::pki::request::verified_list;
 use crate::pki::{PkiError, bundle, detached};
 
 /// How long the root's list holds unless the ceremony says otherwise.
@@ -60,6 +62,9 @@ struct State {
     taken_over: bool,
     issued: Vec<Issued>,
     revoked: Vec<ToRevoke>,
+    /// The newest trust bundle that it signed: number, and SHA-256 over the content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bundle: Option<(u64, String)>,
 }
 
 /// An authority that the root certified.
@@ -111,11 +116,26 @@ impl RootDirectory {
         now: Timestamp,
     ) -> Result<(Self, Done), CeremonyError> {
         let people = people.checked()?;
+        let (_, common_name) = root_names(&domain, None);
+        let making = Making { domain, common_name: &common_name, epoch: Epoch(1), algorithm };
+        let mut directory = Self::make(path, passphrase, profiles, &making, now)?;
+        let done = directory.finish(Act::plain("root made", LIST_LIFETIME), Vec::new(), &people, now)?;
+        Ok((directory, done))
+    }
+
+    /// Key and certificate, which count once their record is written.
+    fn make(
+        path: &Path,
+        passphrase: SecretString,
+        profiles: &Profiles,
+        making: &Making<'_>,
+        now: Timestamp,
+    ) -> Result<Self, CeremonyError> {
         let lock = lock(path)?;
         settle(path)?;
         let missing = || PkiError::Profile { name: "root".to_owned(), why: "it is not there".to_owned() };
         let profile = profiles.find("root").ok_or_else(missing)?;
-        let algorithm = match algorithm {
+        let algorithm = match making.algorithm {
             Some("p384") => KeyAlgorithm::P384,
             Some(_) => KeyAlgorithm::P256,
             None => profile.keys.first().copied().unwrap_or(KeyAlgorithm::P256),
@@ -127,11 +147,11 @@ impl RootDirectory {
         // One that is there is of a ceremony that died before its certificate was kept.
         let signer = if keys.contains(KEY) { keys.load(KEY)? } else { keys.create(KEY, algorithm)? };
         let random = SystemRandom::new();
-        let (organization, common_name) = root_names(&domain);
+        let (organization, _) = root_names(&making.domain, None);
         let template = Template {
             profile,
-            serial: Serial::new(Epoch(1), Index(0), octets(&random)?),
-            common_name: &common_name,
+            serial: Serial::new(making.epoch, Index(0), octets(&random)?),
+            common_name: making.common_name,
             organization: &organization,
             uri: None,
             dns_names: &[],
@@ -143,67 +163,17 @@ impl RootDirectory {
         };
         let made = issue(&Issuer { certificate: Vec::new().into(), signer: signer.clone() }, &template)?;
         let root = Issuer { certificate: made.der.into(), signer };
-        let format = FORMAT.to_owned();
         let state = State {
-            format,
-            trust_domain: domain,
+            format: FORMAT.to_owned(),
+            trust_domain: making.domain.clone(),
             root: made.fingerprint,
             list: 0,
             taken_over: false,
             issued: Vec::new(),
             revoked: Vec::new(),
+            bundle: None,
         };
-        let mut directory = Self { path: path.to_owned(), state, root, random, _lock: lock };
-        let done = directory.finish(Act::plain("root made", LIST_LIFETIME), Vec::new(), &people, now)?;
-        Ok((directory, done))
-    }
-
-    /// Takes over a root that a server made: its key file, which the server's passphrase opens, and its certificate and list.
-    ///
-    /// # Errors
-    /// As [`Self::create`]; [`CeremonyError::Foreign`] for a certificate that is none of this key, or a list of another root.
-    pub fn take_over(
-        path: &Path,
-        passphrase: SecretString,
-        (key, certificate, list): (&[u8], &[u8], &[u8]),
-        people: &People,
-        now: Timestamp,
-    ) -> Result<(Self, Done), CeremonyError> {
-        let people = people.checked()?;
-        let lock = lock(path)?;
-        settle(path)?;
-        if path.join(CERTIFICATE).exists() {
-            return Err(CeremonyError::Exists(path.to_owned()));
-        }
-        let keys = Keys::open(&path.join("keys"), passphrase)?;
-        write(&path.join("keys/root.key.pem"), key)?;
-        let signer = keys.load(KEY)?;
-        let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|_| unreadable("the root's certificate"))?;
-        let domain = parsed.subject().iter_organization().next().and_then(|name| name.as_str().ok()?.parse().ok());
-        let domain = domain.ok_or_else(|| CeremonyError::Foreign("the certificate names no trust domain".to_owned()))?;
-        if parsed.public_key().raw != signer.public_key() {
-            return Err(CeremonyError::Foreign("the certificate is for another key".to_owned()));
-        }
-        let listed = verified_list(list, certificate)
-            .map_err(|_| CeremonyError::Foreign("the revocation list is another root's".to_owned()))?;
-        let revoked = listed.serials.iter().filter_map(|serial| Serial::from_octets(serial).ok()).map(|serial| ToRevoke {
-            serial: serial.to_string(),
-            reason: RevocationReason::Unspecified,
-            since: listed.this_update,
-        });
-        let state = State {
-            format: FORMAT.to_owned(),
-            trust_domain: domain,
-            root: facts(certificate)?.fingerprint,
-            list: listed.number,
-            taken_over: true,
-            issued: Vec::new(),
-            revoked: revoked.collect(),
-        };
-        let root = Issuer { certificate: certificate.to_vec().into(), signer };
-        let mut directory = Self { path: path.to_owned(), state, root, random: SystemRandom::new(), _lock: lock };
-        let done = directory.finish(Act::plain("root taken over", LIST_LIFETIME), Vec::new(), &people, now)?;
-        Ok((directory, done))
+        Ok(Self { path: path.to_owned(), state, root, random, _lock: lock })
     }
 
     /// Opens a root's directory. Its records are verified first: what was changed behind them is not built upon.
@@ -220,7 +190,8 @@ impl RootDirectory {
             return Err(CeremonyError::Missing(path.to_owned()));
         }
         verify(path)?;
-        let state: State = from_json("root.json", &read(&path.join(STATE))?)?;
+        let damaged = |error: serde_json::Error| CeremonyError::Unreadable { what: "root.json", why: error.to_string() };
+        let state: State = serde_json::from_slice(&read(&path.join(STATE))?).map_err(damaged)?;
         let certificate = certificate(path)?;
         let signer = Keys::open(&path.join("keys"), passphrase)?.load(KEY)?;
         let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).map_err(|_| unreadable("root.pem"))?;
@@ -236,16 +207,16 @@ impl RootDirectory {
         self.state.root
     }
 
-    /// Judges a request: gives what may be certified, in the request's order, or the first thing that may not.
+    /// Judges a request: gives what may be signed, in the request's order, or the first thing that may not.
     ///
     /// # Errors
     /// [`CeremonyError::Foreign`], [`CeremonyError::Refused`].
-    pub fn judge<'a>(&self, request: &'a RootRequest, profiles: &'a Profiles) -> Result<Vec<Certifiable<'a>>, CeremonyError> {
+    pub fn judge<'a>(&self, request: &'a RootRequest, profiles: &'a Profiles) -> Result<Judged<'a>, CeremonyError> {
         if request.trust_domain != self.state.trust_domain {
             let why = format!("the request is of {}, this root is of {}", request.trust_domain, self.state.trust_domain);
             return Err(CeremonyError::Foreign(why));
         }
-        if request.root.is_some_and(|root| root != self.state.root) {
+        if request.root.is_some_and(|root| root != self.state.root) || request.new_root.is_some() {
             return Err(CeremonyError::Foreign("the request is for another root of this trust domain".to_owned()));
         }
         if request.list > self.state.list {
@@ -258,41 +229,56 @@ impl RootDirectory {
         }
         let items = request.authorities.iter().map(|asked| {
             let item = certifiable(asked, profiles)?;
-            self.issued_before(&item)?;
+            self.issued_before(&Wanted::of(&item))?;
             Ok(item)
         });
-        items.collect()
+        let authorities = items.collect::<Result<_, CeremonyError>>()?;
+        Ok(Judged { authorities, roots: self.judge_roots(request, profiles)?, bundle: self.judge_bundle(request)? })
     }
 
-    /// Certifies what was judged, puts on the list what is to be revoked, makes a new list, and writes the record.
+    /// Certifies what was judged, signs the trust bundle, puts on the list what is to be revoked, makes a new list, and writes the
+    /// record.
     ///
     /// # Errors
     /// [`CeremonyError`]; nothing of it counts before its record is written.
     pub fn sign(
         &mut self,
         request: &RootRequest,
-        items: &[Certifiable<'_>],
+        items: &Judged<'_>,
         people: &People,
         now: Timestamp,
     ) -> Result<Done, CeremonyError> {
         let people = people.checked()?;
-        let pointers = request.pointers();
         let mut certified = Vec::new();
-        for item in items {
-            let der = if let Some(before) = self.issued_before(item)? {
-                before
-            } else {
-                let made = item.certify(&self.root, &self.state.trust_domain, &pointers, octets(&self.random)?, now)?;
-                let serial = facts(&made.der)?.serial.map(|serial| serial.to_string()).unwrap_or_default();
-                let certificate = bundle::pem(&[&made.der]);
-                self.state.issued.push(Issued { serial, title: item.asked.title(), certificate });
-                made.der
-            };
-            certified.push((item.asked.id.clone(), item.asked.title(), der));
+        for item in &items.authorities {
+            certified.push(self.certify(item, &request.pointers(), now)?);
         }
+        certified.extend(self.certify_roots(request, items, now)?);
+        let bundle = request.bundle.as_ref().map(|bundle| bundle.number).zip(items.bundle.clone());
         let request_hash = Some(request.digest());
-        let act = Act { name: "request answered", request: request_hash, certified: &certified, list_holds: LIST_LIFETIME };
+        let list_holds = LIST_LIFETIME;
+        let act = Act { name: "request answered", request: request_hash, certified: &certified, list_holds, bundle };
         self.finish(act, request.revoke.clone(), &people, now)
+    }
+
+    fn certify(&mut self, item: &Certifiable<'_>, pointers: &Pointers, now: Timestamp) -> Result<Certified, CeremonyError> {
+        let wanted = Wanted::of(item);
+        let der = match self.issued_before(&wanted)? {
+            Some(before) => before,
+            None => item.certify(&self.root, &self.state.trust_domain, pointers, octets(&self.random)?, now)?.der,
+        };
+        self.issued(&wanted.title, &der)?;
+        Ok((item.asked.id.clone(), wanted.title, der))
+    }
+
+    /// Writes down what was certified, once.
+    fn issued(&mut self, title: &str, der: &[u8]) -> Result<(), CeremonyError> {
+        let serial = facts(der)?.serial.map(|serial| serial.to_string()).unwrap_or_default();
+        if self.state.issued.iter().all(|known| known.serial != serial) {
+            let (title, certificate) = (title.to_owned(), bundle::pem(&[der]));
+            self.state.issued.push(Issued { serial, title, certificate });
+        }
+        Ok(())
     }
 
     /// Makes a new list, with these on it besides those that are.
@@ -314,23 +300,21 @@ impl RootDirectory {
     }
 
     /// The certificate that the same request for the same place was given before.
-    fn issued_before(&self, item: &Certifiable<'_>) -> Result<Option<Vec<u8>>, CeremonyError> {
-        let refused = |why: &str| CeremonyError::Refused { item: item.asked.id.clone(), why: why.to_owned() };
+    fn issued_before(&self, wanted: &Wanted) -> Result<Option<Vec<u8>>, CeremonyError> {
+        let refused = |why: &str| CeremonyError::Refused { item: wanted.id.clone(), why: why.to_owned() };
+        let place = |serial: Option<Serial>| serial.is_some_and(|serial| (serial.epoch(), serial.index()) == wanted.place);
+        if place(facts(&self.root.certificate)?.serial) {
+            return Err(refused("the place of its serial is the root's own"));
+        }
         for issued in &self.state.issued {
             let der = from_pem("a certificate in root.json", "CERTIFICATE", &issued.certificate)?;
             let known = facts(&der)?;
-            let place = known
-                .serial
-                .is_some_and(|serial| (serial.epoch(), serial.index()) == (Epoch(item.asked.epoch), Index(item.asked.index)));
-            match (place, known.key_hash == item.csr.key_hash()) {
-                (true, true) if issued.title == item.asked.title() => return Ok(Some(der)),
+            match (place(known.serial), known.key_hash == wanted.key) {
+                (true, true) if issued.title == wanted.title => return Ok(Some(der)),
                 (true, _) => return Err(refused("the place of its serial was given to another authority")),
                 (_, true) => return Err(refused("its key was certified before, for another place")),
                 _ => {}
             }
-        }
-        if (item.asked.epoch, item.asked.index) == (1, 0) {
-            return Err(refused("the place of its serial is the root's own"));
         }
         Ok(None)
     }
@@ -350,12 +334,14 @@ impl RootDirectory {
         let revoked = new.iter().map(|line| Ok((line.serial()?, line.reason))).collect::<Result<_, CeremonyError>>()?;
         self.state.revoked.extend(new);
         let (list, line) = self.new_list(act.list_holds, now)?;
+        let voice = self.sign_bundle(act.bundle.as_ref())?;
         let texts = [
             (CERTIFICATE, bundle::pem(&[&self.root.certificate]).into_bytes()),
             (LIST, bundle::crl_pem(&list).into_bytes()),
             (STATE, json(&self.state)),
         ];
         let (number, previous) = newest(&self.path)?;
+        let bundle = act.bundle.as_ref().map(|(number, content)| (*number, sha256(content)));
         let record = Record {
             number: number.saturating_add(1),
             previous,
@@ -371,6 +357,7 @@ impl RootDirectory {
             certificates: act.certified.iter().map(line_of).collect::<Result<_, CeremonyError>>()?,
             revoked,
             list: line,
+            bundle,
             files: texts.iter().map(|(name, octets)| (sha256(octets), (*name).to_owned())).collect(),
         };
         let text = record.text();
@@ -378,6 +365,7 @@ impl RootDirectory {
         let file = self.keep(&texts, &record, &text, &signature)?;
         let authorities: Vec<_> = act.certified.iter().map(|(id, _, der)| (id.clone(), der.clone())).collect();
         let answer = RootAnswer::new(&self.root.certificate, &authorities, &list, text.clone(), &signature);
+        let answer = RootAnswer { bundle: voice, ..answer };
         Ok(Done { record: text, record_file: file, answer })
     }
 
@@ -409,22 +397,51 @@ impl RootDirectory {
     }
 }
 
+/// A root to make.
+struct Making<'a> {
+    domain: TrustDomain,
+    common_name: &'a str,
+    /// Its numbering space.
+    epoch: Epoch,
+    algorithm: Option<&'a str>,
+}
+
+/// What a request asks to be certified.
+struct Wanted {
+    id: String,
+    title: String,
+    place: (Epoch, Index),
+    key: KeyHash,
+}
+
+impl Wanted {
+    fn of(item: &Certifiable<'_>) -> Self {
+        let place = (Epoch(item.asked.epoch), Index(item.asked.index));
+        Self { id: item.asked.id.clone(), title: item.asked.title(), place, key: item.csr.key_hash() }
+    }
+}
+
+/// Id, title and certificate.
+type Certified = (String, String, Vec<u8>);
+
 /// What an act consists of, besides what it revokes.
 struct Act<'a> {
     /// What the record calls it.
     name: &'static str,
     /// SHA-256 of the request's file.
     request: Option<String>,
-    /// Ids, titles and certificates.
-    certified: &'a [(String, String, Vec<u8>)],
+    /// What was signed.
+    certified: &'a [Certified],
     /// How long the new list holds.
     list_holds: Duration,
+    /// The trust bundle to sign: number and content.
+    bundle: Option<(u64, Vec<u8>)>,
 }
 
 impl Act<'_> {
     /// One that certifies nothing.
     const fn plain(name: &'static str, list_holds: Duration) -> Self {
-        Self { name, request: None, certified: &[], list_holds }
+        Self { name, request: None, certified: &[], list_holds, bundle: None }
     }
 }
 
@@ -439,7 +456,7 @@ impl People {
     }
 }
 
-fn line_of((id, title, der): &(String, String, Vec<u8>)) -> Result<CertificateLine, CeremonyError> {
+fn line_of((id, title, der): &Certified) -> Result<CertificateLine, CeremonyError> {
     let known = facts(der)?;
     let serial = known.serial.ok_or_else(|| unreadable("a serial"))?;
     let (fingerprint, not_after) = (known.fingerprint, known.not_after);

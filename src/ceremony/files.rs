@@ -6,7 +6,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use super::record::Record;
-use super::{CeremonyError, MAX_FILE, from_pem, sha256};
+use super::{CeremonyError, from_pem, sha256};
 use crate::pki::detached;
 use crate::pki::issue::facts;
 
@@ -15,6 +15,8 @@ pub(super) const CERTIFICATE: &str = "root.pem";
 pub(super) const LIST: &str = "root.crl.pem";
 pub(super) const STATE: &str = "root.json";
 pub(super) const RECORDS: &str = "records";
+/// The largest file of a root's directory, in octets.
+const MAX_KEPT: u64 = 16 * 1024 * 1024;
 /// What a file is called until the record that names it is there.
 pub(super) const NEXT: &str = ".next";
 
@@ -111,13 +113,16 @@ pub(super) fn settle(path: &Path) -> Result<(), CeremonyError> {
     File::open(path).and_then(|directory| directory.sync_all()).map_err(failed(path))
 }
 
-/// Reads a file of at most 512 KiB.
+/// Reads a file of the directory: at most 16 MiB, which `root.json` reaches with some ten thousand authorities.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, CeremonyError> {
     use std::io::Read as _;
     let failed = |source| CeremonyError::File { path: path.to_owned(), source };
-    let most = u64::try_from(MAX_FILE).unwrap_or(u64::MAX);
     let mut octets = Vec::new();
-    File::open(path).and_then(|file| file.take(most).read_to_end(&mut octets)).map_err(failed)?;
+    let read =
+        File::open(path).and_then(|file| file.take(MAX_KEPT.saturating_add(1)).read_to_end(&mut octets)).map_err(failed)?;
+    if u64::try_from(read).unwrap_or(u64::MAX) > MAX_KEPT {
+        return Err(failed(std::io::Error::new(std::io::ErrorKind::FileTooLarge, "it is larger than 16 MiB")));
+    }
     Ok(octets)
 }
 

@@ -89,19 +89,34 @@ pub enum CeremonyError {
     Pki(#[from] PkiError),
 }
 
-/// Subject O and CN of an authority: its fleet or the trust domain, and what it issues for. RFC 5280 A.1 bounds each to 64 characters.
-pub fn authority_names(domain: &TrustDomain, kind: Kind, fleet: Option<&FleetName>) -> (String, String) {
+/// Subject O and CN of an authority: its fleet or the trust domain, and what it issues for; of a successor its number too. Who looks
+/// for a revocation list by its issuer's name alone, as mbedTLS does, finds one so. RFC 5280 A.1 bounds each to 64 characters.
+pub fn authority_names(domain: &TrustDomain, kind: Kind, fleet: Option<&FleetName>, number: Option<u32>) -> (String, String) {
     let bounded = |text: &str| text.get(..64).unwrap_or(text).to_owned();
-    match fleet {
-        Some(fleet) => (bounded(fleet.as_str()), bounded(&format!("{fleet} {kind} authority"))),
-        None => (bounded(domain.as_str()), bounded(&format!("{kind} authority"))),
-    }
+    let tail = format!("{kind} authority{}", number.map(|number| format!(" {number}")).unwrap_or_default());
+    let whose = fleet.map_or_else(String::new, |fleet| format!("{fleet} "));
+    let whose = whose.get(..64_usize.saturating_sub(tail.len())).unwrap_or(&whose);
+    (bounded(fleet.map_or(domain.as_str(), FleetName::as_str)), format!("{whose}{tail}"))
 }
 
-/// Subject O and CN of the root.
-pub fn root_names(domain: &TrustDomain) -> (String, String) {
-    let bounded = |text: &str| text.get(..64).unwrap_or(text).to_owned();
-    (bounded(domain.as_str()), bounded(&format!("{domain} root")))
+/// The number in the name of an authority, by which its certificate request tells it.
+pub fn number_in(common_name: &str) -> Option<u32> {
+    let (_, number) = common_name.rsplit_once(" authority ")?;
+    number.parse().ok().filter(|number| *number > 1)
+}
+
+/// Subject O and CN of the root; one that has another name than the root before it has its number there.
+pub fn root_names(domain: &TrustDomain, number: Option<u32>) -> (String, String) {
+    let bounded = |text: &str, most: usize| text.get(..most).unwrap_or(text).to_owned();
+    let number = number.map(|number| format!(" {number}")).unwrap_or_default();
+    let common_name = bounded(&format!("{domain} root"), 64_usize.saturating_sub(number.len()));
+    (bounded(domain.as_str(), 64), common_name + &number)
+}
+
+/// Whether a common name is one that a root of this installation may have.
+pub fn is_root_name(domain: &TrustDomain, common_name: &str) -> bool {
+    let number = common_name.rsplit_once(' ').and_then(|(_, number)| number.parse().ok());
+    [None, number.filter(|number| *number > 1)].into_iter().any(|number| root_names(domain, number).1 == common_name)
 }
 
 /// SHA-256 in hexadecimal, as `sha256sum` prints it.
@@ -127,6 +142,11 @@ pub fn profiles(directory: Option<&std::path::Path>) -> Result<Profiles, Ceremon
 /// A revocation list in PEM.
 pub fn list_pem(der: &[u8]) -> String {
     crate::pki::bundle::crl_pem(der)
+}
+
+/// SHA-256 over a certificate in PEM, for people; `unreadable` for what is none.
+pub fn fingerprint(pem: &str) -> String {
+    from_pem("a certificate", "CERTIFICATE", pem).map_or_else(|_| "unreadable".to_owned(), |der| sha256(&der))
 }
 
 /// One text of each JSON file: two spaces, and a line end behind.

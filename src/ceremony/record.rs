@@ -43,6 +43,8 @@ pub struct Record {
     pub revoked: Vec<(Serial, RevocationReason)>,
     /// The list.
     pub list: ListLine,
+    /// The trust bundle that was signed: its number, and SHA-256 over its content in hexadecimal.
+    pub bundle: Option<(u64, String)>,
     /// SHA-256 in hexadecimal and name of each file of the root's directory that can be shown.
     pub files: Vec<(String, String)>,
 }
@@ -111,6 +113,7 @@ impl Record {
         lines.extend(self.revoked.iter().map(|(serial, reason)| format!("revoked: {serial} {reason}")));
         let ListLine { number, hash, entries, next_update } = &self.list;
         lines.push(format!("list: {number} {hash} {entries} {next_update}"));
+        lines.extend(self.bundle.iter().map(|(number, hash)| format!("bundle: {number} {hash}")));
         lines.extend(self.files.iter().map(|(hash, name)| format!("file: {hash} {name}")));
         lines.push(String::new());
         lines.push("Those who sign below were there. They compared the digests above with what they".to_owned());
@@ -163,6 +166,11 @@ fn read(text: &str) -> Option<Record> {
         certificates: all("certificate").into_iter().map(certificate).collect::<Option<_>>()?,
         revoked: all("revoked").into_iter().map(revoked).collect::<Option<_>>()?,
         list: list(one("list")?)?,
+        bundle: match *all("bundle").as_slice() {
+            [] => None,
+            [value] => Some(value.split_once(' ').and_then(|(number, hash)| Some((number.parse().ok()?, hash.to_owned())))?),
+            _ => return None,
+        },
         files: all("file").into_iter().map(file).collect::<Option<_>>()?,
     })
 }

@@ -1,17 +1,22 @@
 //! What a server asks a root for: one file of JSON. The same state of the server gives the same octets, so that its digest can be
 //! read out on both sides.
 
-use fleetmark_domain::{Fingerprint, FleetName, Kind, RevocationReason, Serial, Timestamp, TrustDomain};
+use fleetmark_domain::{
+    AuthorityState, Fingerprint, FleetName, KeyHash, Kind, RevocationReason, Serial, Timestamp, TrustDomain,
+};
 use serde::{Deserialize, Serialize};
 
-use super::{CeremonyError, from_json, json, sha256};
+use super::{CeremonyError, from_json, from_pem, json, sha256};
 use crate::pki::csr::VerifiedCsr;
+use crate::pki::trust_bundle::{Content, content};
 
 /// What stands in `format`.
 const FORMAT: &str = "fleetmark root request 1";
 const WHAT: &str = "the request";
 /// The most authorities in one request.
 pub const MAX_ITEMS: usize = 64;
+/// The most roots in one request, and in one trust bundle.
+pub const MAX_ROOTS: usize = 16;
 
 /// A request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +38,87 @@ pub struct RootRequest {
     pub authorities: Vec<Asked>,
     /// Certificates of the root to put on its list.
     pub revoke: Vec<ToRevoke>,
+    /// A root that is to be made by this request, and to answer it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_root: Option<NewRoot>,
+    /// Other roots of the installation whose keys are to be certified (RFC 4210 4.4).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roots: Vec<AskedRoot>,
+    /// A trust bundle to sign.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<AskedBundle>,
+}
+
+/// A root to make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewRoot {
+    /// Its subject's common name.
+    pub name: String,
+    /// Its numbering space; its own certificate has the index 0 in it.
+    pub epoch: u32,
+}
+
+/// A root whose key another root is to certify.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AskedRoot {
+    /// The request's name at the server.
+    pub id: String,
+    /// The root's own certificate, in PEM.
+    pub certificate: String,
+    /// The place that the serial is to have: numbering space,
+    pub epoch: u32,
+    /// and index in it.
+    pub index: u32,
+    /// How long it is to last at most, in seconds; it ends with either root.
+    pub lifetime_seconds: u64,
+}
+
+/// Which roots are trusted from here on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AskedBundle {
+    /// Above every number before.
+    pub number: u64,
+    /// When the server made it.
+    pub made_at: Timestamp,
+    /// The roots that are trusted; a root that is made by this request comes last, as prepared.
+    pub roots: Vec<BundleRoot>,
+    /// Those that are trusted no more.
+    pub revoked: Vec<BundleRevoked>,
+}
+
+/// A root that is trusted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BundleRoot {
+    /// `prepared`, `active` or `tainted`.
+    pub state: BundleState,
+    /// In PEM.
+    pub certificate: String,
+}
+
+/// The state of a root that is trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BundleState {
+    /// Signs nothing yet but this.
+    Prepared,
+    /// Signs.
+    Active,
+    /// Its word counts no more; what it signed does.
+    Tainted,
+}
+
+/// A root that is trusted no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BundleRevoked {
+    /// SHA-256 over its certificate.
+    pub fingerprint: Fingerprint,
+    /// SHA-256 over its key.
+    pub key: KeyHash,
 }
 
 /// An authority to certify.
@@ -55,6 +141,9 @@ pub struct Asked {
     pub path_length: u8,
     /// Name constraints that exclude all IP addresses.
     pub exclude_addresses: bool,
+    /// From 2, of a successor: it stands in the name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u32>,
     /// PKCS#10, in PEM.
     pub csr: String,
 }
@@ -75,7 +164,9 @@ impl RootRequest {
     /// A request of this installation, without anything asked for yet.
     pub fn new(trust_domain: TrustDomain, root: Option<Fingerprint>, root_id: u32, public_url: String) -> Self {
         let format = FORMAT.to_owned();
-        Self { format, trust_domain, root, root_id, public_url, list: 0, authorities: Vec::new(), revoke: Vec::new() }
+        let (authorities, revoke, roots) = Default::default();
+        let (new_root, bundle) = (None, None);
+        Self { format, trust_domain, root, root_id, public_url, list: 0, authorities, revoke, new_root, roots, bundle }
     }
 
     /// Reads a request, at most 512 KiB.
@@ -85,18 +176,24 @@ impl RootRequest {
     pub fn read(octets: &[u8]) -> Result<Self, CeremonyError> {
         let request: Self = from_json(WHAT, octets)?;
         let wrong = |why: &str| Err(CeremonyError::Unreadable { what: WHAT, why: why.to_owned() });
-        let mut ids: Vec<_> = request.authorities.iter().map(|asked| &asked.id).collect();
+        let ids = request.authorities.iter().map(|asked| &asked.id).chain(request.roots.iter().map(|asked| &asked.id));
+        let mut ids: Vec<_> = ids.collect();
+        let asked = ids.len();
         ids.sort_unstable();
         ids.dedup();
         let url = &request.public_url;
         if request.format != FORMAT {
             return wrong("its format is not `fleetmark root request 1`");
         }
-        if ids.len() != request.authorities.len() || !ids.iter().all(|id| is_id(id)) {
+        if ids.len() != asked || !ids.iter().all(|id| is_id(id)) {
             return wrong("two of its authorities have one id, or one's is not 1 to 64 lower-case letters, digits and dashes");
         }
         if request.authorities.len() > MAX_ITEMS || request.revoke.len() > 1_000 {
             return wrong("it asks for more than 64 authorities or 1,000 revocations");
+        }
+        let bundled = request.bundle.as_ref().map_or(0, |bundle| bundle.roots.len().max(bundle.revoked.len()));
+        if request.roots.len() > MAX_ROOTS || bundled > MAX_ROOTS {
+            return wrong("it asks for more than 16 roots, or for a trust bundle of more");
         }
         if !url.starts_with("http://") || url.len() > 512 || !url.bytes().all(|o| o.is_ascii_graphic()) {
             return wrong("its public_url is not http://HOST");
@@ -117,6 +214,59 @@ impl RootRequest {
     /// Where relying parties find the root's list and certificate.
     pub fn pointers(&self) -> crate::pki::issue::Pointers {
         pointers(&self.public_url, self.root_id)
+    }
+}
+
+impl AskedRoot {
+    /// The root's own certificate, in DER.
+    ///
+    /// # Errors
+    /// [`CeremonyError::Unreadable`].
+    pub fn der(&self) -> Result<Vec<u8>, CeremonyError> {
+        from_pem("a root's certificate", "CERTIFICATE", &self.certificate)
+    }
+}
+
+impl AskedBundle {
+    /// The octets to sign for; `own` is the certificate, in DER, of a root that is made by this request.
+    ///
+    /// # Errors
+    /// [`CeremonyError::Unreadable`] for a certificate that is not PEM, [`CeremonyError::Pki`].
+    pub fn content(&self, domain: &TrustDomain, own: Option<&[u8]>) -> Result<Vec<u8>, CeremonyError> {
+        let read = |root: &BundleRoot| from_pem("a root's certificate", "CERTIFICATE", &root.certificate);
+        let known = self.roots.iter().map(|root| Ok((root.state.into(), read(root)?)));
+        let known = known.collect::<Result<Vec<(AuthorityState, Vec<u8>)>, CeremonyError>>()?;
+        let roots = known.iter().map(|(state, der)| (*state, der.as_slice()));
+        let said = Content {
+            number: self.number,
+            made_at: self.made_at,
+            trust_domain: domain.as_str(),
+            roots: roots.chain(own.map(|der| (AuthorityState::Prepared, der))).collect(),
+            revoked: self.revoked.iter().map(|one| (one.fingerprint, one.key)).collect(),
+        };
+        Ok(content(&said)?)
+    }
+}
+
+impl From<BundleState> for AuthorityState {
+    fn from(state: BundleState) -> Self {
+        match state {
+            BundleState::Prepared => Self::Prepared,
+            BundleState::Active => Self::Active,
+            BundleState::Tainted => Self::Tainted,
+        }
+    }
+}
+
+impl BundleState {
+    /// None for a root that is revoked, which has no place among the trusted.
+    pub const fn of(state: AuthorityState) -> Option<Self> {
+        match state {
+            AuthorityState::Prepared => Some(Self::Prepared),
+            AuthorityState::Active => Some(Self::Active),
+            AuthorityState::Tainted => Some(Self::Tainted),
+            AuthorityState::Revoked => None,
+        }
     }
 }
 
@@ -146,9 +296,10 @@ impl Asked {
 
     /// What it is, for people.
     pub fn title(&self) -> String {
+        let number = self.number.map(|number| format!(", number {number}")).unwrap_or_default();
         match &self.fleet {
-            Some(fleet) => format!("authority for {}s of the fleet {fleet}", self.kind),
-            None => format!("authority for {}s", self.kind),
+            Some(fleet) => format!("authority for {}s of the fleet {fleet}{number}", self.kind),
+            None => format!("authority for {}s{number}", self.kind),
         }
     }
 }

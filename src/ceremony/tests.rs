@@ -7,7 +7,7 @@ use super::answer::RootAnswer;
 use super::directory::{Done, LIST_LIFETIME, People, RootDirectory};
 use super::files::verify;
 use super::record::Record;
-use super::request::{Asked, RootRequest, ToRevoke};
+use super::request::{Asked, AskedBundle, AskedRoot, BundleRoot, BundleState, NewRoot, RootRequest, ToRevoke};
 use super::*;
 use crate::pki::keys::KeyAlgorithm;
 use crate::pki::request::{pem, request};
@@ -37,7 +37,7 @@ fn asked(index: u32) -> RootRequest {
     let domain: TrustDomain = "fleet.example".parse().unwrap();
     let (profiles, fleet) = (profiles(None).unwrap(), "pumps".parse().unwrap());
     let profile = profiles.find("authority-device").unwrap();
-    let (organization, name) = authority_names(&domain, Kind::Device, Some(&fleet));
+    let (organization, name) = authority_names(&domain, Kind::Device, Some(&fleet), None);
     let csr = request(&*key(KeyAlgorithm::P256), profile, &organization, &name).unwrap();
     let mut file = RootRequest::new(domain, None, 1, "http://fleet.example:8080".to_owned());
     file.authorities.push(Asked {
@@ -49,6 +49,7 @@ fn asked(index: u32) -> RootRequest {
         lifetime_seconds: profile.lifetime.as_secs(),
         path_length: 0,
         exclude_addresses: false,
+        number: None,
         csr: pem(&csr),
     });
     file
@@ -209,4 +210,144 @@ fn a_list_names_what_was_revoked_once_and_for_all() {
     let unknown = ToRevoke { serial: "01".to_owned() + &"09".repeat(16), ..line.clone() };
     assert!(matches!(listed(vec![unknown]), Err(CeremonyError::Refused { .. })));
     assert!(matches!(listed(vec![ToRevoke { serial: "x".to_owned(), ..line }]), Err(CeremonyError::Refused { .. })));
+}
+
+/// A request for a root that is to replace `old`, as a server writes it.
+fn asked_for_new(old: &[u8]) -> RootRequest {
+    let domain: TrustDomain = "fleet.example".parse().unwrap();
+    let mut file = RootRequest::new(domain, None, 9, "http://fleet.example:8080".to_owned());
+    let certificate = crate::pki::bundle::pem(&[old]);
+    file.new_root = Some(NewRoot { name: "fleet.example root 2".to_owned(), epoch: 7 });
+    let (id, lifetime_seconds) = ("root-1-by-9".to_owned(), 400 * 86_400);
+    file.roots.push(AskedRoot { id, certificate: certificate.clone(), epoch: 7, index: 1, lifetime_seconds });
+    let roots = vec![BundleRoot { state: BundleState::Active, certificate }];
+    file.bundle = Some(AskedBundle { number: 5, made_at: now(), roots, revoked: Vec::new() });
+    file
+}
+
+fn create_for(path: &Path, file: &RootRequest) -> Result<(RootDirectory, Done), CeremonyError> {
+    RootDirectory::create_for(path, secret(), &profiles(None).unwrap(), (file, None), &people(), now())
+}
+
+fn der(pem: &str) -> Vec<u8> {
+    from_pem("a certificate", "CERTIFICATE", pem).unwrap()
+}
+
+#[test]
+fn a_new_root_and_the_old_one_certify_each_other_and_sign_for_the_same_bundle() {
+    use base64::Engine as _;
+    let (there, here) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (mut old, first) = create(there.path(), "p256");
+    let old_der = der(&first.answer.root);
+    let file = RootRequest::read(&asked_for_new(&old_der).file()).unwrap();
+    let (_, made) = create_for(here.path(), &file).unwrap();
+    let said = RootAnswer::read(&made.answer.file()).unwrap().verified().unwrap();
+    assert_eq!(said.record.act, "root made");
+    assert_eq!(said.record.request, Some(file.digest()));
+    let place = crate::pki::issue::facts(&said.root).unwrap().serial.map(|serial| (serial.epoch().0, serial.index().0));
+    assert_eq!(place, Some((7, 0)));
+    let pointers = file.pointers();
+    let profile = judge::cross_profile(&profiles(None).unwrap()).unwrap();
+    let shape = |of| judge::Cross { profile: &profile, domain: &file.trust_domain, of, pointers: &pointers };
+    let at = (fleetmark_domain::Epoch(7), fleetmark_domain::Index(1));
+    let cross = &said.authorities[0].1;
+    let longest = now() + std::time::Duration::from_secs(400 * 86_400);
+    shape(&old_der).fits(cross, &said.root, at, longest).unwrap();
+    assert!(shape(&old_der).fits(cross, &old_der, at, longest).is_err(), "by another root");
+    assert!(shape(&said.root).fits(cross, &said.root, at, longest).is_err(), "another root's key");
+    assert!(shape(&old_der).fits(cross, &said.root, (at.0, fleetmark_domain::Index(2)), longest).is_err(), "another place");
+    assert!(shape(&old_der).fits(cross, &said.root, at, now()).is_err(), "for longer");
+
+    // The old root's part: the same bundle, with the new root in it.
+    let mut bundle = file.bundle.clone().unwrap();
+    let mut file = RootRequest::new(file.trust_domain.clone(), None, 1, "http://fleet.example:8080".to_owned());
+    let certificate = made.answer.root.clone();
+    let lifetime_seconds = 20 * 365 * 86_400;
+    file.roots.push(AskedRoot { id: "root-9-by-1".to_owned(), certificate, epoch: 1, index: 4, lifetime_seconds });
+    bundle.roots.push(BundleRoot { state: BundleState::Prepared, certificate: made.answer.root.clone() });
+    let content = bundle.content(&file.trust_domain, None).unwrap();
+    file.bundle = Some(bundle.clone());
+    let done = sign(&mut old, &RootRequest::read(&file.file()).unwrap(), now()).unwrap().answer.verified().unwrap();
+    for answer in [&said, &done] {
+        let (hash, signature) = answer.bundle.clone().unwrap();
+        assert_eq!(hash, sha256(&content), "both sign for the same");
+        crate::pki::trust_bundle::voice(&content, &answer.root, &signature).unwrap();
+        let other = base64::engine::general_purpose::STANDARD.encode(&signature);
+        assert!(!other.is_empty() && crate::pki::trust_bundle::voice(b"{}", &answer.root, &signature).is_err());
+    }
+    let again = sign(&mut old, &file, now()).unwrap().answer.verified().unwrap();
+    assert_eq!(again.authorities, done.authorities, "the same request, the same certificate");
+
+    // It does not go back, and does not sign for what it is not in.
+    let refused = |old: &mut RootDirectory, change: &dyn Fn(&mut AskedBundle)| {
+        let mut other = file.clone();
+        change(other.bundle.as_mut().unwrap());
+        matches!(sign(old, &other, now()), Err(CeremonyError::Refused { .. }))
+    };
+    assert!(refused(&mut old, &|bundle| bundle.number = 4));
+    assert!(refused(&mut old, &|bundle| bundle.roots[1].state = BundleState::Tainted), "another one of this number");
+    assert!(refused(&mut old, &|bundle| drop(bundle.roots.remove(0))), "this root is not in it");
+    assert!(!refused(&mut old, &|bundle| bundle.number = 6));
+}
+
+#[test]
+fn a_request_for_a_root_says_no_more_than_it_may() {
+    let directory = tempfile::tempdir().unwrap();
+    let (root, first) = create(directory.path(), "p256");
+    let old = der(&first.answer.root);
+    let refused = |change: &dyn Fn(&mut RootRequest)| {
+        let (mut file, path) = (asked_for_new(&old), tempfile::tempdir().unwrap());
+        change(&mut file);
+        let refused = create_for(path.path(), &file).is_err();
+        assert!(!refused || !path.path().join("root.pem").exists());
+        refused
+    };
+    assert!(!refused(&|_| {}));
+    assert!(refused(&|file| file.new_root = None), "no root is asked for");
+    assert!(refused(&|file| file.new_root.as_mut().unwrap().name = "other.example root".to_owned()));
+    assert!(refused(&|file| file.new_root.as_mut().unwrap().name = "fleet.example root 02".to_owned()));
+    assert!(refused(&|file| file.roots[0].index = 0), "its own place");
+    assert!(refused(&|file| file.roots[0].epoch = 8), "another root's numbering");
+    assert!(refused(&|file| file.roots[0].lifetime_seconds = u64::MAX));
+    assert!(refused(&|file| file.authorities = asked(3).authorities));
+    assert!(refused(&|file| file.trust_domain = "other.example".parse().unwrap()), "another installation's root");
+    // A root that is there makes no other one, and certifies no key whose owner does not show that he has it, and not its own.
+    let judged = |file: &RootRequest| root.judge(file, &profiles(None).unwrap()).map(drop);
+    assert!(matches!(judged(&asked_for_new(&old)), Err(CeremonyError::Foreign(_))));
+    let own = RootRequest { new_root: None, ..asked_for_new(&old) };
+    assert!(matches!(judged(&own), Err(CeremonyError::Refused { .. })), "its own key");
+    let other = tempfile::tempdir().unwrap();
+    let (_, made) = create_for(other.path(), &asked_for_new(&old)).unwrap();
+    let mut crossed = own;
+    crossed.roots[0].certificate = made.answer.authorities[0].certificate.clone();
+    assert!(matches!(judged(&crossed), Err(CeremonyError::Refused { .. })), "a certificate that another root signed");
+
+    let mut many = asked_for_new(&old);
+    many.roots = (0..17).map(|at| AskedRoot { id: format!("r-{at}"), ..many.roots[0].clone() }).collect();
+    assert!(RootRequest::read(&many.file()).is_err());
+    let mut many = asked_for_new(&old);
+    many.bundle.as_mut().unwrap().roots = vec![many.bundle.as_ref().unwrap().roots[0].clone(); 17];
+    assert!(RootRequest::read(&many.file()).is_err());
+}
+
+#[test]
+fn names_of_roots_and_successors() {
+    let domain: TrustDomain = "fleet.example".parse().unwrap();
+    for (name, fits) in [
+        ("fleet.example root", true),
+        ("fleet.example root 2", true),
+        ("fleet.example root 1", false),
+        ("fleet.example root 02", false),
+        ("fleet.example root x", false),
+        ("other.example root", false),
+    ] {
+        assert_eq!(is_root_name(&domain, name), fits, "{name}");
+    }
+    let long: TrustDomain = format!("{}.example", "a".repeat(60)).parse().unwrap();
+    let name = root_names(&long, Some(12)).1;
+    assert!(name.len() == 64 && name.ends_with(" 12") && is_root_name(&long, &name), "{name}");
+    let (fleet, none) = ("pumps".parse().unwrap(), None);
+    assert_eq!(authority_names(&domain, Kind::Device, Some(&fleet), Some(3)).1, "pumps device authority 3");
+    assert_eq!(number_in("pumps device authority 3"), Some(3));
+    assert_eq!([number_in("pumps device authority"), number_in("x 1"), number_in("gateway authority 1")], [none; 3]);
 }

@@ -46,6 +46,9 @@ pub enum AuthorityCommand {
         /// Its key's: p256, p384 or ed25519; as the profile says unless given
         #[arg(long)]
         algorithm: Option<String>,
+        /// Of a root: here, or elsewhere on a machine of its own; as that of the root before unless given
+        #[arg(long, value_parser = ["here", "elsewhere"])]
+        key: Option<String>,
         #[command(flatten)]
         why: Why,
     },
@@ -88,11 +91,12 @@ impl AuthorityCommand {
             Self::List(listing) => session.list(Ask::path(&["v1", "authorities"]), listing, &COLUMNS).await,
             Self::Show { id } => session.show(&["v1", "authorities", &id.to_string()], &FIRST).await,
             Self::Use { id } => session.show(&["v1", "authorities", &id.to_string(), "use"], &USE).await,
-            Self::Prepare { kind, fleet, algorithm, why } => {
+            Self::Prepare { kind, fleet, algorithm, key, why } => {
                 let body = object([
                     ("kind", Some(Value::from(kind))),
                     ("fleet", fleet.map(Value::from)),
                     ("algorithm", algorithm.map(Value::from)),
+                    ("key", key.map(Value::from)),
                     ("note", why.note.map(Value::from)),
                 ]);
                 let answer = session.client.post(Ask::path(&["v1", "authorities"]).body(body)).await?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use fleetmark_domain::{RevocationReason, Serial, Timestamp, TrustDomain};
+use fleetmark_domain::{Fingerprint, RevocationReason, Serial, Timestamp, TrustDomain};
 use serde_json::{Value, json};
 
 use super::arguments::{Listing, duration};
@@ -14,10 +14,10 @@ use super::failure::Failure;
 use super::session::{Session, print, print_json};
 use super::table::Column;
 use crate::ceremony::directory::{Done, LIST_LIFETIME, People, RootDirectory};
-use crate::ceremony::judge::Certifiable;
-use crate::ceremony::request::{RootRequest, ToRevoke};
+use crate::ceremony::judge::{Certifiable, Crossable, new_root};
+use crate::ceremony::request::{AskedBundle, BundleRoot, RootRequest, ToRevoke};
 use crate::ceremony::verify;
-use crate::ceremony::{CeremonyError, MAX_FILE, grouped, profiles, sha256};
+use crate::ceremony::{CeremonyError, MAX_FILE, fingerprint, grouped, profiles, sha256};
 use crate::config::passphrase::{self, Surroundings};
 use crate::telemetry::clock::{Clock as _, SystemClock};
 
@@ -46,11 +46,13 @@ pub enum OfflineCommand {
         #[command(flatten)]
         ceremony: Ceremony,
         /// The root of all identities, such as fleet.example
-        #[arg(long, value_name = "DOMAIN")]
-        trust_domain: TrustDomain,
+        #[arg(long, value_name = "DOMAIN", required_unless_present = "request", conflicts_with = "request")]
+        trust_domain: Option<TrustDomain>,
         /// p256 or p384
         #[arg(long, value_name = "ALGORITHM", value_parser = ["p256", "p384"])]
         key: Option<String>,
+        #[command(flatten)]
+        by_request: ByRequest,
     },
     /// Take over a root that a server made, when its key leaves that machine for good
     TakeOver {
@@ -110,6 +112,23 @@ pub enum OfflineCommand {
     },
 }
 
+/// A root that replaces another.
+#[derive(Debug, Args)]
+pub struct ByRequest {
+    /// The server's request for a root that is to replace another
+    #[arg(long, value_name = "FILE", requires = "out")]
+    request: Option<PathBuf>,
+    /// Where the answer to that request is written
+    #[arg(long, value_name = "FILE", requires = "request")]
+    out: Option<PathBuf>,
+    /// SHA-256 of the request, as the server's people read it out
+    #[arg(long, value_name = "HEX", requires = "request")]
+    digest: Option<String>,
+    /// Sign everything that passes the checks, and ask nobody
+    #[arg(long, requires = "request")]
+    yes: bool,
+}
+
 /// Where the root is, and who is there.
 #[derive(Debug, Args)]
 pub struct Ceremony {
@@ -138,6 +157,9 @@ pub enum OnlineCommand {
         /// Where the request is written
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
+        /// Another root than the active one: its number, as `root requests` shows it
+        #[arg(long, value_name = "ID")]
+        root: Option<u32>,
     },
     /// List what the server wants of its root
     Requests(Listing),
@@ -145,6 +167,9 @@ pub enum OnlineCommand {
     Accept {
         /// The answer
         file: PathBuf,
+        /// SHA-256 of a new root's certificate, as it was read out at its ceremony
+        #[arg(long, value_name = "HEX")]
+        root_fingerprint: Option<Fingerprint>,
     },
     /// Bring newer revocation lists of the corporate authorities above the root to the server
     ImportCrl {
@@ -187,19 +212,8 @@ impl OfflineCommand {
     pub fn run(self, json: bool) -> Result<(), Failure> {
         let now = SystemClock.now();
         match self {
-            Self::Create { ceremony, trust_domain, key } => {
-                let profiles = profiles(ceremony.profiles.as_deref())?;
-                let secret = ceremony.passphrase(true)?;
-                let made = RootDirectory::create(
-                    &ceremony.dir,
-                    secret,
-                    &profiles,
-                    (trust_domain, key.as_deref()),
-                    &ceremony.people(),
-                    now,
-                );
-                let (root, done) = made?;
-                told(&done, None, json, &format!("The root's SHA-256 fingerprint: {}\n", root.fingerprint()))
+            Self::Create { ceremony, trust_domain, key, by_request } => {
+                create(&ceremony, trust_domain, key.as_deref(), &by_request, json, now)
             }
             Self::TakeOver { ceremony, key, certificate, crl, out } => {
                 let (key, certificate, crl) = (read(&key)?, read(&certificate)?, read(&crl)?);
@@ -236,16 +250,43 @@ impl OfflineCommand {
     }
 }
 
-/// Shows a request, has a person say yes to each item, signs.
-fn sign(
+/// Makes a root, for a new installation or by a server's request.
+fn create(
     ceremony: &Ceremony,
-    file: &Path,
-    out: &Path,
-    digest: Option<&str>,
-    yes: bool,
+    trust_domain: Option<TrustDomain>,
+    key: Option<&str>,
+    by_request: &ByRequest,
     json: bool,
     now: Timestamp,
 ) -> Result<(), Failure> {
+    let profiles = profiles(ceremony.profiles.as_deref())?;
+    let made = |root: &RootDirectory| format!("The root's SHA-256 fingerprint: {}\n", root.fingerprint());
+    let ByRequest { request: Some(file), out: Some(out), digest, yes } = by_request else {
+        let domain = trust_domain.ok_or_else(|| Failure::Usage("give --trust-domain or --request".to_owned()))?;
+        let (secret, people) = (ceremony.passphrase(true)?, ceremony.people());
+        let (root, done) = RootDirectory::create(&ceremony.dir, secret, &profiles, (domain, key), &people, now)?;
+        return told(&done, None, json, &made(&root));
+    };
+    let (request, found) = compared(file, digest.as_deref())?;
+    unused(out)?;
+    let items = new_root(&request, &profiles)?;
+    if !json || !yes {
+        eprint!("{}", shown(&request, &found));
+    }
+    if !yes {
+        let name = request.new_root.as_ref().map(|new| new.name.clone()).unwrap_or_default();
+        let questions = std::iter::once(format!("make a new root, {name}")).chain(items.roots.iter().map(cross));
+        agree_to(&questions.chain(request.bundle.iter().map(bundle)).collect::<Vec<_>>())?;
+    }
+    let secret = ceremony.passphrase(true)?;
+    let created = RootDirectory::create_for(&ceremony.dir, secret, &profiles, (&request, key), &ceremony.people(), now);
+    let (root, done) = created?;
+    write_new(out, &done.answer.file())?;
+    told(&done, Some(out), json, &made(&root))
+}
+
+/// A request and its digest, which is the one that was read out.
+fn compared(file: &Path, digest: Option<&str>) -> Result<(RootRequest, String), Failure> {
     let octets = read(file)?;
     let found = sha256(&octets);
     let expected = digest.map(|digest| digest.chars().filter(char::is_ascii_hexdigit).collect::<String>().to_ascii_lowercase());
@@ -257,6 +298,20 @@ fn sign(
         let why = "it is not as a server writes it".to_owned();
         return Err(CeremonyError::Unreadable { what: "the request", why }.into());
     }
+    Ok((request, found))
+}
+
+/// Shows a request, has a person say yes to each item, signs.
+fn sign(
+    ceremony: &Ceremony,
+    file: &Path,
+    out: &Path,
+    digest: Option<&str>,
+    yes: bool,
+    json: bool,
+    now: Timestamp,
+) -> Result<(), Failure> {
+    let (request, found) = compared(file, digest)?;
     unused(out)?;
     let mut directory = ceremony.open()?;
     let profiles = profiles(ceremony.profiles.as_deref())?;
@@ -265,18 +320,24 @@ fn sign(
         eprint!("{}", shown(&request, &found));
     }
     if !yes {
-        let count = items.len().saturating_add(request.revoke.len());
-        let questions = items.iter().map(question).chain(request.revoke.iter().map(revocation));
-        for (at, text) in questions.enumerate() {
-            agreed(&format!("\n{} of {count}: {text}\nSign this?", at.saturating_add(1)))?;
-        }
-        if count == 0 {
-            agreed("Nothing is asked for but a new revocation list. Make it?")?;
-        }
+        let questions = items.authorities.iter().map(question).chain(items.roots.iter().map(cross));
+        let questions = questions.chain(request.bundle.iter().map(bundle)).chain(request.revoke.iter().map(revocation));
+        agree_to(&questions.collect::<Vec<_>>())?;
     }
     let done = directory.sign(&request, &items, &ceremony.people(), now)?;
     write_new(out, &done.answer.file())?;
     told(&done, Some(out), json, "")
+}
+
+/// Asks for each of these.
+fn agree_to(questions: &[String]) -> Result<(), Failure> {
+    for (text, at) in questions.iter().zip(1_usize..) {
+        agreed(&format!("\n{at} of {}: {text}\nSign this?", questions.len()))?;
+    }
+    if questions.is_empty() {
+        agreed("Nothing is asked for but a new revocation list. Make it?")?;
+    }
+    Ok(())
 }
 
 fn shown(request: &RootRequest, digest: &str) -> String {
@@ -299,6 +360,22 @@ fn question(item: &Certifiable<'_>) -> String {
         item.asked.index,
         item.asked.id,
     )
+}
+
+fn cross(item: &Crossable<'_>) -> String {
+    let fingerprint = fingerprint(&item.asked.certificate);
+    let days = item.asked.lifetime_seconds / 86_400;
+    format!(
+        "certify the key of the root {fingerprint}\n  for {days} days at most, place {}/{}",
+        item.asked.epoch, item.asked.index
+    )
+}
+
+fn bundle(asked: &AskedBundle) -> String {
+    let root = |root: &BundleRoot| format!("\n  {:?}: {}", root.state, fingerprint(&root.certificate)).to_lowercase();
+    let roots: String = asked.roots.iter().map(root).collect();
+    let revoked = asked.revoked.iter().map(|one| format!("\n  revoked: {}", one.fingerprint)).collect::<Vec<_>>().concat();
+    format!("tell all devices that these roots are trusted (trust bundle {}):{roots}{revoked}", asked.number)
 }
 
 fn revocation(line: &ToRevoke) -> String {
@@ -338,9 +415,11 @@ impl OnlineCommand {
     /// [`Failure`].
     pub async fn run(self, session: &Session) -> Result<(), Failure> {
         match self {
-            Self::Request { out } => {
+            Self::Request { out, root } => {
                 unused(&out)?;
-                let answer = session.client.get(Ask::path(&["v1", "root", "request"])).await?;
+                let mut ask = Ask::path(&["v1", "root", "request"]);
+                ask.query.push(("root", root.map(|root| root.to_string())));
+                let answer = session.client.get(ask).await?;
                 write_new(&out, &answer.body)?;
                 let digest = sha256(&answer.body);
                 if session.json {
@@ -353,9 +432,11 @@ impl OnlineCommand {
                 ))
             }
             Self::Requests(listing) => session.list(Ask::path(&["v1", "root", "requests"]), listing, &COLUMNS).await,
-            Self::Accept { file } => {
+            Self::Accept { file, root_fingerprint } => {
                 let body = body_of(&file)?;
-                let answer = session.client.post(Ask::path(&["v1", "root", "answers"]).body(body)).await?;
+                let mut ask = Ask::path(&["v1", "root", "answers"]);
+                ask.query.push(("new_root", root_fingerprint.map(|fingerprint| fingerprint.to_string())));
+                let answer = session.client.post(ask.body(body)).await?;
                 session.print_record(&answer, &["record", "record_sha256", "list", "list_holds_until"])
             }
             Self::ImportCrl { file } => {

@@ -117,7 +117,7 @@ mod tests {
             let der = request(&*signer, profile, "fleet.example", "fleet.example root").unwrap();
             let text = openssl(&["req", "-inform", "DER", "-verify", "-noout", "-text"], &der).unwrap();
             let text = String::from_utf8(text).unwrap();
-            assert!(text.contains("CA:TRUE, pathlen:1") && text.contains("Certificate Sign, CRL Sign"), "{text}");
+            assert!(text.contains("CA:TRUE, pathlen:3") && text.contains("Certificate Sign, CRL Sign"), "{text}");
             assert!(text.contains("O = fleet.example, CN = fleet.example root"), "{text}");
             let read = VerifiedCsr::from_body(pem(&der).as_bytes()).unwrap();
             assert_eq!(read.spki(), signer.public_key());

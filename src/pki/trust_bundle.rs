@@ -117,6 +117,28 @@ pub fn sign(content: &[u8], certificate: &[u8], signer: &dyn Signer) -> Result<V
     Ok(Voice { certificate: certificate.to_vec(), algorithm, signature })
 }
 
+/// The signature of a root's key that is elsewhere, verified; `certificate` is one of that key.
+///
+/// # Errors
+/// [`PkiError::Certificate`] for a certificate that cannot be read, [`PkiError::BadSignature`], [`PkiError::Encoding`].
+pub fn voice(content: &[u8], certificate: &[u8], signature: &[u8]) -> Result<Voice, PkiError> {
+    use ring::signature as verify;
+    let read = Certificate::from_der(certificate).map_err(|error| PkiError::Certificate(error.to_string()))?;
+    let spki = read.tbs_certificate.subject_public_key_info.to_der().map_err(failed)?;
+    let algorithm = super::request::algorithm_of(&spki).ok_or(PkiError::BadSignature)?;
+    let verification: &dyn verify::VerificationAlgorithm = match algorithm {
+        KeyAlgorithm::P256 => &verify::ECDSA_P256_SHA256_ASN1,
+        KeyAlgorithm::P384 => &verify::ECDSA_P384_SHA384_ASN1,
+        KeyAlgorithm::Ed25519 => &verify::ED25519,
+        KeyAlgorithm::Rsa => return Err(PkiError::BadSignature),
+    };
+    let key = read.tbs_certificate.subject_public_key_info.subject_public_key.raw_bytes();
+    let signed = to_be_signed(content, algorithm)?;
+    let verified = verify::UnparsedPublicKey::new(verification, key).verify(&signed, signature);
+    verified.map_err(|_| PkiError::BadSignature)?;
+    Ok(Voice { certificate: certificate.to_vec(), algorithm, signature: signature.to_vec() })
+}
+
 /// The bundle in DER, with these signatures; `certificates` go with it, each once.
 ///
 /// # Errors
@@ -207,6 +229,12 @@ mod tests {
     use super::*;
     use crate::pki::testing::{Installation, openssl, write_pem};
 
+    /// The one signature in a bundle.
+    fn voice_of(bundle: &[u8]) -> Vec<u8> {
+        let data: SignedData = ContentInfo::from_der(bundle).unwrap().content.decode_as().unwrap();
+        data.signer_infos.0.as_slice()[0].signature.as_bytes().to_vec()
+    }
+
     #[test]
     fn openssl_believes_the_root_that_it_knows_and_nothing_that_was_changed() {
         for algorithm in [KeyAlgorithm::P256, KeyAlgorithm::P384] {
@@ -220,11 +248,15 @@ mod tests {
                 revoked: vec![(Fingerprint([7; 32]), KeyHash([8; 32]))],
             };
             let said = content(&said).unwrap();
-            let voice = sign(&said, &root.certificate, &*root.signer).unwrap();
-            let bundle = assemble(&said, &[voice], &[root.certificate.to_vec()]).unwrap();
+            let spoken = sign(&said, &root.certificate, &*root.signer).unwrap();
+            let bundle = assemble(&said, &[spoken], &[root.certificate.to_vec()]).unwrap();
             let directory = tempfile::tempdir().unwrap();
             let trusted = write_pem(directory.path(), "root.pem", &[&root.certificate]);
             let other = Installation::new(algorithm);
+            let (own, foreign) = (&root.certificate, &other.root.certificate);
+            let heard = voice(&said, own, &voice_of(&bundle)).unwrap();
+            assert_eq!(assemble(&said, &[heard], &[own.to_vec()]).unwrap(), bundle);
+            assert!(voice(&said, foreign, &voice_of(&bundle)).is_err() && voice(b"else", own, &voice_of(&bundle)).is_err());
             let other = write_pem(directory.path(), "other.pem", &[&other.root.certificate]);
             let verify = |text: &str, trusted: &str| {
                 openssl(&["cms", "-verify", "-inform", "PEM", "-purpose", "any", "-CAfile", trusted], text.as_bytes())

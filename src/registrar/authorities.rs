@@ -1,6 +1,7 @@
 //! The authorities in memory: certificates, keys, index leases. Swapped in whole when one is added or changes.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -155,6 +156,8 @@ pub struct Authorities {
     observer: Mutex<Option<Observer>>,
     /// The certificates above our root, upwards; none above one that signs itself.
     above: ArcSwap<Vec<Vec<u8>>>,
+    /// The id of a root that is planned: it stands in certificates already. 0 for none.
+    reserved: AtomicU32,
 }
 
 /// Who is told of every set of authorities.
@@ -164,7 +167,7 @@ impl Authorities {
     /// Without authorities yet. `public_url` is the public door's, as relying parties reach it.
     pub fn new(profiles: Profiles, keys: Arc<Keys>, public_url: String) -> Self {
         let (current, crosses, changed, observer, above) = Default::default();
-        Self { current, crosses, changed, profiles, keys, public_url, observer, above }
+        Self { current, crosses, changed, profiles, keys, public_url, observer, above, reserved: AtomicU32::new(0) }
     }
 
     /// All of them, as they are now.
@@ -272,9 +275,9 @@ impl Authorities {
         chain
     }
 
-    /// What stands in the certificates that an authority with this record issues.
-    pub(super) fn pointers_of(&self, record: &AuthorityRecord) -> Pointers {
-        pointers(&self.public_url, record)
+    /// What stands in the certificates that the root with this id issues.
+    pub(super) fn pointers_of_root(&self, id: AuthorityId) -> Pointers {
+        crate::ceremony::request::pointers(&self.public_url, id)
     }
 
     /// The profiles.
@@ -296,7 +299,12 @@ impl Authorities {
     pub fn next_id(&self) -> AuthorityId {
         let (current, crosses) = (self.current.load(), self.crosses.load());
         let all = current.iter().map(|authority| authority.record.id).chain(crosses.iter().map(|cross| cross.id));
-        all.max().map_or(1, |last| last + 1)
+        all.max().unwrap_or(0).max(self.reserved.load(Ordering::Relaxed)).saturating_add(1)
+    }
+
+    /// From now on this id is a planned root's, and nobody else's; 0 for none.
+    pub(super) fn reserve(&self, id: AuthorityId) {
+        self.reserved.store(id, Ordering::Relaxed);
     }
 
     /// Takes a record on: an authority, or a root's key under another root.

@@ -3,56 +3,37 @@
 //! Whoever needs an authority certified calls `new_authority`. Where the root's key is not here, that leaves a request in the store and
 //! refuses by `waits_for_root`; the same call succeeds once an answer brought the certificate.
 
+mod answers;
+
 use fleetmark_domain::standing::Choices;
-use fleetmark_domain::{
-    Action, Epoch, Fingerprint, FleetName, Index, Kind, LedgerName, Refusal, Sight, Standing, Timestamp, View,
-};
+use fleetmark_domain::{Action, Epoch, FleetName, Index, Kind, Refusal, Sight, Standing, Timestamp, View};
 use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
 
+pub use answers::Accepted;
+
 use super::authorities::Authority;
-use super::caller::{Caller, alarm};
-use super::install::{ITSELF, ROOT};
+use super::caller::Caller;
+use super::install::ROOT;
 use super::{Error, Registrar, Result};
-use crate::ceremony::answer::{RootAnswer, Verified};
-use crate::ceremony::judge::{Expected, fits, root_fits};
-use crate::ceremony::request::{Asked, RootRequest as RequestFile, ToRevoke, pointers};
-use crate::ceremony::{CeremonyError, authority_names};
-use crate::pki::csr::VerifiedCsr;
+use crate::ceremony::authority_names;
+use crate::ceremony::judge::{common_name, number_of};
+use crate::ceremony::request::{Asked, RootRequest as RequestFile, ToRevoke};
 use crate::pki::issue::facts;
 use crate::pki::keys::{Home, Keys};
 use crate::pki::request::{self, verified_list};
-use crate::store::acts::ceremony::{AcceptAnswer, AskRoot};
+use crate::store::acts::ceremony::AskRoot;
 use crate::store::acts::found::AddAuthority;
 use crate::store::acts::lease::LeaseIndices;
-use crate::store::model::{AuthorityId, AuthorityRecord, Certificate, EpochRecord, RootRequest, StoredCrl};
+use crate::store::model::{AuthorityId, AuthorityRecord, Certificate, RootRequest};
 use crate::store::{commit, read};
 
-/// The installation's value that holds number and hash of the newest record.
-const RECORD: &str = "root-record";
-/// The label of a root's key that this machine never had.
-const KEY_ELSEWHERE: &str = "root-elsewhere";
-/// A place in the root's numbering that is asked for is nobody else's for so long: for ever.
-const FOR_EVER: std::time::Duration = std::time::Duration::from_secs(100 * 365 * 86_400);
-/// A list is to be renewed when this part of its life is left.
-const LAST_PART: u32 = 4;
-
-/// What an answer brought.
-#[derive(Debug, Clone)]
-pub struct Accepted {
-    /// The record's number.
-    pub record: u64,
-    /// SHA-256 over its text, in hexadecimal.
-    pub record_hash: String,
-    /// The requests that were answered.
-    pub answered: Vec<RootRequest>,
-    /// The number of the root's list.
-    pub list: u64,
-    /// Until when it holds.
-    pub list_holds_until: Timestamp,
-    /// Authorities that the list names, and that are not revoked here.
-    pub revoked: Vec<AuthorityId>,
+/// The installation's value that holds number and hash of the newest record of the root with this id.
+pub(super) fn record_key(root: AuthorityId) -> String {
+    if root == ROOT { "root-record".to_owned() } else { format!("root-record-{root}") }
 }
 
+/// A place in the root's numbering that is asked for is nobody else's for so long: for ever.
+const FOR_EVER: std::time::Duration = std::time::Duration::from_secs(100 * 365 * 86_400);
 impl Registrar {
     /// Whether an authority of this kind can be made now: the root's key is here, or its ceremony certified one. Else the request for
     /// it is left, once.
@@ -102,7 +83,7 @@ impl Registrar {
             token: None,
             der: der.clone(),
         };
-        let (_, common_name) = authority_names(&self.trust_domain, kind, fleet.as_ref());
+        let common_name = common_name(&der).map_err(damaged)?;
         let authority = AuthorityRecord {
             id: self.authorities.next_id(),
             kind: AuthorityKind::Of(kind),
@@ -127,13 +108,18 @@ impl Registrar {
         let unavailable = |cause| Error::caused(Refusal::AuthorityUnavailable, cause);
         let profile = self.find_profile(&format!("authority-{kind}"))?;
         let (epoch, index) = match self.authorities.root() {
+            Ok(root) if !root.issues() => {
+                let detail = "No root is active: prepare one and activate it.";
+                return Err(Error::with_detail(Refusal::AuthorityUnavailable, detail));
+            }
             Ok(root) => self.place_for_ever(&root, now).await?,
             // Before there is a root: its own place is 0, and those that it certifies first follow.
             Err(_) => (Epoch(1), Index(u32::try_from(known.len()).unwrap_or(u32::MAX).saturating_add(1))),
         };
         let (label, signer) = self.authority_key(&format!("authority-{kind}"), profile, None).await?;
         let id = Keys::name(&label).to_owned();
-        let (organization, common_name) = authority_names(&self.trust_domain, kind, fleet);
+        let number = self.successor_number(kind, fleet);
+        let (organization, common_name) = authority_names(&self.trust_domain, kind, fleet, number);
         let csr = request::request(&*signer, profile, &organization, &common_name).map_err(unavailable)?;
         let (kind, fleet) = wanted;
         let request = RootRequest { id: id.clone(), kind, fleet, epoch, index, csr, certificate: None, asked_at: now };
@@ -154,7 +140,7 @@ impl Registrar {
     }
 
     /// An index of the root's epoch that nobody else is given.
-    async fn place_for_ever(&self, root: &Authority, now: Timestamp) -> Result<(Epoch, Index)> {
+    pub(super) async fn place_for_ever(&self, root: &Authority, now: Timestamp) -> Result<(Epoch, Index)> {
         let act = LeaseIndices {
             authority: root.record.id,
             ledger: root.ledger(),
@@ -197,31 +183,48 @@ impl Registrar {
         caller.may(Action::Read, None)?;
         let mut found = read(&*self.store, |rows| rows.root_requests()).await?;
         found.retain(|request| request.fleet.as_ref().is_none_or(|fleet| caller.reaches(fleet)));
+        found.extend(self.missing_of_roots().await?.into_iter().map(|(id, at)| of_roots(id, at, None)));
         Ok(found)
     }
 
-    /// The file that goes to the root's ceremony, for an operator: without the fleets that it may not know of.
+    /// The file that goes to a root's ceremony, for an operator: without the fleets that it may not know of. Without an id it is for
+    /// the active root.
     ///
     /// # Errors
-    /// `NotPermitted`.
-    pub async fn root_request_for(&self, caller: &Caller, now: Timestamp) -> Result<RequestFile> {
+    /// `NotPermitted`; `NotFound` where there is no such root, and none is planned.
+    pub async fn root_request_for(&self, caller: &Caller, root: Option<AuthorityId>, now: Timestamp) -> Result<RequestFile> {
         caller.may(Action::Read, None)?;
-        let mut file = self.root_request(now).await?;
+        self.refresh_authorities().await?;
+        let known = match root {
+            None => self.authorities.root().ok(),
+            Some(id) => match self.authorities.by_id(id) {
+                Some(known) if known.record.is_root() => Some(known),
+                _ => return self.request_for_new_root(id).await,
+            },
+        };
+        let mut file = self.request_of(known.as_deref(), now).await?;
         file.authorities.retain(|asked| asked.fleet.as_ref().is_none_or(|fleet| caller.reaches(fleet)));
         Ok(file)
     }
 
-    /// The file that goes to the root's ceremony: authorities to certify, and certificates to put on the list.
+    /// The file that goes to the root's ceremony: authorities and other roots' keys to certify, a trust bundle to sign, and certificates
+    /// to put on the list.
     pub async fn root_request(&self, now: Timestamp) -> Result<RequestFile> {
-        let root = self.authorities.root().ok();
-        let (id, fingerprint) = root.as_ref().map_or((ROOT, None), |root| (root.record.id, Some(root.fingerprint)));
+        self.request_of(self.authorities.root().ok().as_deref(), now).await
+    }
+
+    async fn request_of(&self, root: Option<&Authority>, now: Timestamp) -> Result<RequestFile> {
+        let (id, fingerprint) = root.map_or((ROOT, None), |root| (root.record.id, Some(root.fingerprint)));
         let public_url = self.authorities.public_url().to_owned();
         let mut file = RequestFile::new(self.trust_domain.clone(), fingerprint, id, public_url);
+        if let Some(root) = root {
+            self.ask_of_root(&mut file, (id, root.fingerprint)).await?;
+        }
         let (asked, crl, out) =
             read(&*self.store, move |rows| Ok((rows.root_requests()?, rows.crl(id)?, rows.not_good(id, 0, u64::MAX, now)?)))
                 .await?;
         let mut listed = Vec::new();
-        if let (Some(crl), Some(root)) = (crl, &root) {
+        if let (Some(crl), Some(root)) = (crl, root) {
             file.list = crl.number;
             let damaged = |cause| Error::caused(Refusal::StorageDamaged, cause);
             listed = verified_list(&crl.der, &root.record.certificate).map_err(damaged)?.serials;
@@ -232,7 +235,9 @@ impl Registrar {
                 file.revoke.push(ToRevoke { serial, reason, since });
             }
         }
-        for request in asked.into_iter().filter(|request| request.certificate.is_none()) {
+        // Authorities are the active root's to certify.
+        let certifies = root.is_none_or(Authority::issues);
+        for request in asked.into_iter().filter(|request| certifies && request.certificate.is_none()) {
             let AuthorityKind::Of(kind) = request.kind else { continue };
             let profile = self.find_profile(&format!("authority-{kind}"))?;
             let rules = profile.ca.ok_or(Refusal::AuthorityUnavailable)?;
@@ -245,211 +250,12 @@ impl Registrar {
                 lifetime_seconds: profile.lifetime.as_secs(),
                 path_length: rules.path_length,
                 exclude_addresses: rules.exclude_addresses,
+                number: number_of(&request.csr),
                 csr: request::pem(&request.csr),
             });
         }
         Ok(file)
     }
-
-    /// Takes a root's answer in, for an operator.
-    ///
-    /// # Errors
-    /// `NotPermitted`, and those of [`Self::found_by_answer`].
-    pub async fn accept_root_answer(&self, caller: &Caller, octets: &[u8], now: Timestamp) -> Result<Accepted> {
-        caller.may(Action::ManageFleets, None)?;
-        let accepted = self.take_answer(&verified(octets)?, now).await?;
-        tracing::info!(
-            record = accepted.record,
-            list = accepted.list,
-            by = caller.actor(self),
-            "an answer of the root's ceremony was accepted"
-        );
-        Ok(accepted)
-    }
-
-    /// Takes the first answer in, which brings the root itself: believed because a person read its fingerprint on the ceremony's record.
-    /// An answer that was taken in before is no error, so that what died in between can go on.
-    ///
-    /// # Errors
-    /// `RootAnswerUnreadable`, `RootAnswerForeign`, `RootAnswerMismatch`, `RootAnswerReplayed`, `RootRecordInvalid`,
-    /// `RootListInvalid`.
-    pub async fn found_by_answer(&self, octets: &[u8], root: &Fingerprint, now: Timestamp) -> Result<()> {
-        let answer = verified(octets)?;
-        if answer.fingerprint != *root {
-            let detail = format!("The answer brings the root {}, which is not the one that was named.", answer.fingerprint);
-            return Err(Error::with_detail(Refusal::RootAnswerForeign, detail));
-        }
-        let last = read(&*self.store, |rows| rows.value(RECORD)).await?;
-        if self.authorities.root().is_err() {
-            self.check_answer(&answer, None, now).await?;
-            self.add_root_elsewhere(&answer, now).await?;
-        } else if last.is_some_and(|last| Some(&last[..]) == record_value(&answer).as_deref()) {
-            return Ok(());
-        }
-        self.take_answer(&answer, now).await.map(drop)
-    }
-
-    /// Adds the root that an answer brings.
-    async fn add_root_elsewhere(&self, answer: &Verified, now: Timestamp) -> Result<()> {
-        let profile = self.find_profile("root")?;
-        root_fits(&answer.root, &self.trust_domain, profile).map_err(|why| {
-            Error::with_detail(Refusal::RootAnswerForeign, format!("The root's certificate is refused: {why}."))
-        })?;
-        let highest = read(&*self.store, |rows| Ok(rows.root_requests()?.iter().map(|one| one.index.0).max())).await?;
-        let next_index = highest.unwrap_or(0).saturating_add(1);
-        let epoch = EpochRecord { number: Epoch(1), authority: ROOT, opened_at: now, closed_at: None, next_index };
-        let (authority, certificate) = super::install::root_of(KEY_ELSEWHERE.to_owned(), &answer.root, now)?;
-        let details = self.details(ITSELF.to_owned(), Some(format!("{} root", self.trust_domain)), None, None)?;
-        let act = AddAuthority { authority: authority.clone(), certificate, epoch: Some(epoch), details, at: now };
-        commit(&*self.store, act).await?;
-        self.authorities.add(authority)?;
-        Ok(())
-    }
-
-    async fn take_answer(&self, answer: &Verified, now: Timestamp) -> Result<Accepted> {
-        let root = self.authorities.root()?;
-        let answered = self.check_answer(answer, Some(&root), now).await?;
-        let position = read(&*self.store, |rows| Ok(rows.ledger(&LedgerName::System)?.map_or(0, |tail| tail.frontier.size())));
-        let list = &answer.list_facts;
-        let next_update = list.next_update.unwrap_or(list.this_update);
-        let stored = StoredCrl {
-            authority: root.record.id,
-            number: list.number,
-            this_update: list.this_update,
-            next_update,
-            position: position.await?,
-            der: answer.list.clone(),
-        };
-        let (number, value) = (answer.record.number, record_value(answer).ok_or(Refusal::RootRecordInvalid)?);
-        let hash = value.get(8..).and_then(|hash| hash.try_into().ok()).ok_or(Refusal::RootRecordInvalid)?;
-        let act = AcceptAnswer { key: RECORD, number, hash, answered: answered.clone(), list: stored.clone() };
-        commit(&*self.store, act).await?;
-        self.published.set_crl(stored);
-        let revoked = self.revoked_by(&list.serials);
-        for id in &revoked {
-            alarm("root_revoked_authority", &format!("authority {id} is on the root's list, and not revoked here"));
-        }
-        let record_hash = answer.record_hash.clone();
-        Ok(Accepted { record: number, record_hash, answered, list: list.number, list_holds_until: next_update, revoked })
-    }
-
-    /// Whether an answer is this root's, newer than those before, and fits what was asked for: the requests with their certificates.
-    async fn check_answer(&self, answer: &Verified, root: Option<&Authority>, now: Timestamp) -> Result<Vec<RootRequest>> {
-        if root.is_some_and(|root| root.fingerprint != answer.fingerprint) || answer.record.trust_domain != self.trust_domain {
-            return Err(Refusal::RootAnswerForeign.into());
-        }
-        let id = root.map_or(ROOT, |root| root.record.id);
-        let (last, crl, asked) =
-            read(&*self.store, move |rows| Ok((rows.value(RECORD)?, rows.crl(id)?, rows.root_requests()?))).await?;
-        check_record(answer, last.as_deref())?;
-        let before = match crl.filter(|_| root.is_some()) {
-            Some(crl) => {
-                verified_list(&crl.der, &answer.root).map_err(|cause| Error::caused(Refusal::StorageDamaged, cause))?
-            }
-            None => request::ListFacts { number: 0, this_update: Timestamp(0), next_update: None, serials: Vec::new() },
-        };
-        check_list(&answer.list_facts, &before, now)?;
-        let pointers = pointers(self.authorities.public_url(), id);
-        let mut answered = Vec::new();
-        for (name, der) in &answer.authorities {
-            let mismatch = |why: &str| Error::with_detail(Refusal::RootAnswerMismatch, format!("{name}: {why}."));
-            let request = asked.iter().find(|request| request.id == *name);
-            let request = request.ok_or_else(|| mismatch("nothing of this name is asked for"))?;
-            if request.certificate.is_some() {
-                return Err(Refusal::RootAnswerReplayed.into());
-            }
-            let AuthorityKind::Of(kind) = request.kind else { return Err(mismatch("it is not for the ceremony")) };
-            let csr = VerifiedCsr::from_der(&request.csr).map_err(|cause| Error::caused(Refusal::StorageDamaged, cause))?;
-            let expected = Expected {
-                domain: &self.trust_domain,
-                kind,
-                fleet: request.fleet.as_ref(),
-                epoch: request.epoch,
-                index: request.index,
-                spki: csr.spki(),
-                profile: self.find_profile(&format!("authority-{kind}"))?,
-                pointers: &pointers,
-            };
-            fits(der, &expected, &answer.root).map_err(|why| mismatch(&why))?;
-            answered.push(RootRequest { certificate: Some(der.clone()), ..request.clone() });
-        }
-        Ok(answered)
-    }
-
-    /// The authorities whose certificates these serials are, and that are not revoked here.
-    fn revoked_by(&self, serials: &[Vec<u8>]) -> Vec<AuthorityId> {
-        let all = self.authorities.all();
-        let live = all.iter().filter(|authority| authority.record.state != AuthorityState::Revoked);
-        let serial_of = |authority: &Authority| facts(&authority.record.certificate).ok().and_then(|facts| facts.serial);
-        live.filter(|authority| {
-            serial_of(authority).is_some_and(|serial| serials.iter().any(|listed| *listed == serial.octets()))
-        })
-        .map(|authority| authority.record.id)
-        .collect()
-    }
-
-    /// Raises an alarm where a list that comes from a ceremony, or from above our root, is within a quarter of its end.
-    pub fn watch_root_lists(&self, now: Timestamp) {
-        let root = self.authorities.root().ok().filter(|root| !root.has_key);
-        let own = root.and_then(|root| self.crl(root.record.id));
-        let Some(soonest) = own.into_iter().chain(self.lists_above()).min_by_key(|list| list.next_update) else { return };
-        let seconds = u32::try_from(soonest.next_update.since(now).as_secs()).unwrap_or(u32::MAX);
-        metrics::gauge!("fleetmark_root_list_seconds_left").set(f64::from(seconds));
-        if is_in_last_part(&soonest, now) {
-            let whose = if soonest.authority == 0 { "a corporate authority's" } else { "the root's" };
-            let what = format!("{whose} revocation list {} ends at {}: fetch a new one", soonest.number, soonest.next_update);
-            alarm("root_list_ends", &what);
-        }
-    }
-}
-
-/// Whether a list is in the last quarter of its life, or past its end.
-fn is_in_last_part(list: &StoredCrl, now: Timestamp) -> bool {
-    list.next_update.since(now) < list.next_update.since(list.this_update) / LAST_PART
-}
-
-/// A record goes on from the newest one: its number is higher, and where it is the next one, it names that by its hash.
-fn check_record(answer: &Verified, last: Option<&[u8]>) -> Result<()> {
-    let record = &answer.record;
-    let Some((number, hash)) = last.and_then(|last| last.split_first_chunk::<8>()) else { return Ok(()) };
-    let number = u64::from_be_bytes(*number);
-    if record.number <= number {
-        let detail = format!("Record {number} was accepted already; this answer is of record {}.", record.number);
-        return Err(Error::with_detail(Refusal::RootAnswerReplayed, detail));
-    }
-    if record.number == number.saturating_add(1) && record.previous != Some(hex::encode(hash)) {
-        let detail = format!(
-            "Record {} does not go on from record {number} as it was accepted: there are two copies of the root.",
-            record.number
-        );
-        return Err(Error::with_detail(Refusal::RootRecordInvalid, detail));
-    }
-    Ok(())
-}
-
-/// A list holds now, and takes nothing back.
-fn check_list(list: &request::ListFacts, before: &request::ListFacts, now: Timestamp) -> Result<()> {
-    let refused = |why: String| Err(Error::with_detail(Refusal::RootListInvalid, why));
-    if list.number <= before.number {
-        let (there, here) = (list.number, before.number);
-        return Err(Error::with_detail(
-            Refusal::RootAnswerReplayed,
-            format!("List {here} is here already; the answer's is {there}."),
-        ));
-    }
-    if list.this_update > now || list.next_update.is_none_or(|end| end <= now) {
-        return refused("The list does not hold now: look at the clocks of both machines.".to_owned());
-    }
-    match before.serials.iter().find(|serial| !list.serials.contains(serial)) {
-        Some(missing) => refused(format!("The list does not name {}, which the one before it names.", hex::encode(missing))),
-        None => Ok(()),
-    }
-}
-
-/// Number and hash of an answer's record, as the store keeps them.
-fn record_value(answer: &Verified) -> Option<Vec<u8>> {
-    let hash = hex::decode(&answer.record_hash).ok()?;
-    Some([&answer.record.number.to_be_bytes()[..], &hash].concat())
 }
 
 fn waits(request: &RootRequest) -> Error {
@@ -461,51 +267,8 @@ fn waits(request: &RootRequest) -> Error {
     Error::with_detail(Refusal::WaitsForRoot, detail)
 }
 
-/// Reads an answer and verifies its record.
-fn verified(octets: &[u8]) -> Result<Verified> {
-    RootAnswer::read(octets).and_then(|answer| answer.verified()).map_err(|error| {
-        let refusal = match &error {
-            CeremonyError::Record(_) => Refusal::RootRecordInvalid,
-            CeremonyError::Pki(crate::pki::PkiError::BadSignature | crate::pki::PkiError::List(_)) => Refusal::RootListInvalid,
-            _ => Refusal::RootAnswerUnreadable,
-        };
-        let text = error.to_string();
-        let mut letters = text.trim_start_matches("record_invalid: ").chars();
-        let first = letters.next().map(|letter| letter.to_uppercase().to_string()).unwrap_or_default();
-        Error::with_detail(refusal, format!("{first}{}.", letters.as_str()))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use request::ListFacts;
-
-    fn list(number: u64, from: i64, to: i64, serials: &[u8]) -> ListFacts {
-        let serials = serials.iter().map(|serial| vec![*serial]).collect();
-        ListFacts { number, this_update: Timestamp(from), next_update: Some(Timestamp(to)), serials }
-    }
-
-    #[test]
-    fn a_list_goes_on_holds_now_and_forgets_nothing() {
-        let before = list(3, 0, 1_000, &[1, 2]);
-        let verdict = |next: &ListFacts| check_list(next, &before, Timestamp(500)).map_err(|error| error.refusal);
-        assert_eq!(verdict(&list(4, 100, 2_000, &[2, 1, 3])), Ok(()));
-        assert_eq!(verdict(&list(3, 100, 2_000, &[1, 2])), Err(Refusal::RootAnswerReplayed));
-        assert_eq!(verdict(&list(2, 100, 2_000, &[1, 2])), Err(Refusal::RootAnswerReplayed));
-        assert_eq!(verdict(&list(4, 501, 2_000, &[1, 2])), Err(Refusal::RootListInvalid), "from tomorrow");
-        assert_eq!(verdict(&list(4, 100, 500, &[1, 2])), Err(Refusal::RootListInvalid), "ended");
-        assert_eq!(verdict(&list(4, 100, 2_000, &[1])), Err(Refusal::RootListInvalid), "forgot one");
-        assert_eq!(verdict(&ListFacts { next_update: None, ..list(4, 100, 0, &[1, 2]) }), Err(Refusal::RootListInvalid));
-    }
-
-    #[test]
-    fn a_list_is_warned_of_in_the_last_quarter_of_its_life() {
-        let (this_update, next_update) = (Timestamp(0), Timestamp(400));
-        let list = StoredCrl { authority: 1, number: 1, this_update, next_update, position: 0, der: Vec::new() };
-        assert_eq!(
-            [0, 299, 300, 301, 399, 400, 900].map(|now| is_in_last_part(&list, Timestamp(now))),
-            [false, false, false, true, true, true, true]
-        );
-    }
+/// What is asked of a root besides authorities, as a request for people.
+fn of_roots(id: String, asked_at: Timestamp, certificate: Option<Vec<u8>>) -> RootRequest {
+    let (kind, csr) = (AuthorityKind::Root, Vec::new());
+    RootRequest { id, kind, fleet: None, epoch: Epoch(0), index: Index(0), csr, certificate, asked_at }
 }

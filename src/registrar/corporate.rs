@@ -11,6 +11,7 @@ use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
 use super::caller::Caller;
 use super::install::{ITSELF, ROOT};
 use super::{Error, Registrar, Result};
+use crate::ceremony::judge::cross_profile;
 use crate::ceremony::request::pointers;
 use crate::ceremony::{authority_names, root_names};
 use crate::pki::above::{judge, list_of};
@@ -41,11 +42,12 @@ impl Registrar {
             return Ok(known.csr);
         }
         let unavailable = |cause| Error::caused(Refusal::AuthorityUnavailable, cause);
-        let profile = self.find_profile("root")?;
-        let (label, signer) = self.authority_key("intermediate", profile, None).await?;
+        // One level below it: corporations give no more than is needed.
+        let profile = cross_profile(self.authorities.profiles()).ok_or(Refusal::AuthorityUnavailable)?;
+        let (label, signer) = self.authority_key("intermediate", &profile, None).await?;
         let id = Keys::name(&label).to_owned();
-        let (organization, common_name) = root_names(&self.trust_domain);
-        let csr = request::request(&*signer, profile, &organization, &common_name).map_err(unavailable)?;
+        let (organization, common_name) = root_names(&self.trust_domain, None);
+        let csr = request::request(&*signer, &profile, &organization, &common_name).map_err(unavailable)?;
         let (kind, fleet, epoch, index) = (AuthorityKind::Root, None, Epoch(1), Index(0));
         let asked = RootRequest { id, kind, fleet, epoch, index, csr, certificate: None, asked_at: now };
         Ok(commit(&*self.store, AskRoot { request: asked }).await?.csr)
@@ -114,7 +116,7 @@ impl Registrar {
     fn try_out(&self, own: &[u8], signer: Arc<dyn Signer>, now: Timestamp) -> Result<()> {
         let profile = self.find_profile("authority-operator")?;
         let root = Issuer { certificate: own.into(), signer };
-        let (organization, common_name) = authority_names(&self.trust_domain, Kind::Operator, None);
+        let (organization, common_name) = authority_names(&self.trust_domain, Kind::Operator, None, None);
         let end = facts(own).map_err(|cause| Error::caused(Refusal::CorporateExtension, cause))?.not_after;
         let spki = root.signer.public_key().to_vec();
         let template = Template {

@@ -23,6 +23,7 @@ use super::signing::{Turns, unsigned};
 use super::snapshots::Snapshots;
 use super::subjects::new_subject;
 use super::{Error, Registrar, Result};
+use crate::ceremony::authority_names;
 use crate::ledger::Publisher;
 use crate::pki::csr::VerifiedCsr;
 use crate::pki::issue::{Issuer, Template, facts, prepare};
@@ -257,13 +258,14 @@ impl Registrar {
     /// Each of an authority's successors has a name of its own: who looks for a revocation list by its issuer's name alone, as
     /// mbedTLS does, finds one. At most 64 characters (RFC 5280 A.1).
     fn authority_name(&self, kind: Kind, fleet: Option<&FleetName>) -> String {
+        authority_names(&self.trust_domain, kind, fleet, self.successor_number(kind, fleet)).1
+    }
+
+    /// The number of the next authority for this kind and fleet; None for the first.
+    pub(super) fn successor_number(&self, kind: Kind, fleet: Option<&FleetName>) -> Option<u32> {
         let all = self.authorities.all();
         let before = all.iter().filter(|authority| authority.is_bound_to(kind, fleet)).count();
-        let number = if before == 0 { String::new() } else { format!(" {}", before.saturating_add(1)) };
-        let tail = format!("{kind} authority{number}");
-        let whose = fleet.map_or_else(String::new, |fleet| format!("{fleet} "));
-        let whose = whose.get(..64_usize.saturating_sub(tail.len())).unwrap_or(&whose);
-        format!("{whose}{tail}")
+        u32::try_from(before).ok().filter(|before| *before > 0).map(|before| before.saturating_add(1))
     }
 
     /// A new ledger's record and key.
@@ -288,6 +290,8 @@ impl Registrar {
     /// After a restore: no epoch that may have been used since the backup is used again.
     pub async fn raise_epochs(&self, highest: Epoch, now: Timestamp) -> Result<()> {
         let floor = Epoch(highest.0.saturating_add(RESTORE_LEAP));
+        // A root that was planned at the backup may have been prepared after it, in the numbering that was reserved for it.
+        commit(&*self.store, SetValue { name: super::rollover::plan::PLAN.to_owned(), value: Vec::new() }).await?;
         Ok(commit(&*self.store, RaiseEpochs { floor, at: now }).await?)
     }
 

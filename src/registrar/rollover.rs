@@ -1,17 +1,21 @@
 //! Authorities are prepared, activated, tainted, revoked; so are roots. The table is [`fleetmark_domain::authority`]'s; here is asked
 //! who may, and what must hold around it.
 
+mod by_list;
+pub(super) mod plan;
 mod roots;
 
 use fleetmark_domain::{
     Action, AuthorityEvent, AuthorityState, FleetName, Kind, LedgerName, Refusal, RevocationReason, Timestamp,
 };
+use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::AuthorityKind;
 
 use super::authorities::Authority;
 use super::caller::Caller;
 use super::install::NewAuthority;
 use super::standing::checked_note;
+use super::trust_bundle::WANTED;
 use super::{Error, Registrar, Result};
 use crate::pki::issue::facts;
 use crate::pki::keys::KeyAlgorithm;
@@ -30,6 +34,8 @@ pub struct Successor {
     pub fleet: Option<FleetName>,
     /// Its key's; None: the profile's first.
     pub algorithm: Option<KeyAlgorithm>,
+    /// Of a root: whether its key is to be on another machine; None: as that of the root before.
+    pub elsewhere: Option<bool>,
     /// What the operator writes; at most 1,024 characters.
     pub note: String,
 }
@@ -51,8 +57,8 @@ impl Registrar {
     /// Prepares a successor: it is trusted everywhere from now on, and issues nothing.
     ///
     /// # Errors
-    /// `NotPermitted`, `FleetUnknown`, `SuccessorPrepared`, `KeyTypeNotAllowed`; `AuthorityUnavailable` where the root's key is not
-    /// on this machine.
+    /// `NotPermitted`, `FleetUnknown`, `SuccessorPrepared`, `KeyTypeNotAllowed`; `WaitsForRoot` where a root's key is needed that is
+    /// not on this machine: its ceremony is asked, and the same call goes on afterwards.
     pub async fn prepare_authority(&self, caller: &Caller, new: Successor, now: Timestamp) -> Result<AuthorityRecord> {
         caller.may(Action::ManageFleets, None)?;
         let note = checked_note(&new.note)?;
@@ -71,11 +77,14 @@ impl Registrar {
             }
             (_, None) => {}
         }
+        if new.elsewhere.is_some() && new.kind != AuthorityKind::Root {
+            return Err(Error::with_detail(Refusal::InvalidValue, "Only a root's key is elsewhere."));
+        }
         if same.any(|record| record.state == AuthorityState::Prepared) {
             return Err(Refusal::SuccessorPrepared.into());
         }
         let kind = match new.kind {
-            AuthorityKind::Root => return self.prepare_root(caller, new.algorithm, note, now).await,
+            AuthorityKind::Root => return self.prepare_root(caller, (new.algorithm, new.elsewhere), note, now).await,
             AuthorityKind::Of(kind) => kind,
         };
         let wanted = NewAuthority { kind, fleet: new.fleet, state: AuthorityState::Prepared, algorithm: new.algorithm, note };
@@ -109,8 +118,7 @@ impl Registrar {
     /// Activates, taints or revokes an authority.
     ///
     /// # Errors
-    /// `NotPermitted`, `NotFound`; those of [`changes`]; `AuthorityInUse`, `BlastRadiusExceeded`; `AuthorityUnavailable` where a
-    /// root's key is needed that is not on this machine.
+    /// `NotPermitted`, `NotFound`; those of [`changes`]; `AuthorityInUse`, `BlastRadiusExceeded`.
     pub async fn change_authority(
         &self,
         caller: &Caller,
@@ -131,24 +139,42 @@ impl Registrar {
         if event == AuthorityEvent::Revoked {
             self.check_use(caller, &authority, &planned, forced, now).await?;
         }
-        let is_root = authority.record.is_root();
-        if is_root && event == AuthorityEvent::Activated && !authority.has_key {
-            let detail = "The new root's key is kept elsewhere: it would issue nothing here.";
-            return Err(Error::with_detail(Refusal::AuthorityUnavailable, detail));
-        }
-        let bundle = if is_root { self.bundle_after(&all, &planned, now)? } else { None };
         let details = self.details(
             caller.actor(self),
             Some(format!("authority {id}")),
             (event == AuthorityEvent::Revoked).then_some(reason),
             note,
         )?;
+        self.commit_change((id, event, forced), reason, (&all, &planned, details), now).await?;
+        let authority = self.authorities.by_id(id).ok_or(Refusal::NotFound)?;
+        Ok(authority.record.clone())
+    }
+
+    /// Does it, and has everybody know. The trust bundle that tells devices of a change of roots is made at once where the keys of all
+    /// whose word counts are here; else their ceremonies are asked for it, and the change does not wait.
+    async fn commit_change(
+        &self,
+        (id, event, forced): (AuthorityId, AuthorityEvent, bool),
+        reason: RevocationReason,
+        (all, planned, details): (&[AuthorityRecord], &[(AuthorityRecord, AuthorityState)], Details),
+        now: Timestamp,
+    ) -> Result<()> {
+        let is_root = planned.iter().any(|(record, _)| record.is_root());
+        let (mut bundle, mut values) = (None, Vec::new());
+        if is_root {
+            let above = self.awaited_bundle().await?.map_or(0, |wanted| wanted.number);
+            if let Some((wanted, crosses)) = self.bundle_after(all, planned, above, now)? {
+                let is_whole = wanted.missing().is_empty();
+                bundle = if is_whole { Some(self.made_bundle(&wanted, &crosses)?) } else { None };
+                values.push((WANTED.to_owned(), if is_whole { Vec::new() } else { wanted.value() }));
+            }
+        }
         let said = |record: &AuthorityRecord| {
             let facts = facts(&record.certificate).map_err(|cause| Error::caused(Refusal::StorageDamaged, cause))?;
             Ok((record.id, (facts.fingerprint, facts.serial)))
         };
         let certificates = all.iter().map(said).collect::<Result<_>>()?;
-        let act = ChangeAuthority { authority: id, event, forced, reason, bundle, certificates, details, at: now };
+        let act = ChangeAuthority { authority: id, event, forced, reason, bundle, values, certificates, details, at: now };
         let changed = commit(&*self.store, act).await?;
         for record in &changed {
             tracing::warn!(authority = record.id, state = record.state.as_str(), "an authority changed");
@@ -161,8 +187,7 @@ impl Registrar {
             self.refresh_bundles().await?;
         }
         self.publish_change(now).await;
-        let authority = self.authorities.by_id(id).ok_or(Refusal::NotFound)?;
-        Ok(authority.record.clone())
+        Ok(())
     }
 
     /// What hangs from an authority that is to be revoked.

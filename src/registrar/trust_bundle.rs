@@ -5,12 +5,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use fleetmark_domain::{AuthorityState, Fingerprint, Refusal, Timestamp};
+use fleetmark_domain::{Fingerprint, Refusal, Timestamp, TrustDomain};
+use serde::{Deserialize, Serialize};
 
 use super::tokens::sha256;
 use super::{Error, Registrar, Result};
+use crate::ceremony::request::{AskedBundle, BundleRevoked, BundleRoot, BundleState};
+use crate::pki::PkiError;
 use crate::pki::issue::{Issuer, facts};
-use crate::pki::trust_bundle::{Content, assemble, content, sign};
+use crate::pki::trust_bundle::{Content, assemble, content, sign, voice};
 use crate::store::acts::authorities::PutBundle;
 use crate::store::model::{AuthorityRecord, StoredBundle};
 use crate::store::{commit, read};
@@ -19,14 +22,78 @@ use crate::store::{commit, read};
 #[derive(Default)]
 pub(super) struct Bundles(ArcSwap<Vec<Arc<StoredBundle>>>);
 
-/// The roots as they are to be, and who can sign for them.
-pub(super) struct Signing<'a> {
-    /// Every root, revoked ones among them.
-    pub roots: Vec<AuthorityRecord>,
-    /// Roots' keys under other roots, as far as they are trusted.
-    pub crosses: Vec<Vec<u8>>,
-    /// Trusted roots whose keys are here.
-    pub issuers: Vec<&'a Issuer>,
+/// The installation's value that holds the bundle that waits for signatures; empty where none does.
+pub(super) const WANTED: &str = "trust-bundle-wanted";
+
+/// A bundle that is to be made, with the signatures that are there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    pub number: u64,
+    pub made_at: Timestamp,
+    /// The roots that are trusted, with their certificates in DER.
+    pub roots: Vec<(BundleState, Vec<u8>)>,
+    /// Those that are trusted no more.
+    pub revoked: Vec<BundleRevoked>,
+    /// Signatures, by the root whose they are.
+    pub voices: Vec<(Fingerprint, Vec<u8>)>,
+}
+
+impl Wanted {
+    /// What is asked of a root's ceremony.
+    pub fn asked(&self) -> AskedBundle {
+        let root =
+            |(state, der): &(BundleState, Vec<u8>)| BundleRoot { state: *state, certificate: crate::pki::bundle::pem(&[der]) };
+        let (roots, revoked) = (self.roots.iter().map(root).collect(), self.revoked.clone());
+        AskedBundle { number: self.number, made_at: self.made_at, roots, revoked }
+    }
+
+    /// The octets that are signed for.
+    pub fn content(&self, domain: &TrustDomain) -> Result<Vec<u8>> {
+        let said = Content {
+            number: self.number,
+            made_at: self.made_at,
+            trust_domain: domain.as_str(),
+            roots: self.roots.iter().map(|(state, der)| ((*state).into(), der.as_slice())).collect(),
+            revoked: self.revoked.iter().map(|one| (one.fingerprint, one.key)).collect(),
+        };
+        content(&said).map_err(unsigned)
+    }
+
+    /// The roots whose word counts from here on, and who have not signed: a tainted one need not.
+    pub fn missing(&self) -> Vec<Fingerprint> {
+        let counts = self.roots.iter().filter(|(state, _)| *state != BundleState::Tainted);
+        counts.map(|(_, der)| Fingerprint(sha256(der))).filter(|root| !self.is_signed_by(root)).collect()
+    }
+
+    /// Whether this root is among those that may sign, and has not.
+    pub fn waits_for(&self, root: &Fingerprint) -> bool {
+        self.roots.iter().any(|(_, der)| sha256(der) == root.0) && !self.is_signed_by(root)
+    }
+
+    fn is_signed_by(&self, root: &Fingerprint) -> bool {
+        self.voices.iter().any(|(voice, _)| voice == root)
+    }
+
+    /// Signs with this root's key, where it is to.
+    pub fn sign(&mut self, domain: &TrustDomain, root: &Issuer) -> Result<()> {
+        let fingerprint = Fingerprint(sha256(&root.certificate));
+        if self.waits_for(&fingerprint) {
+            let voice = sign(&self.content(domain)?, &root.certificate, &*root.signer).map_err(unsigned)?;
+            self.voices.push((fingerprint, voice.signature));
+        }
+        Ok(())
+    }
+
+    /// As the store keeps it.
+    pub fn value(&self) -> Vec<u8> {
+        // Only maps whose keys are no text make this fail.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+fn unsigned(cause: PkiError) -> Error {
+    Error::caused(Refusal::AuthorityUnavailable, cause)
 }
 
 impl Registrar {
@@ -48,9 +115,10 @@ impl Registrar {
         self.bundles.0.load().last().map_or(0, |newest| newest.number)
     }
 
-    /// Reads the bundles that are kept, another process's among them.
+    /// Reads the bundles that are kept, another process's among them, and which number is promised to a root that is planned.
     pub(super) async fn refresh_bundles(&self) -> Result<()> {
         let bundles = read(&*self.store, |rows| rows.trust_bundles()).await?;
+        self.authorities.reserve(self.planned_root().await?.map_or(0, |plan| plan.id));
         self.bundles.0.store(Arc::new(bundles.into_iter().map(Arc::new).collect()));
         Ok(())
     }
@@ -58,67 +126,82 @@ impl Registrar {
     /// Makes the first bundle, where there is none and the root's key is here. With a key that is elsewhere the ceremony brings it.
     pub async fn ensure_trust_bundle(&self, now: Timestamp) -> Result<()> {
         self.refresh_bundles().await?;
-        let known = self.trust_bundle_number() > 0;
         let roots = self.authorities.all();
         let here: Vec<_> = roots.iter().filter(|root| root.record.is_root() && root.record.state.is_trusted()).collect();
-        let signed_by: Vec<_> = here.iter().filter(|root| root.has_key).map(|root| &root.issuer).collect();
-        if known || signed_by.is_empty() {
+        if self.trust_bundle_number() > 0 || !here.iter().any(|root| root.has_key) {
             return Ok(());
         }
+        let records: Vec<_> = roots.iter().map(|root| root.record.clone()).filter(AuthorityRecord::is_root).collect();
+        let wanted = self.wanted_bundle(&records, 0, now)?;
         let crosses = self.authorities.crosses();
         let trusted = crosses.iter().filter(|cross| cross.state.is_trusted());
-        let signing = Signing {
-            roots: roots.iter().map(|root| root.record.clone()).filter(AuthorityRecord::is_root).collect(),
-            crosses: trusted.map(|cross| cross.certificate.clone()).collect(),
-            issuers: signed_by,
-        };
-        let bundle = self.new_bundle(&signing, now)?;
+        let bundle = self.made_bundle(&wanted, &trusted.map(|cross| cross.certificate.clone()).collect::<Vec<_>>())?;
         commit(&*self.store, PutBundle { bundle }).await?;
         self.refresh_bundles().await
     }
 
-    /// A bundle that tells of these roots. It counts once it is committed.
-    pub(super) fn new_bundle(&self, signing: &Signing<'_>, now: Timestamp) -> Result<StoredBundle> {
-        let Signing { roots, crosses, issuers } = signing;
-        // It never goes back, through a restore neither.
-        let number = self.trust_bundle_number().saturating_add(1).max(u64::try_from(now.0).unwrap_or(0));
-        let trusted: Vec<_> = roots.iter().filter(|root| root.state.is_trusted()).collect();
-        let fingerprint = |root: &AuthorityRecord| Fingerprint(sha256(&root.certificate));
-        let key = |root: &AuthorityRecord| facts(&root.certificate).map(|facts| (facts.fingerprint, facts.key_hash));
-        let revoked = roots.iter().filter(|root| !root.state.is_trusted()).map(key).collect::<std::result::Result<_, _>>();
-        let revoked = revoked.map_err(|cause| Error::caused(Refusal::StorageDamaged, cause))?;
-        let said = content(&Content {
+    /// The bundle that waits for signatures.
+    pub(super) async fn awaited_bundle(&self) -> Result<Option<Wanted>> {
+        let value = read(&*self.store, |rows| rows.value(WANTED)).await?.filter(|value| !value.is_empty());
+        let damaged = |cause: serde_json::Error| Error::caused(Refusal::StorageDamaged, cause);
+        value.map(|value| serde_json::from_slice(&value).map_err(damaged)).transpose()
+    }
+
+    /// A bundle that tells of these roots, signed by those whose keys are here. Its number is above `above` and every one before.
+    pub(super) fn wanted_bundle(&self, roots: &[AuthorityRecord], above: u64, now: Timestamp) -> Result<Wanted> {
+        let number = self.bundle_number(above, now);
+        let key = |root: &AuthorityRecord| {
+            let known = facts(&root.certificate).map_err(|cause| Error::caused(Refusal::StorageDamaged, cause))?;
+            Ok(BundleRevoked { fingerprint: known.fingerprint, key: known.key_hash })
+        };
+        let trusted = roots.iter().filter_map(|root| Some((BundleState::of(root.state)?, root.certificate.clone())));
+        let mut wanted = Wanted {
             number,
             made_at: now,
-            trust_domain: self.trust_domain.as_str(),
-            roots: trusted.iter().map(|root| (root.state, root.certificate.as_slice())).collect(),
-            revoked,
-        });
-        let unsigned = |cause| Error::caused(Refusal::AuthorityUnavailable, cause);
-        let said = said.map_err(unsigned)?;
-        let mut voices = Vec::new();
-        for issuer in issuers {
-            let named = crosses.iter().find(|cross| has_key_of(cross, issuer)).map_or(&*issuer.certificate, Vec::as_slice);
-            voices.push(sign(&said, named, &*issuer.signer).map_err(unsigned)?);
+            roots: trusted.collect(),
+            revoked: roots.iter().filter(|root| !root.state.is_trusted()).map(key).collect::<Result<_>>()?,
+            voices: Vec::new(),
+        };
+        self.sign_bundle_here(&mut wanted)?;
+        Ok(wanted)
+    }
+
+    /// A number for a bundle, above `above` and every one before: it never goes back, through a restore neither.
+    pub(super) fn bundle_number(&self, above: u64, now: Timestamp) -> u64 {
+        let after = self.trust_bundle_number().max(above).saturating_add(1);
+        after.max(u64::try_from(now.0).unwrap_or(0))
+    }
+
+    /// Every root signs that is to, and whose key is here.
+    pub(super) fn sign_bundle_here(&self, wanted: &mut Wanted) -> Result<()> {
+        let all = self.authorities.all();
+        let mut here = all.iter().filter(|root| root.record.is_root() && root.has_key);
+        here.try_for_each(|root| wanted.sign(&self.trust_domain, &root.issuer))
+    }
+
+    /// The bundle, whole; `crosses` are the roots' keys under other roots, as far as they are trusted. It counts once it is
+    /// committed.
+    pub(super) fn made_bundle(&self, wanted: &Wanted, crosses: &[Vec<u8>]) -> Result<StoredBundle> {
+        let said = wanted.content(&self.trust_domain)?;
+        let (mut voices, mut signers) = (Vec::new(), Vec::new());
+        for (fingerprint, signature) in &wanted.voices {
+            let Some((_, root)) = wanted.roots.iter().find(|(_, der)| sha256(der) == fingerprint.0) else { continue };
+            let named = crosses.iter().find(|cross| is_same_key(cross, root)).unwrap_or(root);
+            voices.push(voice(&said, named, signature).map_err(unsigned)?);
+            signers.push(*fingerprint);
         }
         // No root's own certificate beside those by other roots: openssl would take it for a signer's issuer, and end there.
-        let beside: BTreeSet<Vec<u8>> = voices.iter().map(|voice| voice.certificate.clone()).chain(crosses.clone()).collect();
+        let beside: BTreeSet<_> = voices.iter().map(|voice| voice.certificate.clone()).chain(crosses.iter().cloned()).collect();
         let der = assemble(&said, &voices, &Vec::from_iter(beside)).map_err(unsigned)?;
-        let counts = |root: &&&AuthorityRecord| root.state != AuthorityState::Tainted;
-        Ok(StoredBundle {
-            number,
-            made_at: now,
-            signers: issuers.iter().map(|issuer| Fingerprint(sha256(&issuer.certificate))).collect(),
-            roots: trusted.iter().filter(counts).map(|root| fingerprint(root)).collect(),
-            der,
-        })
+        let counts = |(state, _): &&(BundleState, Vec<u8>)| *state != BundleState::Tainted;
+        let roots = wanted.roots.iter().filter(counts).map(|(_, der)| Fingerprint(sha256(der))).collect();
+        Ok(StoredBundle { number: wanted.number, made_at: wanted.made_at, signers, roots, der })
     }
 }
 
-fn has_key_of(certificate: &[u8], issuer: &Issuer) -> bool {
-    use x509_parser::prelude::FromDer as _;
-    let parsed = x509_parser::certificate::X509Certificate::from_der(certificate);
-    parsed.is_ok_and(|(_, parsed)| parsed.public_key().raw == issuer.signer.public_key())
+fn is_same_key(one: &[u8], other: &[u8]) -> bool {
+    let key = |der: &[u8]| facts(der).map(|known| known.key_hash).ok();
+    key(one).is_some_and(|hash| Some(hash) == key(other))
 }
 
 /// From each point on, the newest bundle that was signed by a root whose word counts there.

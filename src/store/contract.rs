@@ -9,6 +9,7 @@ pub mod lists;
 pub mod policies;
 pub mod reenrollment;
 pub mod revocations;
+pub mod roots;
 pub mod served;
 
 use std::collections::BTreeMap;
@@ -29,7 +30,7 @@ use super::rows::{Rows, StandingUpdate, certificate_id};
 /// Runs every check on `backend`, which must be empty.
 pub fn holds(backend: &impl Backend) {
     let mut connection = backend.connect_writer().unwrap();
-    let checks: [fn(&mut dyn Rows); 14] = [
+    let checks: [fn(&mut dyn Rows); 15] = [
         values_and_fleets,
         authorities_and_epochs,
         leases,
@@ -44,6 +45,7 @@ pub fn holds(backend: &impl Backend) {
         reenrollment::table,
         revocations::rows,
         external::rows,
+        roots::rows,
     ];
     for check in checks {
         connection.begin_write().unwrap();

@@ -7,13 +7,14 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::harness::device::sha256;
+use crate::harness::gateway::Gateway;
 use crate::harness::openssl::openssl;
 use crate::harness::server::text;
-use crate::harness::{Device, Server, run};
+use crate::harness::{Device, Server, run, until};
 
 /// The passphrase of the server's keys, and that of the root's.
-const SERVERS: (&str, &str) = ("FLEETMARK_PASSPHRASE", "the server's own passphrase");
-const ROOTS: (&str, &str) = ("FLEETMARK_PASSPHRASE", "known at the ceremony alone");
+pub const SERVERS: (&str, &str) = ("FLEETMARK_PASSPHRASE", "the server's own passphrase");
+pub const ROOTS: (&str, &str) = ("FLEETMARK_PASSPHRASE", "known at the ceremony alone");
 
 /// Runs `fleetmark`; its exit code, and both its streams.
 pub fn fleetmark(arguments: &[&str], (name, secret): (&str, &str), input: &str) -> (i32, String) {
@@ -33,10 +34,10 @@ pub fn fleetmark(arguments: &[&str], (name, secret): (&str, &str), input: &str) 
 }
 
 /// An installation whose root is elsewhere.
-struct Ceremony {
-    server: Server,
+pub struct Ceremony {
+    pub server: Server,
     /// The root's directory; its machine.
-    root: PathBuf,
+    pub root: PathBuf,
 }
 
 impl Ceremony {
@@ -46,11 +47,11 @@ impl Ceremony {
         Self { server, root }
     }
 
-    fn scratch(&self, name: &str) -> String {
+    pub fn scratch(&self, name: &str) -> String {
         self.server.scratch(name).display().to_string()
     }
 
-    fn dir(&self) -> String {
+    pub fn dir(&self) -> String {
         self.root.display().to_string()
     }
 
@@ -61,7 +62,7 @@ impl Ceremony {
     }
 
     /// `fleetmark root COMMAND --dir … --by Ada --witness Grace`
-    fn at_the_root(&self, command: &str, more: &[&str], input: &str) -> (i32, String) {
+    pub fn at_the_root(&self, command: &str, more: &[&str], input: &str) -> (i32, String) {
         let dir = self.dir();
         let who = ["root", command, "--dir", &dir, "--by", "Ada Lovelace", "--witness", "Grace Hopper"];
         fleetmark(&[&who[..], more].concat(), ROOTS, input)
@@ -73,7 +74,7 @@ impl Ceremony {
     }
 
     /// SHA-256 over the root's certificate, by openssl.
-    fn fingerprint(&self) -> String {
+    pub fn fingerprint(&self) -> String {
         let root = self.root.join("root.pem").display().to_string();
         let (good, said) = openssl(&["x509", "-in", &root, "-noout", "-fingerprint", "-sha256"], b"");
         assert!(good, "{said}");
@@ -81,7 +82,7 @@ impl Ceremony {
     }
 
     /// Signs a request whole, and gives the answer's file.
-    fn sign(&self, request: &str, answer: &str) -> String {
+    pub fn sign(&self, request: &str, answer: &str) -> String {
         let out = self.scratch(answer);
         let (code, said) = self.at_the_root("sign", &[request, "--out", &out, "--yes"], "");
         assert_eq!(code, 0, "{said}");
@@ -89,7 +90,7 @@ impl Ceremony {
     }
 
     /// An installation that its root answered, serving.
-    fn whole() -> Self {
+    pub fn whole() -> Self {
         let mut ceremony = Self::new();
         let (code, said) = ceremony.init(&["--root", "offline"]);
         assert_eq!(code, 0, "{said}");
@@ -103,22 +104,22 @@ impl Ceremony {
     }
 
     /// The command line of the first operator.
-    fn operator(&self, arguments: &[&str]) -> (i32, String) {
+    pub fn operator(&self, arguments: &[&str]) -> (i32, String) {
         let operator = self.server.data().join("operator").display().to_string();
         fleetmark(&[&["--operator", &operator], arguments].concat(), SERVERS, "")
     }
 
-    async fn accept(&self, answer: &Value) -> crate::harness::client::Answer {
+    pub async fn accept(&self, answer: &Value) -> crate::harness::client::Answer {
         self.server.owner().post("/v1/root/answers", answer).await
     }
 
-    fn read(path: &str) -> Value {
+    pub fn read(path: &str) -> Value {
         serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
     }
 }
 
 /// `openssl verify -crl_check_all` of a device by what the public door gives: what it says.
-async fn judged(server: &Server, device: &Device) -> (bool, String) {
+pub async fn judged(server: &Server, device: &Device) -> (bool, String) {
     let fetched = |name: &'static str| async move { server.public_client().get(name).await.is(200).body };
     let root = server.write_scratch("anchor.pem", &fetched("/ca/root.pem").await);
     let chain = server.write_scratch("chain.pem", text(&device.answer, "chain").as_bytes());
@@ -368,6 +369,8 @@ fn the_roots_list_takes_an_authority_out() {
     let server = &ceremony.server;
     let device = run(Device::good(server, "default", "first"));
     assert!(run(judged(server, &device)).0);
+    let gateway = run(Gateway::start(server, "gw-list", &["default"]));
+    let live = run(gateway.dial(&device.identity)).unwrap();
     // The serial of the fleet's authority, by openssl.
     let chain = server.write_scratch("authority.pem", text(&device.answer, "chain").as_bytes());
     let (_, said) = openssl(&["x509", "-in", chain.to_str().unwrap(), "-noout", "-serial"], b"");
@@ -387,7 +390,27 @@ fn the_roots_list_takes_an_authority_out() {
         assert!(server.metric("fleetmark_alarms_total", &[("alarm", "root_revoked_authority")]).await >= 1.0);
         let (good, said) = judged(server, &device).await;
         assert!(!good && said.contains("revoked"), "{said}");
+        // What the root's list names is revoked here by it: at the gateway, at the doors, in the ledger.
+        let id = accepted["revoked"][0].to_string();
+        let shown = server.owner().get(&format!("/v1/authorities/{id}")).await.is(200).json();
+        assert_eq!((&shown["state"], &shown["kind"]), (&json!("revoked"), &json!("device")), "{shown}");
+        live.ends().await;
+        until("the authority's end at the gateway", 10, || async { (!gateway.admits(&device.identity).await).then_some(()) })
+            .await;
+        assert_eq!(gateway.verdict(device.identity.leaf()).await["decision"], "deny");
+        let refused = device.verdict(server).await;
+        assert!(refused.starts_with("handshake"), "{refused}");
+        assert!(server.handshakes_refused("device", "authority_revoked").await >= 1.0);
+        let asked = server.owner().get("/v1/root/request").await.is(200).json();
+        assert_eq!(asked["revoke"], json!([]), "the root knows already");
+        server
+            .owner()
+            .post("/v1/authorities", &json!({"kind": "device", "fleet": "default"}))
+            .await
+            .refused(202, "waits_for_root");
     });
+    let (code, said) = ceremony.operator(&["ledger", "verify", "system"]);
+    assert_eq!(code, 0, "{said}");
     // A list that forgets what the one before it named is none: as the root's own copy before the ceremony would make.
     let (code, said) = fleetmark(&["root", "verify", "--dir", &ceremony.dir()], ROOTS, "");
     assert_eq!(code, 0, "{said}");

@@ -1,9 +1,12 @@
-//! docs/runbooks/issuing-key-compromise.md, performed: a fleet behind our gateway, its issuing key in a thief's hands, and the way out.
-//! The commands are those of the runbook, in its order.
+//! docs/runbooks/issuing-key-compromise.md, performed: a fleet behind our gateway, its issuing key in a thief's hands, and the way out;
+//! and docs/runbooks/root-key-compromise.md, the same for a root's key. The commands are those of the runbooks, in their order.
+
+use std::path::Path;
 
 use serde_json::Value;
 
-use crate::authorities::{active, authority_of, operator};
+use crate::authorities::{Agent, active, authority_of, operator, read_bundles};
+use crate::ceremony::{Ceremony, ROOTS, fleetmark};
 use crate::harness::forge::{Stolen, Wanted, serial};
 use crate::harness::gateway::Gateway;
 use crate::harness::openssl::{openssl, pem};
@@ -189,4 +192,178 @@ fn a_fleet_outlives_the_theft_of_its_issuing_key() {
         step("fleetmark ledger verify system", &new);
         step("fleetmark ledger verify FLEET", &new);
     });
+}
+
+/// Those who perform docs/runbooks/root-key-compromise.md: at the server, and at the new root's machine.
+struct Crew<'a> {
+    ceremony: &'a Ceremony,
+    names: Vec<(&'static str, String)>,
+}
+
+impl Crew<'_> {
+    fn knows(&mut self, name: &'static str, is: impl ToString) {
+        self.names.push((name, is.to_string()));
+    }
+
+    /// Types a line of the runbook; exit code and what was said.
+    fn types(&self, line: &str) -> (i32, String) {
+        let runbook = include_str!("../../docs/runbooks/root-key-compromise.md");
+        assert!(runbook.lines().any(|of_runbook| of_runbook == line), "the runbook has no line\n{line}");
+        let is_file = |word: &str| Path::new(word).extension().is_some_and(|extension| extension == "json");
+        let word = |word: &str| match self.names.iter().find(|(name, _)| *name == word) {
+            Some((_, is)) => is.clone(),
+            None if is_file(word) => self.ceremony.scratch(word),
+            None => word.to_owned(),
+        };
+        let words: Vec<_> = line.split(' ').skip(1).map(word).collect();
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        if words.contains(&"--dir") {
+            // Whoever is at the root's machine says yes to what it shows.
+            return fleetmark(&words, ROOTS, &"y\n".repeat(16));
+        }
+        self.ceremony.operator(&[&["--json"], &words[..]].concat())
+    }
+
+    /// The same, of a line that succeeds.
+    fn does(&self, line: &str) -> Value {
+        let (code, said) = self.types(line);
+        assert_eq!(code, 0, "{line}: {said}");
+        serde_json::from_str(&said).unwrap_or(Value::Null)
+    }
+
+    /// The same, of one that leaves a request for a root.
+    fn asks(&self, line: &str) {
+        let (code, said) = self.types(line);
+        assert!(code == 1 && said.contains("waits_for_root"), "{line}: {said}");
+    }
+}
+
+#[test]
+fn an_installation_outlives_the_theft_of_its_roots_key() {
+    let mut ceremony = Ceremony::whole();
+    let fleet = "default";
+    let old_root = run(crate::authorities::ca(&ceremony.server, "root.crt"));
+    let pin = crate::harness::device::sha256(&old_root);
+    let server = &ceremony.server;
+    let agents = ["pump-1", "pump-2"].map(|name| {
+        let agent = Agent::new(server, name);
+        agent.enroll(server, fleet, &run(server.token(fleet, name)), &pin);
+        agent
+    });
+    let mut gateway = run(Gateway::start(server, "gw-root-drill", &[fleet]));
+    let device = run(Device::good(server, fleet, "pump-3"));
+    run(async { gateway.says("allowed", &device.identity, 10).await });
+
+    let dir = server.scratch("clean-safe").join("root");
+    let mut crew = Crew { ceremony: &ceremony, names: Vec::new() };
+    crew.knows("OLD", run(active(server, "root", None)));
+    crew.knows("FLEET", fleet);
+    crew.knows("DIR", dir.display());
+    crew.knows("NAME", "Grace");
+
+    assert_eq!(text(&crew.does("fleetmark authority taint OLD --emergency --note compromise"), "state"), "tainted");
+    crew.asks("fleetmark authority prepare root --key elsewhere --note compromise");
+    let waiting = run(server.owner().get("/v1/root/requests")).is(200).json();
+    let new = text(&waiting["items"][0], "id").trim_start_matches("root-").to_owned();
+    crew.knows("NEW", &new);
+    crew.does("fleetmark root request --root NEW --out new-root-request.json");
+    let (code, said) = {
+        let file = ceremony.scratch("new-root-request.json");
+        let request = serde_json::from_slice::<Value>(&std::fs::read(file).unwrap()).unwrap();
+        assert_eq!(request["roots"], Value::Null, "the new root does not vouch for the old one: {request}");
+        let line = "fleetmark root create --dir DIR --request new-root-request.json --out new-root-answer.json --by NAME --witness NAME";
+        crew.types(line)
+    };
+    assert_eq!(code, 0, "{said}");
+    let new_pem = std::fs::read(dir.join("root.pem")).unwrap();
+    let new_root = x509_parser::pem::parse_x509_pem(&new_pem).unwrap().1.contents;
+    crew.knows("PIN", crate::harness::device::sha256(&new_root));
+    crew.does("fleetmark root accept new-root-answer.json --root-fingerprint PIN");
+    let prepared = crew.does("fleetmark authority prepare root --key elsewhere --note compromise");
+    assert_eq!((text(&prepared, "state"), prepared["id"].to_string()), ("prepared".to_owned(), new.clone()));
+    assert_eq!(text(&crew.does("fleetmark authority activate NEW --note compromise"), "state"), "active");
+    // The bundle is the new root's word alone: nothing leads on from the old one.
+    run(async {
+        server.public_client().get(&format!("/v1/trust-bundle?from={pin}")).await.refused(404, "not_found");
+        let said = read_bundles(server, &new_root, &dir.join("root.pem")).await;
+        assert_eq!(said[0]["roots"].as_array().unwrap().len(), 2, "{said:?}");
+    });
+
+    crew.asks("fleetmark authority prepare device --fleet FLEET --note compromise");
+    crew.does("fleetmark root request --out devices-request.json");
+    let sign = "fleetmark root sign --dir DIR devices-request.json --out devices-answer.json --by NAME --witness NAME";
+    assert_eq!(crew.types(sign).0, 0);
+    crew.does("fleetmark root accept devices-answer.json");
+    let devices = crew.does("fleetmark authority prepare device --fleet FLEET --note compromise");
+    crew.knows("DEVICES", &devices["id"]);
+    crew.does("fleetmark authority activate DEVICES --note compromise");
+    crew.does("fleetmark fleet renewal-wave start FLEET --to-active-authority --rate 1000 --note compromise");
+    // One device hears of the new root in time, with its new certificate; the other one lies in a drawer.
+    assert_eq!(agents[0].does(&["renew", "--force"])["outcome"], "renewed");
+    assert!(agents[0].roots().contains(std::str::from_utf8(&new_pem).unwrap().trim()));
+    let moved = run(device.renew(server));
+    run(async { moved.confirm(server).await.is(200) });
+    crew.does("fleetmark fleet renewal-wave show FLEET");
+    run(async { gateway.says("allowed", &moved.identity, 20).await });
+
+    for kind in ["operator", "gateway", "service"] {
+        crew.asks(&format!("fleetmark authority prepare {kind} --note compromise"));
+    }
+    crew.does("fleetmark root request --out others-request.json");
+    let sign = "fleetmark root sign --dir DIR others-request.json --out others-answer.json --by NAME --witness NAME";
+    assert_eq!(crew.types(sign).0, 0);
+    crew.does("fleetmark root accept others-answer.json");
+    for (kind, name) in [("operator", "OPERATORS"), ("gateway", "GATEWAYS"), ("service", "SERVICES")] {
+        if kind == "service" {
+            // The doors move last: who renewed knows both roots by then.
+            crew.does("fleetmark operator renew");
+            gateway.stop();
+            gateway.renews_in(-1);
+            run(gateway.begin());
+            run(until("the gateway's new certificate", 30, || async {
+                let used = crew.does("fleetmark authority use GATEWAYS");
+                (used["good"] == 1).then_some(())
+            }));
+        }
+        let made = crew.does(&format!("fleetmark authority prepare {kind} --note compromise"));
+        crew.knows(name, &made["id"]);
+        crew.does(&format!("fleetmark authority activate {name} --note compromise"));
+    }
+    let names = crew.names;
+    ceremony.server.forget_owner();
+    let crew = Crew { ceremony: &ceremony, names };
+    let server = &ceremony.server;
+
+    let revoked = crew.does("fleetmark authority revoke OLD --reason cACompromise --force --note compromise");
+    assert_eq!(text(&revoked, "state"), "revoked");
+    crew.does("fleetmark root request --out last-request.json");
+    let sign = "fleetmark root sign --dir DIR last-request.json --out last-answer.json --by NAME --witness NAME";
+    assert_eq!(crew.types(sign).0, 0);
+    crew.does("fleetmark root accept last-answer.json");
+    let waiting = run(server.owner().get("/v1/root/requests")).is(200).json();
+    assert_eq!(waiting["items"], serde_json::json!([]));
+
+    run(async {
+        assert!(device.verdict(server).await.starts_with("handshake"), "what hangs from the old root is refused");
+        assert_eq!(moved.verdict(server).await, "ok");
+        // The gateway hears of it from doors that only the new root verifies.
+        until("the old root's end at the gateway", 20, || async { (!gateway.admits(&device.identity).await).then_some(()) })
+            .await;
+        gateway.says("allowed", &moved.identity, 10).await;
+        let said = read_bundles(server, &new_root, &dir.join("root.pem")).await;
+        assert_eq!(said.last().unwrap()["revoked"][0]["fingerprint"], pin.as_str(), "{said:?}");
+    });
+    assert_eq!(agents[0].does(&["renew", "--force"])["outcome"], "renewed");
+    // What was left behind believes nobody who is not under its root, and us not either.
+    let (code, said) = agents[1].run(&["renew", "--force"]);
+    assert_ne!(code, 0, "{said}");
+    let (code, said) = agents[1].run(&["trust", "update"]);
+    assert!(code != 0 && said["code"] == "trust_bundle_unavailable", "{said}");
+    let again = Agent::new(server, "pump-2-by-hand");
+    let new_pin = crate::harness::device::sha256(&new_root);
+    assert_eq!(again.enroll(server, fleet, &run(server.token(fleet, "pump-2")), &new_pin)["outcome"], "enrolled");
+
+    crew.does("fleetmark root verify --dir DIR");
+    crew.does("fleetmark ledger verify system");
+    crew.does("fleetmark ledger verify FLEET");
 }

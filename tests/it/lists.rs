@@ -126,7 +126,7 @@ impl<'a> Scene<'a> {
 }
 
 /// Runs a program; its exit code and both streams.
-fn ran(program: &str, arguments: &[&str]) -> (i32, String) {
+pub fn ran(program: &str, arguments: &[&str]) -> (i32, String) {
     let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
     let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
     let both = [output.stdout, output.stderr].concat();
@@ -134,7 +134,7 @@ fn ran(program: &str, arguments: &[&str]) -> (i32, String) {
 }
 
 /// Compiles one of `tests/clients`.
-fn client(server: &Server, name: &str, libraries: &[&str]) -> PathBuf {
+pub fn client(server: &Server, name: &str, libraries: &[&str]) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/clients/{name}.c"));
     let program = server.scratch(name);
     let (code, said) =

@@ -61,6 +61,7 @@ mod renewal;
 mod rest;
 mod restart;
 mod revocations;
+mod root_rollover;
 mod standing;
 mod status_lists;
 mod tokens;

@@ -12,7 +12,7 @@ use super::fleets::PageQuery;
 use super::openapi::{Act, List, Look};
 use super::{Answer, created, ok, wire};
 use crate::http::State;
-use crate::http::problem::Problem;
+use crate::http::problem::{Problem, ProblemDocument};
 use crate::pki::keys::{Home, KeyAlgorithm};
 use crate::registrar::overview::AuthorityView;
 use crate::registrar::rollover::{Change, Successor};
@@ -58,13 +58,27 @@ pub async fn show_authority(state: web::Data<State>, by: By, path: Path<Authorit
 /// An authority for the same kind and fleet, or another root. It is trusted from now on, and issues nothing until it is activated.
 #[utoipa::path(
     tag = "authorities",
-    responses((status = 201, description = "Prepared", body = wire::Authority), Act)
+    responses(
+        (status = 201, description = "Prepared", body = wire::Authority),
+        (
+            status = 202,
+            description = "Not yet: a root's ceremony is asked (`waits_for_root`).",
+            body = ProblemDocument,
+            content_type = "application/problem+json"
+        ),
+        Act
+    )
 )]
 #[post("/v1/authorities")]
 pub async fn prepare_authority(state: web::Data<State>, by: By, body: Json<wire::NewAuthority>) -> Answer {
-    let wire::NewAuthority { kind, fleet, algorithm, note } = body.value;
-    let new =
-        Successor { kind: kind.into(), fleet, algorithm: algorithm.map(Into::into), note: text("note", note, MAX_REMARK)? };
+    let wire::NewAuthority { kind, fleet, algorithm, key, note } = body.value;
+    let new = Successor {
+        kind: kind.into(),
+        fleet,
+        algorithm: algorithm.map(Into::into),
+        elsewhere: key.map(|key| key == wire::RootKey::Elsewhere),
+        note: text("note", note, MAX_REMARK)?,
+    };
     let record = state.registrar.prepare_authority(&by.0, new, state.clock.now()).await?;
     Ok(created(&view(&state, &by, record.id).await?, format!("/v1/authorities/{}", record.id), None))
 }

@@ -6,19 +6,21 @@ use std::pin::Pin;
 use actix_web::dev::Payload;
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::{FromRequest, HttpRequest, HttpResponse, get, post, web};
-use fleetmark_domain::{Kind, Refusal};
+use fleetmark_domain::{Fingerprint, Kind, Refusal};
 use fleetmark_ledger::entry::AuthorityKind;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use utoipa::IntoParams;
 
 use super::extract::{By, Json, Query, page};
 use super::fleets::PageQuery;
-use super::openapi::{Act, List, Look};
+use super::openapi::{Act, List};
 use super::{Answer, ok, wire};
 use crate::http::State;
 use crate::http::problem::Problem;
 use crate::registrar::Error;
 use crate::registrar::ceremony::Accepted;
-use crate::store::model::{RootRequest, StoredCrl};
+use crate::store::model::{AuthorityId, RootRequest, StoredCrl};
 
 /// The largest answer of a ceremony, and the largest file of lists, in octets.
 const MAX_BODY: usize = 512 * 1024;
@@ -52,16 +54,35 @@ pub async fn list_root_requests(state: web::Data<State>, by: By, query: Query<Pa
     Ok(ok(&wire::Page { items, next: None }))
 }
 
+/// Which root is asked.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct AskedRootQuery {
+    /// Another root than the active one: its id, or that of one that is to be made.
+    #[param(value_type = Option<u32>)]
+    pub root: Option<AuthorityId>,
+}
+
+/// Which root answers.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct NewRootQuery {
+    /// SHA-256 of the certificate of a new root, which the answer brings.
+    #[param(value_type = Option<String>)]
+    pub new_root: Option<Fingerprint>,
+}
+
 /// The file for the root's ceremony
 ///
 /// The same octets as long as nothing else is asked for, so that their SHA-256 can be compared.
 #[utoipa::path(
     tag = "root",
-    responses((status = 200, description = "The request", body = String, content_type = "application/json"), Look)
+    params(AskedRootQuery),
+    responses((status = 200, description = "The request", body = String, content_type = "application/json"), List)
 )]
 #[get("/v1/root/request")]
-pub async fn show_root_request(state: web::Data<State>, by: By) -> Answer {
-    let request = state.registrar.root_request_for(&by.0, state.clock.now()).await?;
+pub async fn show_root_request(state: web::Data<State>, by: By, query: Query<AskedRootQuery>) -> Answer {
+    let request = state.registrar.root_request_for(&by.0, query.0.root, state.clock.now()).await?;
     Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).body(request.file()))
 }
 
@@ -70,13 +91,19 @@ pub async fn show_root_request(state: web::Data<State>, by: By) -> Answer {
 /// What waited for it can be asked for again then.
 #[utoipa::path(
     tag = "root",
+    params(NewRootQuery),
     request_body = wire::RootAnswer,
     responses((status = 200, description = "What it brought", body = wire::AcceptedAnswer), Act)
 )]
 #[post("/v1/root/answers")]
-pub async fn accept_root_answer(state: web::Data<State>, by: By, body: RootBody<wire::RootAnswer>) -> Answer {
+pub async fn accept_root_answer(
+    state: web::Data<State>,
+    by: By,
+    query: Query<NewRootQuery>,
+    body: RootBody<wire::RootAnswer>,
+) -> Answer {
     let octets = serde_json::to_vec(&body.0.value).map_err(|_| Error::from(Refusal::RootAnswerUnreadable))?;
-    let accepted = state.registrar.accept_root_answer(&by.0, &octets, state.clock.now()).await?;
+    let accepted = state.registrar.accept_root_answer(&by.0, (&octets, query.0.new_root), state.clock.now()).await?;
     Ok(ok(&wire::AcceptedAnswer::from(accepted)))
 }
 

@@ -314,6 +314,7 @@ async fn after_a_restore_a_tainted_authority_loses_nothing_from_its_lists_and_ke
         kind: AuthorityKind::Of(Kind::Device),
         fleet: Some(fleet()),
         algorithm: None,
+        elsewhere: None,
         note: String::new(),
     };
     let made = world.registrar.prepare_authority(&world.owner, successor, world.now).await.unwrap();

@@ -1,185 +1,263 @@
 //! A root with a new key: its own certificate, its key by the old root and the old root's by it (RFC 4210 4.4), and the trust bundles that
-//! tell devices of it.
+//! tell devices of it. Whose key is here signs at once; whose is not is asked by its ceremony, and the same act goes on afterwards.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleetmark_domain::{AuthorityState, Epoch, Index, LedgerName, Refusal, Serial, Standing, Timestamp};
+use fleetmark_domain::{AuthorityState, Epoch, Index, KeyHash, LedgerName, Refusal, Serial, Standing, Timestamp};
 use fleetmark_ledger::entry::AuthorityKind;
 
+use super::plan::{PLAN, Plan, PlannedCross};
+use crate::ceremony::judge::{Cross, common_name, cross_profile};
+use crate::ceremony::request::BundleState;
+use crate::ceremony::root_names;
 use crate::pki::PkiError;
-use crate::pki::issue::{IssuedCertificate, Issuer, Pointers, Template, issue};
+use crate::pki::issue::{CertificateFacts, IssuedCertificate, Issuer, Pointers, Template, facts, issue};
 use crate::pki::keys::{KeyAlgorithm, Signer};
-use crate::pki::profile::Profile;
+use crate::pki::request::verified_list;
 use crate::registrar::authorities::Authority;
 use crate::registrar::caller::Caller;
 use crate::registrar::install::organization;
 use crate::registrar::tokens::sha256;
-use crate::registrar::trust_bundle::Signing;
+use crate::registrar::trust_bundle::{WANTED, Wanted};
 use crate::registrar::{Error, Registrar, Result};
-use crate::store::acts::authorities::PrepareRoot;
+use crate::store::acts::authorities::{PrepareRoot, ReserveEpoch};
 use crate::store::acts::found::AddAuthority;
-use crate::store::model::{AuthorityId, AuthorityRecord, Certificate, EpochRecord, StoredBundle};
-use crate::store::{commit, read};
+use crate::store::acts::lists::SetValue;
+use crate::store::commit;
+use crate::store::model::{AuthorityRecord, Certificate, EpochRecord, StoredBundle, StoredCrl};
 
 /// How long the new root vouches for the old one's key at most. Who knows the new root alone needs it until nothing shows what hangs
 /// from the old one; a thief of the old key would need it too, and many devices look at no revocation list.
 const OLD_WITH_NEW: Duration = Duration::from_secs(400 * 86_400);
-/// How often a root is prepared again whose number another act took.
+/// How often a root is prepared again whose id another act took.
 const RACES: usize = 4;
 
-/// A root that is being made, with its issuer's part.
-struct NewRoot {
-    record: AuthorityRecord,
-    issuer: Issuer,
-    pointers: Pointers,
-    epoch: Epoch,
-    common_name: String,
-    not_after: Timestamp,
-}
+/// A bundle that is whole, and values of the installation that change with it.
+type Bundled = (Option<StoredBundle>, Vec<(String, Vec<u8>)>);
 
 impl Registrar {
-    /// A root with a new key under the same name, its key by the active root and the active root's by it.
+    /// A root with a new key, its key by the active root and the active root's by it. Where a signature is missing whose key is not
+    /// here, the plan is kept, and the same call goes on with it.
     pub(super) async fn prepare_root(
         &self,
         caller: &Caller,
-        algorithm: Option<KeyAlgorithm>,
+        (algorithm, elsewhere): (Option<KeyAlgorithm>, Option<bool>),
         note: Option<String>,
         now: Timestamp,
     ) -> Result<AuthorityRecord> {
-        let old = self.authorities.root()?;
-        // In an emergency it is tainted already, and still the only one that devices know.
-        if !old.has_key {
-            self.authorities.issuing_root()?;
+        let is_meant = |plan: &Plan| elsewhere.is_none_or(|elsewhere| plan.elsewhere == elsewhere);
+        let (known, dropped): (Option<Plan>, Option<Plan>) = match self.planned_root().await? {
+            Some(plan) if is_meant(&plan) => (Some(plan), None),
+            other => (None, other),
+        };
+        if let Some(dropped) = dropped.filter(|plan| !plan.elsewhere) {
+            self.forget_key(&dropped.key_label);
         }
-        let profile = self.find_profile("root")?;
-        let (key_label, signer) = self.authority_key("root", profile, algorithm).await?;
+        let actor = caller.actor(self);
         for _ in 0..RACES {
-            let made = self.try_prepare_root(caller, &old, (&key_label, signer.clone()), note.clone(), now).await;
-            match made {
-                Err(error) if error.is_race() => {}
+            let mut plan = match known.clone() {
+                Some(plan) => plan,
+                None => self.plan_root((algorithm, elsewhere), (actor.clone(), note.clone()), now).await?,
+            };
+            self.sign_plan(&mut plan, now)?;
+            if !self.is_whole(&plan) {
+                commit(&*self.store, SetValue { name: PLAN.to_owned(), value: plan.value() }).await?;
+                self.authorities.reserve(plan.id);
+                return Err(waits(&plan, self.missing_of_roots().await?.first().map(|(id, _)| id.as_str())));
+            }
+            match self.commit_plan(&plan, now).await {
+                Err(error) if error.is_race() && known.is_none() => self.forget_key(&plan.key_label),
                 Ok(record) => return Ok(record),
                 Err(error) => {
-                    self.forget_key(&key_label);
+                    if known.is_none() {
+                        self.forget_key(&plan.key_label);
+                    }
                     return Err(error);
                 }
             }
         }
-        self.forget_key(&key_label);
         Err(Refusal::Overloaded.into())
     }
 
-    async fn try_prepare_root(
+    /// Names and places for a new root and for what it and the one before it certify of each other.
+    async fn plan_root(
         &self,
-        caller: &Caller,
-        old: &Authority,
-        (key_label, signer): (&str, Arc<dyn Signer>),
-        note: Option<String>,
+        (algorithm, elsewhere): (Option<KeyAlgorithm>, Option<bool>),
+        (actor, note): (String, Option<String>),
         now: Timestamp,
-    ) -> Result<AuthorityRecord> {
-        let (new, root) = self.new_root(caller, (key_label, signer), note.clone(), now).await?;
-        let crosses = self.certify_across(caller, old, &new, note, now).await?;
-        let bundle = self.bundle_with(&new, &crosses, now)?;
-        let records: Vec<_> = crosses.iter().map(|cross| cross.authority.clone()).collect();
-        commit(&*self.store, PrepareRoot { root, crosses, bundle }).await?;
-        self.authorities.take_on(new.record.clone())?;
-        for record in records {
-            self.authorities.take_on(record)?;
+    ) -> Result<Plan> {
+        let old = self.authorities.root()?;
+        if !old.record.state.is_trusted() {
+            return Err(Refusal::AuthorityUnavailable.into());
         }
-        self.refresh_bundles().await?;
-        self.publish_change(now).await;
-        Ok(new.record)
+        let elsewhere = elsewhere.unwrap_or(!old.has_key);
+        let epoch = commit(&*self.store, ReserveEpoch).await?;
+        let (id, name) = (self.authorities.next_id(), self.root_name(&old)?);
+        let all = self.authorities.all();
+        let roots: Vec<_> = all.iter().map(|root| root.record.clone()).filter(AuthorityRecord::is_root).collect();
+        let mut bundle = self.wanted_bundle(&roots, self.awaited_bundle().await?.map_or(0, |wanted| wanted.number), now)?;
+        // Signatures are for the bundle with the new root in it.
+        bundle.voices.clear();
+        let crosses = self.plan_crosses(&old, (id, epoch), now).await?;
+        let (asked_at, epoch) = (now, epoch.0);
+        let (key_label, root) = if elsewhere {
+            (format!("root-elsewhere-{id}"), None)
+        } else {
+            let profile = self.find_profile("root")?;
+            let (label, signer) = self.authority_key("root", profile, algorithm).await?;
+            let serial = Serial::new(Epoch(epoch), Index(0), self.random()?);
+            let der = self.self_signed(&signer, (&name, serial), now)?.der;
+            bundle.roots.push((BundleState::Prepared, der.clone()));
+            (label, Some(der))
+        };
+        let first = None;
+        Ok(Plan { id, name, key_label, elsewhere, epoch, asked_at, actor, note, root, first, crosses, bundle })
     }
 
-    /// A root that signs itself, as the first certificate of its first epoch.
-    async fn new_root(
-        &self,
-        caller: &Caller,
-        (key_label, signer): (&str, Arc<dyn Signer>),
-        note: Option<String>,
-        now: Timestamp,
-    ) -> Result<(NewRoot, AddAuthority)> {
-        let profile = self.find_profile("root")?;
-        let (number, id) = (Epoch(self.next_epoch().await?), self.authorities.next_id());
-        let serial = Serial::new(number, Index(0), self.random()?);
-        let (common_name, own) = self.self_signed(&signer, serial, now)?;
+    /// `NewWithOld`, and `OldWithNew` unless the old key is suspected: what is suspected is certified by nobody any more.
+    async fn plan_crosses(&self, old: &Authority, (id, epoch): (u32, Epoch), now: Timestamp) -> Result<Vec<PlannedCross>> {
+        let of_old = old.record.id;
+        let place = if old.has_key { self.index(old, now).await } else { self.place_for_ever(old, now).await };
+        let mut crosses = Vec::new();
+        match place {
+            Ok((space, index)) => crosses.push(PlannedCross {
+                id: format!("root-{id}-by-{of_old}"),
+                by: of_old,
+                of: id,
+                place: (space.0, index.0),
+                lifetime_seconds: self.find_profile("root")?.lifetime.as_secs(),
+                certificate: None,
+            }),
+            // It is suspected, not here, and its numbering has ended: nobody asks it.
+            Err(_) if !self.is_asked(of_old) => {}
+            Err(error) => return Err(error),
+        }
+        if old.record.state != AuthorityState::Tainted {
+            crosses.push(PlannedCross {
+                id: format!("root-{of_old}-by-{id}"),
+                by: id,
+                of: of_old,
+                place: (epoch.0, 1),
+                lifetime_seconds: OLD_WITH_NEW.as_secs(),
+                certificate: None,
+            });
+        }
+        Ok(crosses)
+    }
+
+    /// Signs whatever is to be signed by keys that are here.
+    pub(in crate::registrar) fn sign_plan(&self, plan: &mut Plan, now: Timestamp) -> Result<()> {
+        let Some(root) = plan.root.clone() else { return Ok(()) };
+        let new = if plan.elsewhere {
+            None
+        } else {
+            let signer = self.authorities.keys().load(&plan.key_label).map_err(unavailable)?;
+            Some(Issuer { certificate: root.clone().into(), signer })
+        };
+        let profile = cross_profile(self.authorities.profiles()).ok_or(Refusal::AuthorityUnavailable)?;
+        for at in 0..plan.crosses.len() {
+            let Some(cross) = plan.crosses.get(at).filter(|cross| cross.certificate.is_none()).cloned() else { continue };
+            let above = self.authorities.by_id(cross.by).filter(|authority| authority.has_key);
+            let issuer = if cross.by == plan.id { new.clone() } else { above.map(|authority| authority.issuer.clone()) };
+            let (Some(issuer), Some(of)) = (issuer, self.root_certificate(plan, cross.of)) else { continue };
+            let pointers = self.authorities.pointers_of_root(cross.by);
+            let shape = Cross { profile: &profile, domain: &self.trust_domain, of: &of, pointers: &pointers };
+            let serial = Serial::new(Epoch(cross.place.0), Index(cross.place.1), self.random()?);
+            let made = shape.certify(&issuer, serial, now + cross.lifetime(), now).map_err(unavailable)?;
+            if let Some(cross) = plan.crosses.get_mut(at) {
+                cross.certificate = Some(made.der);
+            }
+        }
+        self.sign_bundle_here(&mut plan.bundle)?;
+        new.map_or(Ok(()), |new| plan.bundle.sign(&self.trust_domain, &new))
+    }
+
+    /// Whether nothing is missing.
+    fn is_whole(&self, plan: &Plan) -> bool {
+        let new = plan.fingerprint();
+        plan.crosses.iter().all(|cross| cross.certificate.is_some() || !self.is_asked(cross.by))
+            && self.missing_voices(&plan.bundle).is_empty()
+            && new.is_some_and(|new| !plan.bundle.waits_for(&new))
+    }
+
+    async fn commit_plan(&self, plan: &Plan, now: Timestamp) -> Result<AuthorityRecord> {
+        let der = plan.root.clone().ok_or(Refusal::AuthorityUnavailable)?;
+        let known = facts(&der).map_err(unavailable)?;
+        let details = |subject: String| self.details(plan.actor.clone(), Some(subject), None, plan.note.clone());
         let record = AuthorityRecord {
-            id,
+            id: plan.id,
             kind: AuthorityKind::Root,
             fleet: None,
             state: AuthorityState::Prepared,
-            key_label: key_label.to_owned(),
-            certificate: own.der.clone(),
+            key_label: plan.key_label.clone(),
+            certificate: der,
             issuer: None,
             created_at: now,
         };
-        let not_after = now + profile.lifetime;
-        let first = own_record(id, serial, (now - profile.backdate, not_after), &own, false, now);
         // Index 1 is the old root's key by it.
-        let epoch = EpochRecord { number, authority: id, opened_at: now, closed_at: None, next_index: 2 };
-        let details = self.details(caller.actor(self), Some(format!("{common_name}: root")), None, note)?;
-        let root = AddAuthority { authority: record.clone(), certificate: first, epoch: Some(epoch), details, at: now };
-        let pointers = self.authorities.pointers_of(&record);
-        let issuer = Issuer { certificate: own.der.as_slice().into(), signer };
-        Ok((NewRoot { record, issuer, pointers, epoch: number, common_name, not_after }, root))
-    }
-
-    /// `NewWithOld`, and `OldWithNew` unless the old key is suspected.
-    async fn certify_across(
-        &self,
-        caller: &Caller,
-        old: &Authority,
-        new: &NewRoot,
-        note: Option<String>,
-        now: Timestamp,
-    ) -> Result<Vec<AddAuthority>> {
-        let profile = self.find_profile("root")?;
-        let place = self.index(old, now).await?;
-        let (with_old, with_new) =
-            (Serial::new(place.0, place.1, self.random()?), Serial::new(new.epoch, Index(1), self.random()?));
-        let (old_part, new_part) = ((&old.issuer, &old.pointers), (&new.issuer, &new.pointers));
-        let end = new.not_after.min(old.not_after);
-        let mut crosses = vec![(old.record.id, &new.record.key_label, (old_part, new_part), (with_old, end))];
-        // A key that is suspected is certified by nobody any more: who knows the new root alone does not believe it.
-        if old.record.state != AuthorityState::Tainted {
-            let end = end.min(now + OLD_WITH_NEW);
-            crosses.push((new.record.id, &old.record.key_label, (new_part, old_part), (with_new, end)));
+        let epoch =
+            EpochRecord { number: Epoch(plan.epoch), authority: plan.id, opened_at: now, closed_at: None, next_index: 2 };
+        let certificate = own_record(plan.id, &record.certificate, &known, false, now)?;
+        let (authority, subject) = (record.clone(), format!("{}: root", plan.name));
+        let root = AddAuthority { authority, certificate, epoch: Some(epoch), details: details(subject)?, at: now };
+        let mut crosses = Vec::new();
+        let first_id = self.authorities.next_id().max(plan.id.saturating_add(1));
+        let signed = plan.crosses.iter().filter_map(|cross| Some((cross, cross.certificate.clone()?)));
+        for ((cross, der), id) in signed.zip(first_id..) {
+            let of = self.authorities.by_id(cross.of).map(|root| root.record.key_label.clone());
+            let key_label = of.unwrap_or_else(|| plan.key_label.clone());
+            let known = facts(&der).map_err(unavailable)?;
+            let certificate = own_record(cross.by, &der, &known, true, now)?;
+            let authority = AuthorityRecord { id, key_label, certificate: der, issuer: Some(cross.by), ..record.clone() };
+            let details = details(format!("{}: cross certificate", plan.name))?;
+            crosses.push(AddAuthority { authority, certificate, epoch: None, details, at: now });
         }
-        let mut added = Vec::new();
-        for ((above, key_label, parts, (serial, end)), number) in crosses.into_iter().zip(1..) {
-            let made = cross(profile, new, parts, (serial, end), self, now).map_err(unavailable)?;
-            let record = AuthorityRecord {
-                id: new.record.id.saturating_add(number),
-                key_label: key_label.clone(),
-                certificate: made.der.clone(),
-                issuer: Some(above),
-                ..new.record.clone()
-            };
-            let certificate = own_record(above, serial, (now - profile.backdate, end), &made, true, now);
-            let subject = Some(format!("{}: cross certificate", new.common_name));
-            let details = self.details(caller.actor(self), subject, None, note.clone())?;
-            added.push(AddAuthority { authority: record, certificate, epoch: None, details, at: now });
+        let (bundle, mut values) = self.bundle_of_plan(plan, &crosses, now)?;
+        values.push((PLAN.to_owned(), Vec::new()));
+        let list = first_list(plan, &record)?;
+        values.extend(plan.first.iter().map(|(_, last)| (super::super::ceremony::record_key(plan.id), last.clone())));
+        let records: Vec<_> = crosses.iter().map(|cross| cross.authority.clone()).collect();
+        commit(&*self.store, PrepareRoot { root, crosses, bundle, list: list.clone(), values }).await?;
+        self.authorities.take_on(record.clone())?;
+        for record in records {
+            self.authorities.take_on(record)?;
         }
-        Ok(added)
+        if let Some(list) = list {
+            self.published.set_crl(list);
+        }
+        self.refresh_bundles().await?;
+        self.publish_change(now).await;
+        Ok(record)
     }
 
-    async fn next_epoch(&self) -> Result<u32> {
-        let next = read(&*self.store, |rows| {
-            let floor = rows.value(crate::store::acts::lease::EPOCH_FLOOR)?;
-            let floor = floor.and_then(|octets| octets.try_into().ok()).map_or(0, u32::from_be_bytes);
-            Ok(rows.highest_epoch()?.0.max(floor))
-        });
-        next.await?.checked_add(1).ok_or_else(|| Refusal::AuthorityUnavailable.into())
+    /// The bundle as it was signed; where another one was made meanwhile, one above that, which waits for what is missing.
+    fn bundle_of_plan(&self, plan: &Plan, crosses: &[AddAuthority], now: Timestamp) -> Result<Bundled> {
+        let mut known = self.trusted_crosses();
+        known.extend(crosses.iter().map(|cross| cross.authority.certificate.clone()));
+        if plan.bundle.number > self.trust_bundle_number() {
+            return Ok((Some(self.made_bundle(&plan.bundle, &known)?), vec![(WANTED.to_owned(), Vec::new())]));
+        }
+        let number = self.bundle_number(plan.bundle.number, now);
+        let wanted = Wanted { voices: Vec::new(), number, made_at: now, ..plan.bundle.clone() };
+        Ok((None, vec![(WANTED.to_owned(), wanted.value())]))
     }
 
-    /// The bundle after a change of roots; None where it would leave devices with nobody to believe: a root that is tainted before
-    /// there is another one stays their root until its successor is prepared.
+    /// Roots' keys by other roots, as far as they are trusted.
+    pub(in crate::registrar) fn trusted_crosses(&self) -> Vec<Vec<u8>> {
+        let known = self.authorities.crosses();
+        known.iter().filter(|cross| cross.state.is_trusted()).map(|cross| cross.certificate.clone()).collect()
+    }
+
+    /// The bundle after a change of roots, signed by those whose keys are here; None where it would leave devices with nobody to
+    /// believe: a root that is tainted before there is another one stays their root until its successor is prepared.
     pub(super) fn bundle_after(
         &self,
         all: &[AuthorityRecord],
         planned: &[(AuthorityRecord, AuthorityState)],
+        above: u64,
         now: Timestamp,
-    ) -> Result<Option<StoredBundle>> {
+    ) -> Result<Option<(Wanted, Vec<Vec<u8>>)>> {
         let after = |record: &AuthorityRecord| {
             let changed = planned.iter().find(|(changed, _)| changed.id == record.id);
             AuthorityRecord { state: changed.map_or(record.state, |(_, state)| *state), ..record.clone() }
@@ -189,44 +267,35 @@ impl Registrar {
             return Ok(None);
         }
         let crosses = all.iter().filter(|record| record.is_cross()).map(after).filter(|cross| cross.state.is_trusted());
-        let here = self.authorities.all();
-        let signs = |authority: &&Arc<Authority>| {
-            authority.has_key && roots.iter().any(|root| root.id == authority.record.id && root.state.is_trusted())
-        };
-        let issuers: Vec<_> = here.iter().filter(signs).map(|authority| &authority.issuer).collect();
-        if issuers.is_empty() {
-            let detail = "No root's key is on this machine: the trust bundle that tells devices of it cannot be signed.";
-            return Err(Error::with_detail(Refusal::AuthorityUnavailable, detail));
+        Ok(Some((self.wanted_bundle(&roots, above, now)?, crosses.map(|cross| cross.certificate).collect())))
+    }
+
+    /// The next root's name. By a name of its own a revocation list is found by its issuer's name alone, as mbedTLS looks for it. But a
+    /// certificate of one root by another does not count in a path only if their names are the same (RFC 5280 4.2.1.9): under a root
+    /// that allows one level below it, as those of older installations do, the name stays.
+    fn root_name(&self, old: &Authority) -> Result<String> {
+        let known = common_name(&old.record.certificate).map_err(unavailable)?;
+        if path_length(&old.record.certificate).is_some_and(|levels| levels < 2) {
+            return Ok(known);
         }
-        let crosses = crosses.map(|cross| cross.certificate).collect();
-        self.new_bundle(&Signing { roots: roots.clone(), crosses, issuers }, now).map(Some)
+        let all = self.authorities.all();
+        let roots = u32::try_from(all.iter().filter(|root| root.record.is_root()).count()).unwrap_or(u32::MAX);
+        Ok(root_names(&self.trust_domain, Some(roots.saturating_add(1))).1)
     }
 
-    /// The bundle that tells of a root that is about to be prepared.
-    fn bundle_with(&self, new: &NewRoot, added: &[AddAuthority], now: Timestamp) -> Result<Option<StoredBundle>> {
-        let here = self.authorities.all();
-        let mut roots: Vec<_> = here.iter().map(|root| root.record.clone()).filter(AuthorityRecord::is_root).collect();
-        roots.push(new.record.clone());
-        let signs = |root: &&Arc<Authority>| root.record.is_root() && root.has_key && root.record.state.is_trusted();
-        let mut issuers: Vec<_> = here.iter().filter(signs).map(|root| &root.issuer).collect();
-        issuers.push(&new.issuer);
-        let known = self.authorities.crosses();
-        let trusted = known.iter().filter(|cross| cross.state.is_trusted()).map(|cross| cross.certificate.clone());
-        let crosses = trusted.chain(added.iter().map(|cross| cross.authority.certificate.clone())).collect();
-        self.new_bundle(&Signing { roots, crosses, issuers }, now).map(Some)
-    }
-
-    /// A root's own certificate. All roots have one name: RFC 4210 4.4 changes the key of an authority, and by their names' being the
-    /// same a certificate of one by another does not count in a path (RFC 5280 4.2.1.9).
-    fn self_signed(&self, signer: &Arc<dyn Signer>, serial: Serial, now: Timestamp) -> Result<(String, IssuedCertificate)> {
+    /// A root's own certificate.
+    fn self_signed(
+        &self,
+        signer: &Arc<dyn Signer>,
+        (common_name, serial): (&str, Serial),
+        now: Timestamp,
+    ) -> Result<IssuedCertificate> {
         let profile = self.find_profile("root")?;
-        let common_name = format!("{} root", self.trust_domain);
-        let common_name = common_name.get(..64).unwrap_or(&common_name).to_owned();
         let issuer = Issuer { certificate: Vec::new().into(), signer: signer.clone() };
         let template = Template {
             profile,
             serial,
-            common_name: &common_name,
+            common_name,
             organization: organization(&self.trust_domain),
             uri: None,
             dns_names: &[],
@@ -236,68 +305,63 @@ impl Registrar {
             spki: signer.public_key(),
             pointers: &Pointers::default(),
         };
-        let own = issue(&issuer, &template).map_err(unavailable)?;
-        Ok((common_name, own))
+        issue(&issuer, &template).map_err(unavailable)
     }
 }
 
-/// A root's part in a cross certificate: its certificate with its key, and where it publishes.
-type Part<'a> = (&'a Issuer, &'a Pointers);
+/// The list that a root brought that is elsewhere.
+fn first_list(plan: &Plan, root: &AuthorityRecord) -> Result<Option<StoredCrl>> {
+    let Some((der, _)) = &plan.first else { return Ok(None) };
+    let said = verified_list(der, &root.certificate).map_err(|cause| Error::caused(Refusal::StorageDamaged, cause))?;
+    let next_update = said.next_update.unwrap_or(said.this_update);
+    let (authority, number, this_update, position) = (root.id, said.number, said.this_update, 0);
+    Ok(Some(StoredCrl { authority, number, this_update, next_update, position, der: der.clone() }))
+}
 
-/// `of`'s key, certified by `by`.
-fn cross(
-    profile: &Profile,
-    new: &NewRoot,
-    (by, of): (Part<'_>, Part<'_>),
-    (serial, not_after): (Serial, Timestamp),
-    registrar: &Registrar,
-    now: Timestamp,
-) -> std::result::Result<IssuedCertificate, PkiError> {
-    let template = Template {
-        profile,
-        serial,
-        common_name: &new.common_name,
-        organization: organization(&registrar.trust_domain),
-        uri: None,
-        dns_names: &[],
-        addresses: &[],
-        not_before: now - profile.backdate,
-        not_after,
-        spki: of.0.signer.public_key(),
-        pointers: by.1,
-    };
-    issue(by.0, &template)
+/// basicConstraints pathLenConstraint (RFC 5280 4.2.1.9); None for a certificate without one.
+fn path_length(der: &[u8]) -> Option<u32> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    certificate.basic_constraints().ok()??.value.path_len_constraint
 }
 
 /// The record of a root's certificate. A key has one certificate in the store, by which it is found again: a second one, which certifies
 /// it across, is kept under its own hash instead.
-fn own_record(
-    authority: AuthorityId,
-    serial: Serial,
-    (not_before, not_after): (Timestamp, Timestamp),
-    issued: &IssuedCertificate,
-    is_cross: bool,
-    now: Timestamp,
-) -> Certificate {
-    Certificate {
-        serial,
+fn own_record(authority: u32, der: &[u8], known: &CertificateFacts, is_cross: bool, now: Timestamp) -> Result<Certificate> {
+    Ok(Certificate {
+        serial: known.serial.ok_or(Refusal::AuthorityUnavailable)?,
         authority,
         subject: None,
         generation: 0,
-        key_hash: if is_cross { fleetmark_domain::KeyHash(sha256(&issued.der)) } else { issued.key_hash },
-        fingerprint: issued.fingerprint,
+        key_hash: if is_cross { KeyHash(sha256(der)) } else { known.key_hash },
+        fingerprint: known.fingerprint,
         standing: Standing::Good,
-        not_before,
-        not_after,
-        renew_after: not_after,
+        not_before: known.not_before,
+        not_after: known.not_after,
+        renew_after: known.not_after,
         confirm_before: None,
         issued_at: now,
         changed_at: now,
         ledger: LedgerName::System,
         position: 0,
         token: None,
-        der: issued.der.clone(),
-    }
+        der: der.to_vec(),
+    })
+}
+
+fn waits(plan: &Plan, first: Option<&str>) -> Error {
+    let id = plan.id;
+    let detail = if plan.root.is_none() {
+        format!(
+            "The new root is to be made elsewhere: `fleetmark root request --root {id} --out FILE`, then `fleetmark root create --request \
+             FILE` on its machine, and `fleetmark root accept` of the answer. Ask again then."
+        )
+    } else {
+        let what = first.unwrap_or("a root's signature");
+        format!(
+            "{what} is missing: `fleetmark root request --out FILE` fetches what that root's ceremony needs. Ask again when its answer was accepted."
+        )
+    };
+    Error::with_detail(Refusal::WaitsForRoot, detail)
 }
 
 fn unavailable(cause: PkiError) -> Error {

@@ -4,16 +4,16 @@
 use std::collections::BTreeMap;
 
 use fleetmark_domain::{
-    AuthorityEvent, AuthorityState, CertificateEvent, Fingerprint, LedgerName, Refusal, RevocationReason, Serial, Standing,
-    Timestamp,
+    AuthorityEvent, AuthorityState, CertificateEvent, Epoch, Fingerprint, LedgerName, Refusal, RevocationReason, Serial,
+    Standing, Timestamp,
 };
 use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::Event;
 
 use super::found::{AddAuthority, add_authority, mark_changed};
-use super::lease::next_epoch;
+use super::lease::{EPOCH_FLOOR, next_epoch};
 use super::standing::set_standing;
-use crate::store::model::{AuthorityId, AuthorityRecord, Certificate, StoredBundle};
+use crate::store::model::{AuthorityId, AuthorityRecord, Certificate, StoredBundle, StoredCrl};
 use crate::store::rows::certificate_id;
 use crate::store::transaction::Transaction;
 use crate::store::{Act, Lane, StoreError};
@@ -31,6 +31,8 @@ pub struct ChangeAuthority {
     pub reason: RevocationReason,
     /// Of a root: which roots are trusted from here on.
     pub bundle: Option<StoredBundle>,
+    /// Values of the installation that change with it.
+    pub values: Vec<(String, Vec<u8>)>,
     /// What the certificates of all that may change say: SHA-256 over it, and its serial where that is one of ours.
     pub certificates: BTreeMap<AuthorityId, (Fingerprint, Option<Serial>)>,
     /// Who did it, and why.
@@ -78,6 +80,14 @@ impl Act for ChangeAuthority {
         set_standing(transaction, &ended, revoked, self.at, Some(&self.details))?;
         if let Some(bundle) = &self.bundle {
             transaction.rows.insert_trust_bundle(bundle)?;
+        }
+        set_values(transaction, &self.values)?;
+        let is_new_root = |(record, state): &Change| record.is_root() && *state == AuthorityState::Active;
+        if changes.iter().any(is_new_root) {
+            // What the root before was asked for has its place in that one's numbering: it is asked for anew.
+            for request in transaction.rows.root_requests()? {
+                transaction.rows.delete_root_request(request.kind, request.fleet.as_ref())?;
+            }
         }
         mark_changed(transaction)?;
         Ok(changes.into_iter().map(|(record, state)| AuthorityRecord { state, ..record }).collect())
@@ -170,6 +180,10 @@ pub struct PrepareRoot {
     pub crosses: Vec<AddAuthority>,
     /// Which roots are trusted from here on.
     pub bundle: Option<StoredBundle>,
+    /// The first list of a root whose key is elsewhere.
+    pub list: Option<StoredCrl>,
+    /// Values of the installation that change with it.
+    pub values: Vec<(String, Vec<u8>)>,
 }
 
 impl Act for PrepareRoot {
@@ -180,9 +194,10 @@ impl Act for PrepareRoot {
     }
 
     fn perform(&self, transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
-        // Its number stands in the certificates already.
+        // Its number stands in the certificates already, and was reserved for it.
         let next = next_epoch(transaction)?;
-        if self.root.epoch.is_none_or(|epoch| epoch.number != next) {
+        let Some(epoch) = self.root.epoch.filter(|epoch| epoch.number < next) else { return Err(StoreError::Collision) };
+        if transaction.rows.epoch(epoch.number)?.is_some() {
             return Err(StoreError::Collision);
         }
         add_authority(transaction, &self.root)?;
@@ -192,7 +207,32 @@ impl Act for PrepareRoot {
         if let Some(bundle) = &self.bundle {
             transaction.rows.insert_trust_bundle(bundle)?;
         }
-        Ok(())
+        if let Some(list) = &self.list {
+            transaction.rows.put_crl(list)?;
+        }
+        set_values(transaction, &self.values)
+    }
+}
+
+pub(super) fn set_values(transaction: &mut Transaction<'_>, values: &[(String, Vec<u8>)]) -> Result<(), StoreError> {
+    values.iter().try_for_each(|(name, value)| transaction.rows.set_value(name, value))
+}
+
+/// Takes the next epoch's number for a root that is made later.
+#[derive(Debug)]
+pub struct ReserveEpoch;
+
+impl Act for ReserveEpoch {
+    type Outcome = Epoch;
+
+    fn ledgers(&self) -> Vec<LedgerName> {
+        Vec::new()
+    }
+
+    fn perform(&self, transaction: &mut Transaction<'_>) -> Result<Epoch, StoreError> {
+        let number = next_epoch(transaction)?;
+        transaction.rows.set_value(EPOCH_FLOOR, &number.0.to_be_bytes())?;
+        Ok(number)
     }
 }
 

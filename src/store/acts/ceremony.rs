@@ -4,7 +4,9 @@ use fleetmark_domain::{Fingerprint, LedgerName, Refusal, Timestamp};
 use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::Event;
 
-use crate::store::model::{AuthorityRecord, EpochRecord, RootRequest, StoredCrl};
+use super::authorities::set_values;
+use super::found::mark_changed;
+use crate::store::model::{AuthorityRecord, EpochRecord, RootRequest, StoredBundle, StoredCrl};
 use crate::store::transaction::Transaction;
 use crate::store::{Act, StoreError};
 
@@ -38,7 +40,7 @@ impl Act for AskRoot {
 #[derive(Debug)]
 pub struct AcceptAnswer {
     /// The installation's value that holds the newest record: its number (8 octets) and its hash (32).
-    pub key: &'static str,
+    pub key: String,
     /// The record's number.
     pub number: u64,
     /// SHA-256 over its text.
@@ -47,6 +49,10 @@ pub struct AcceptAnswer {
     pub answered: Vec<RootRequest>,
     /// The root's list.
     pub list: StoredCrl,
+    /// A trust bundle that has all its signatures by it.
+    pub bundle: Option<StoredBundle>,
+    /// Other values of the installation that change with it.
+    pub values: Vec<(String, Vec<u8>)>,
 }
 
 impl Act for AcceptAnswer {
@@ -57,7 +63,7 @@ impl Act for AcceptAnswer {
     }
 
     fn perform(&self, transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
-        let last = transaction.rows.value(self.key)?.and_then(|value| Some(u64::from_be_bytes(*value.first_chunk()?)));
+        let last = transaction.rows.value(&self.key)?.and_then(|value| Some(u64::from_be_bytes(*value.first_chunk()?)));
         let newest = transaction.rows.crl(self.list.authority)?;
         if last.is_some_and(|last| last >= self.number) || newest.is_some_and(|newest| newest.number >= self.list.number) {
             return Err(Refusal::RootAnswerReplayed.into());
@@ -72,7 +78,12 @@ impl Act for AcceptAnswer {
         }
         transaction.rows.put_crl(&self.list)?;
         let value = [&self.number.to_be_bytes()[..], &self.hash].concat();
-        transaction.rows.set_value(self.key, &value)
+        transaction.rows.set_value(&self.key, &value)?;
+        if let Some(bundle) = &self.bundle {
+            transaction.rows.insert_trust_bundle(bundle)?;
+            mark_changed(transaction)?;
+        }
+        set_values(transaction, &self.values)
     }
 }
 

@@ -174,5 +174,6 @@ async fn a_device_enrolls_and_limits_hold() {
     crate::store::contract::served::works(&*store).await;
     crate::store::contract::lifecycle::works(&*store).await;
     crate::store::contract::external::works(&*store).await;
+    crate::store::contract::roots::works(&*store).await;
     store.stop().await;
 }

@@ -191,10 +191,23 @@ pub struct NewAuthority {
     /// Its key's; the profile's first unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<AuthorityAlgorithm>,
+    /// Of a root: where its key is to be; where that of the root before is, unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<RootKey>,
     /// For the ledger's details.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 1024)]
     pub note: Option<String>,
+}
+
+/// Where a root's key is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RootKey {
+    /// Where the server's other keys are.
+    Here,
+    /// On a machine of its own, which is asked by files.
+    Elsewhere,
 }
 
 /// The algorithm of an authority's key.

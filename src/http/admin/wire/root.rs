@@ -50,6 +50,9 @@ pub struct RootAnswer {
     pub record: String,
     /// The root's signature over the record: detached CMS, in PEM.
     pub signature: String,
+    /// The root's signature for a trust bundle, in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<String>,
 }
 
 /// An authority that was certified.
@@ -76,7 +79,7 @@ pub struct AcceptedAnswer {
     /// Until when the list holds.
     #[schema(value_type = schema::Time)]
     pub list_holds_until: Timestamp,
-    /// Authorities that the list names, and that are not revoked here: revoke them here too.
+    /// Authorities that the list names, and that were revoked here by it.
     pub revoked: Vec<u32>,
 }
 

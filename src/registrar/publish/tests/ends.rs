@@ -25,7 +25,7 @@ impl World {
     async fn replaced(&self) -> Arc<Authority> {
         let old = self.authority().record.id;
         let kind = AuthorityKind::Of(Kind::Device);
-        let new = Successor { kind, fleet: Some(fleet()), algorithm: None, note: String::new() };
+        let new = Successor { kind, fleet: Some(fleet()), algorithm: None, elsewhere: None, note: String::new() };
         let prepared = self.registrar.prepare_authority(&self.owner, new, self.now).await.unwrap();
         self.becomes(prepared.id, AuthorityEvent::Activated).await;
         let old = self.registrar.authorities.by_id(old).unwrap();
