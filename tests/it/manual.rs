@@ -78,7 +78,7 @@ fn every_test_that_the_threat_model_names_is_there() {
     for (room, name) in named {
         let (first, rest) = room.split_once("::").unwrap_or((&room, ""));
         let places = match first {
-            "it" => vec![repository().join("tests/it").join(format!("{rest}.rs"))],
+            "it" => vec![repository().join("tests/it").join(format!("{}.rs", rest.replace("::", "/")))],
             "device" | "domain" | "ledger" | "policy" | "gateway" => {
                 ["src", "tests"].map(|part| repository().join(format!("crates/fleetmark-{first}/{part}"))).to_vec()
             }
