@@ -2,6 +2,7 @@
 //! our policy, with its lists and answers followed.
 
 mod orders;
+mod several;
 mod sight;
 
 use std::fs;
