@@ -161,14 +161,20 @@ impl Jobs {
         }
     }
 
-    /// What other authorities say of their certificates, each at its time.
+    /// What other authorities say of their certificates, each at its time, whatever becomes of the others.
     async fn externals(self) {
         let mut ticks = every(LAPSE);
+        let mut asking = JoinSet::new();
         loop {
             ticks.tick().await;
-            if let Err(error) = self.registrar.follow_externals(self.clock.now()).await {
-                failed("externals", &error);
-                sleep(PROBE).await;
+            while asking.try_join_next().is_some() {}
+            for id in self.registrar.externals_to_ask(self.clock.now()) {
+                let this = self.clone();
+                asking.spawn(async move {
+                    if let Err(error) = this.registrar.follow_external(id, this.clock.now()).await {
+                        failed("externals", &error);
+                    }
+                });
             }
         }
     }

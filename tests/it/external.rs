@@ -1,6 +1,8 @@
 //! Other authorities: a foreign PKI made by openssl (RSA-2048, SHA-256, serial numbers of 20 octets, no URI), judged by our gateway under
 //! our policy, with its lists and answers followed.
 
+mod orders;
+mod several;
 mod sight;
 
 use std::fs;

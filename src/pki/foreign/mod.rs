@@ -63,6 +63,27 @@ impl Externals {
     }
 }
 
+/// The CA certificates whose subject's name has this hash, one of each key.
+pub fn named<'a>(authorities: &'a [CertificateDer<'a>], issuer: &[u8; 32]) -> Vec<&'a CertificateDer<'a>> {
+    let mut keys = BTreeSet::new();
+    let is_named = |der: &&CertificateDer<'_>| issuer_hash(der).is_ok_and(|hash| hash == *issuer);
+    let is_new = |der: &&'a CertificateDer<'a>| {
+        X509Certificate::from_der(der).is_ok_and(|(_, one)| keys.insert(one.public_key().raw.to_vec()))
+    };
+    authorities.iter().filter(is_named).filter(is_new).collect()
+}
+
+/// The one among CA certificates whose key signed a certificate.
+pub fn signer<'a>(authorities: &[&'a CertificateDer<'a>], certificate: &[u8]) -> Option<&'a CertificateDer<'a>> {
+    let (_, signed) = X509Certificate::from_der(certificate).ok()?;
+    let (algorithm, signature) = (&signed.signature_algorithm, &signed.signature_value.data);
+    let by = |authority: &&&CertificateDer<'_>| {
+        let parsed = X509Certificate::from_der(authority);
+        parsed.is_ok_and(|(_, authority)| is_signed(&authority, algorithm, signature, signed.tbs_certificate.as_ref()))
+    };
+    authorities.iter().find(by).copied()
+}
+
 /// Verifies what a CA or a responder signed, by the certificate that holds its key. SHA-1 is none.
 fn is_signed(by: &X509Certificate<'_>, algorithm: &AlgorithmIdentifier<'_>, signature: &[u8], octets: &[u8]) -> bool {
     let is_broken = algorithm.algorithm == OID_PKCS1_SHA1WITHRSA || algorithm.algorithm == OID_SHA1_WITH_RSA;

@@ -5,13 +5,17 @@
 //! - `adopt`: certificates are imported, shown and changed.
 //! - `expect`: certificates that are adopted when they are first seen, by their fingerprints.
 //! - `sight`: certificates that are adopted because they are seen, here or by gateways.
-//! - `follow`: what the authorities say of their certificates is fetched and merged.
+//! - `follow`: what the authorities say of their certificates is asked for in time, and merged.
+//! - `lists`: the same by their lists.
+//! - `responder`: the same by their OCSP responders.
 //! - `fetch`: the exchange over HTTP; the one place here that knows it.
 
 mod adopt;
 mod expect;
 mod fetch;
 mod follow;
+mod lists;
+mod responder;
 mod rules;
 mod sight;
 
@@ -308,7 +312,13 @@ impl Registrar {
         Ok(self.viewed(external, lists))
     }
 
-    fn viewed(&self, external: External, lists: Vec<ForeignList>) -> ExternalView {
+    fn viewed(&self, external: External, mut lists: Vec<ForeignList>) -> ExternalView {
+        if let Some(known) = self.externals.follow.lists(external.id) {
+            for list in &mut lists {
+                // That one was found unchanged is not written.
+                list.fetched_at = known.fetched_at(list).map_or(list.fetched_at, |at| at.max(list.fetched_at));
+            }
+        }
         let failures = self.externals.follow.failures(external.id);
         ExternalView { rules_hash: rules_hash(&external), external, lists, failures }
     }

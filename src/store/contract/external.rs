@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use fleetmark_domain::{Epoch, Fingerprint, KeyHash, Kind, LedgerName, Refusal, RevocationReason, Standing, Timestamp};
+use fleetmark_domain::{
+    CertificateEvent, Epoch, Fingerprint, KeyHash, Kind, LedgerName, Refusal, RevocationReason, Standing, Timestamp,
+};
 use fleetmark_external::{FIRST_ID, Foreign, Said};
 
 use super::enrollment::details;
@@ -11,9 +13,10 @@ use crate::store::acts::external::expect::{Expect, Expectation, Unexpect};
 use crate::store::acts::external::{
     Adopt, Arrival, ChangeExternal, CreateExternal, Fate, MergeForeign, Permit, PutForeignList,
 };
+use crate::store::acts::revocations::applies_to;
 use crate::store::model::{
-    AdoptWhen, Adopting, Expected, External, ExternalCertificate, ExternalRules, ExternalSwitch, ForeignList, Sighted,
-    StatusSource,
+    AdoptWhen, Adopting, Among, Expected, External, ExternalCertificate, ExternalRules, ExternalSwitch, ForeignList, Pick,
+    Sighted, StatusSource,
 };
 use crate::store::rows::Rows;
 use crate::store::{Store, StoreError, commit, read};
@@ -247,12 +250,21 @@ async fn imported_and_merged(store: &dyn Store, made: &External) {
     assert_eq!(commit(store, merge(Standing::Held)).await.unwrap(), 1);
     assert_eq!(standing().await, Standing::Held);
     assert_eq!(commit(store, merge(Standing::Held)).await.unwrap(), 0);
+    // Orders go by what we say: it can be held once more, and there is nothing to release.
+    let picked = async |change| {
+        let among = Among::Certificates(vec![place]);
+        let pick = Pick { ledger: LedgerName::Fleet(fleet_name("alpha")), standings: applies_to(change), among };
+        read(store, move |rows| rows.pick(&pick, 0, 9)).await.unwrap().into_iter().map(|one| one.authority).collect::<Vec<_>>()
+    };
+    assert_eq!(picked(CertificateEvent::Held).await, [id]);
+    assert!(picked(CertificateEvent::Released).await.is_empty());
     assert_eq!(commit(store, merge(Standing::Good)).await.unwrap(), 1);
     assert_eq!(standing().await, Standing::Good);
     let revoked = Standing::Revoked(RevocationReason::KeyCompromise);
     assert_eq!(commit(store, merge(revoked)).await.unwrap(), 1);
     assert_eq!(commit(store, merge(Standing::Good)).await.unwrap(), 0);
     assert_eq!(standing().await, revoked);
+    assert!(picked(CertificateEvent::Held).await.is_empty());
     let list = ForeignList {
         authority: id,
         url: "http://a.example/".to_owned(),

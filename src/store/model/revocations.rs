@@ -161,7 +161,7 @@ impl Condition {
 pub struct Pick {
     /// In this ledger.
     pub ledger: LedgerName,
-    /// Of these standings, by code.
+    /// Of these standings, by code; adopted ones by what we say of them, unless they are revoked.
     pub standings: Vec<u8>,
     /// And of these.
     pub among: Among,
@@ -183,6 +183,8 @@ pub enum Among {
 pub struct Picked {
     /// Its serial.
     pub serial: Serial,
+    /// Who issued it.
+    pub authority: AuthorityId,
     /// Who holds it.
     pub subject: SubjectId,
     /// Which of the holder's.

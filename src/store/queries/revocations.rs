@@ -1,7 +1,8 @@
 //! Orders, and what they select: certificates without their octets.
 
 use diesel::prelude::*;
-use fleetmark_domain::{CertificateEvent, Serial, Standing, Timestamp};
+use fleetmark_domain::{CertificateEvent, RevocationReason, Serial, Standing, Timestamp};
+use fleetmark_external::FIRST_ID;
 
 use super::certificates::{standing, standing_columns};
 use super::codes::{Coded, from_json, json, number, parsed, signed, word};
@@ -131,18 +132,19 @@ const fn brought_by(standing: Standing) -> Result<CertificateEvent, StoreError> 
     }
 }
 
-/// Serial, holder, generation, standing, and the holder's newest confirmed generation, as they are read.
-pub type PickedColumns = (Vec<u8>, i64, i64, i16, i64);
+/// Serial, issuer, holder, generation, standing, and the holder's newest confirmed generation, as they are read.
+pub type PickedColumns = (Vec<u8>, i64, i64, i64, i16, i64);
 
 impl TryFrom<PickedColumns> for Picked {
     type Error = StoreError;
 
-    fn try_from((serial, subject, generation, standing, confirmed): PickedColumns) -> Result<Self, StoreError> {
+    fn try_from((serial, authority, subject, generation, standing, confirmed): PickedColumns) -> Result<Self, StoreError> {
         const WHAT: &str = "certificate";
         let unreadable = || StoreError::Unreadable { what: WHAT };
         let standing = u8::try_from(standing).ok().and_then(|code| Standing::from_code(code, None));
         Ok(Self {
             serial: Serial::from_octets(&serial).map_err(|_| unreadable())?,
+            authority: number(authority, WHAT)?,
             subject: number(subject, WHAT)?,
             generation: number(generation, WHAT)?,
             standing: standing.ok_or_else(unreadable)?,
@@ -171,13 +173,26 @@ pub fn attribute(key: &str, value: &str) -> [String; 2] {
     [format!("{{{pair}"), format!(",{pair}")]
 }
 
+/// The condition that a certificate is of one of these standings by our word. That of an adopted one stands beside its authority's, and
+/// counts unless one of both revoked it.
+pub fn worth(standings: &[u8]) -> String {
+    // None is of this one: a list that is empty is no SQL.
+    let codes = standings.iter().fold("-1".to_owned(), |codes, code| format!("{codes}, {code}"));
+    let revoked = Standing::Revoked(RevocationReason::Unspecified).code();
+    format!(
+        "(certificates.authority < {FIRST_ID} AND certificates.standing IN ({codes}) OR certificates.authority >= {FIRST_ID} \
+         AND certificates.standing <> {revoked} AND EXISTS (SELECT 1 FROM external_certificates \
+         WHERE external_certificates.certificate = certificates.id AND external_certificates.own_standing IN ({codes})))"
+    )
+}
+
 /// Narrows a boxed query over certificates and their holders down to what is picked.
 macro_rules! picked {
     ($query:expr, $pick:expr) => {{
         let pick: &Pick = $pick;
-        let standings: Vec<i16> = pick.standings.iter().map(|code| i16::from(*code)).collect();
-        let mut query =
-            $query.filter(certificates::ledger.eq(pick.ledger.as_str())).filter(certificates::standing.eq_any(standings));
+        let mut query = $query
+            .filter(certificates::ledger.eq(pick.ledger.as_str()))
+            .filter(sql::<Bool>(&order_row::worth(&pick.standings)));
         match &pick.among {
             Among::Certificates(ids) => {
                 query = query.filter(certificates::id.eq_any(ids.iter().copied().map(signed).collect::<Vec<_>>()));
@@ -206,6 +221,9 @@ macro_rules! picked {
                 if let Some(state) = condition.state {
                     query = query.filter(subjects::state.eq(state));
                 }
+                if let Some(standing) = condition.standing {
+                    query = query.filter(certificates::standing.eq(i16::from(standing)));
+                }
                 if let Some(moment) = condition.issued_before {
                     query = query.filter(certificates::issued_at.lt(moment.0));
                 }
@@ -231,6 +249,7 @@ macro_rules! revocation_rows {
                 .limit(limit.into())
                 .select((
                     certificates::serial,
+                    certificates::authority,
                     subjects::id,
                     certificates::generation,
                     certificates::standing,

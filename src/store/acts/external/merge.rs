@@ -8,7 +8,7 @@ use fleetmark_ledger::details::Details;
 
 use crate::store::acts::standing::write_standing;
 use crate::store::model::{AuthorityId, Certificate, ExternalCertificate, ForeignList};
-use crate::store::rows::{Rows, certificate_id};
+use crate::store::rows::{CertificateId, Rows, certificate_id};
 use crate::store::transaction::Transaction;
 use crate::store::{Act, Lane, StoreError};
 
@@ -124,15 +124,22 @@ pub(in crate::store::acts) fn by_us<'a>(
             continue;
         }
         let place = certificate_id(certificate.serial.epoch(), certificate.serial.index());
-        let known = transaction.rows.external_at(place)?.ok_or(StoreError::Unreadable { what: "external certificate" })?;
-        let current = transaction.rows.certificate(place)?.ok_or(StoreError::Unreadable { what: "certificate" })?;
-        let next = merged(standing, known.foreign);
-        transaction.rows.update_external_certificate(&ExternalCertificate { own: standing, ..known })?;
-        if next == standing && current.standing != next {
-            changed.push(current);
-        }
+        changed.extend(say(transaction, place, standing)?);
     }
     Ok(Cow::Owned(changed))
+}
+
+/// We say that this adopted certificate is worth this, which is noted; gives it where its standing changes by it.
+pub(in crate::store::acts) fn say(
+    transaction: &mut Transaction<'_>,
+    place: CertificateId,
+    standing: Standing,
+) -> Result<Option<Certificate>, StoreError> {
+    let known = transaction.rows.external_at(place)?.ok_or(StoreError::Unreadable { what: "external certificate" })?;
+    let current = transaction.rows.certificate(place)?.ok_or(StoreError::Unreadable { what: "certificate" })?;
+    let next = merged(standing, known.foreign);
+    transaction.rows.update_external_certificate(&ExternalCertificate { own: standing, ..known })?;
+    Ok(Some(current).filter(|current| next == standing && current.standing != next))
 }
 
 /// A certificate with the standing that we gave it, whatever its own authority says.

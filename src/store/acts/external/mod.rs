@@ -15,7 +15,7 @@ use fleetmark_ledger::entry::{Event, ExternalAuthority};
 
 pub use adopt::{Adopt, Arrival, Fate, Permit};
 pub use merge::{MergeForeign, PutForeignList, merged};
-pub(super) use merge::{as_they_are, as_we_say, by_us};
+pub(super) use merge::{as_they_are, as_we_say, by_us, say};
 
 use super::{Repeatable, made_before, remember};
 use crate::store::model::{AuthorityId, External, ExternalRules, ExternalSwitch};

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleetmark_domain::{CertificateEvent, LedgerName, Refusal, Standing, Timestamp};
+use fleetmark_external::is_external;
 use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::{Event, IndexSet};
 
 use super::lane;
 use crate::store::acts::confirm::settle;
+use crate::store::acts::external::say;
 use crate::store::acts::standing::MAX_RANGES;
 use crate::store::model::{Among, Certificate, Order, OrderState, Pick, Picked, Reach, Selector, SubjectId, SubjectState};
 use crate::store::rows::{CertificateId, Rows, certificate_id};
@@ -115,13 +117,7 @@ pub fn reach(rows: &mut dyn Rows, order: &Order) -> Result<Reach, StoreError> {
 }
 
 fn picking(order: &Order, among: Among) -> Pick {
-    let mut standings = applies_to(order.change);
-    if let Among::Where(condition) = &among
-        && let Some(wanted) = condition.standing
-    {
-        standings.retain(|standing| *standing == wanted);
-    }
-    Pick { ledger: order.ledger.clone(), standings, among }
+    Pick { ledger: order.ledger.clone(), standings: applies_to(order.change), among }
 }
 
 fn place_of(picked: &Picked) -> CertificateId {
@@ -164,7 +160,9 @@ impl Act for DoPart {
             CertificateEvent::Released => confirming(transaction.rows, &mut found)?,
             _ => Vec::new(),
         };
-        let changed = set_all(transaction, &order.ledger, &found, standing, &self.details, self.at)?;
+        let changed = u64::try_from(found.len()).unwrap_or(u64::MAX);
+        let found = heeded(transaction, found, standing)?;
+        set_all(transaction, &order.ledger, &found, standing, &self.details, self.at)?;
         for (subject, certificate) in confirmed {
             let holder = transaction.rows.subject(subject)?.ok_or(StoreError::Unreadable { what: "subject" })?;
             let good = Certificate { standing: Standing::Good, changed_at: self.at, ..certificate };
@@ -230,6 +228,17 @@ fn confirming(rows: &mut dyn Rows, found: &mut Vec<Picked>) -> Result<Vec<(Subje
     Ok(kept)
 }
 
+/// Notes what we say of adopted ones; gives all whose standing changes by it, which is not so where their own authority says worse.
+fn heeded(transaction: &mut Transaction<'_>, found: Vec<Picked>, standing: Standing) -> Result<Vec<Picked>, StoreError> {
+    let mut changed = Vec::with_capacity(found.len());
+    for picked in found {
+        if !is_external(picked.authority) || say(transaction, place_of(&picked), standing)?.is_some() {
+            changed.push(picked);
+        }
+    }
+    Ok(changed)
+}
+
 /// Sets the standing of all of them, with one entry. They ascend.
 fn set_all(
     transaction: &mut Transaction<'_>,
@@ -238,7 +247,7 @@ fn set_all(
     standing: Standing,
     details: &Details,
     at: Timestamp,
-) -> Result<u64, StoreError> {
+) -> Result<(), StoreError> {
     let places = found.iter().map(|picked| (picked.serial.epoch(), picked.serial.index()));
     let certificates = IndexSet::from_certificates(places);
     let mut changed = 0_u64;
@@ -253,7 +262,7 @@ fn set_all(
     for certificates in certificates.split(MAX_RANGES) {
         transaction.append(ledger, at, Event::StandingChanged { standing, certificates }, Some(details))?;
     }
-    Ok(changed)
+    Ok(())
 }
 
 #[cfg(test)]
