@@ -32,7 +32,7 @@ use crate::pki::profile::{Profile, Profiles};
 use crate::pki::weak::lists::WeakLists;
 use crate::store::acts::found::{AddAuthority, OpenSystemLedger};
 use crate::store::acts::lease::RaiseEpochs;
-use crate::store::acts::lists::SetValue;
+use crate::store::acts::lists::{SetValue, SetValues};
 use crate::store::acts::record::{Holder, Proof};
 use crate::store::acts::subjects::Register;
 use crate::store::acts::tokens::ForgetRequests;
@@ -291,7 +291,8 @@ impl Registrar {
     pub async fn raise_epochs(&self, highest: Epoch, now: Timestamp) -> Result<()> {
         let floor = Epoch(highest.0.saturating_add(RESTORE_LEAP));
         // A root that was planned at the backup may have been prepared after it, in the numbering that was reserved for it.
-        commit(&*self.store, SetValue { name: super::rollover::plan::PLAN.to_owned(), value: Vec::new() }).await?;
+        let restored = (super::status::lists::RESTORED.to_owned(), now.0.to_be_bytes().to_vec());
+        commit(&*self.store, SetValues(vec![(super::rollover::plan::PLAN.to_owned(), Vec::new()), restored])).await?;
         Ok(commit(&*self.store, RaiseEpochs { floor, at: now }).await?)
     }
 

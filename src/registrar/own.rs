@@ -150,9 +150,9 @@ impl Registrar {
             return Ok(None);
         }
         let authority = self.authorities.by_id(certificate.authority).ok_or(Refusal::AuthorityUnavailable)?;
-        // A door's that issues no more is replaced at once; a responder's lasts as long as its authority is trusted.
-        let is_responder = certificate.subject.is_none() && authority.record.state == AuthorityState::Tainted;
-        if !authority.issues() && !is_responder {
+        // A door's that issues no more is replaced at once. A responder's lasts as long as its authority is trusted, and a status key's
+        // beyond that: it says that nothing is good any more.
+        if !authority.issues() && certificate.subject.is_some() {
             return Ok(None);
         }
         Ok(Some(OwnCertificate { certificate, chain: self.authorities.chain_of(&authority), key_label }))

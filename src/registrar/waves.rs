@@ -277,7 +277,7 @@ fn resumed(wave: Wave, now: Timestamp) -> Wave {
 
 /// The certificate's own time, or the wave's, where that comes before. Each device has its own moment in the wave, told by its number
 /// alone: asked twice, it is the same, and a wave that is started again takes the devices in the same order.
-fn advise(certificate: &Certificate, is_tainted: bool, wave: Option<&Wave>, now: Timestamp) -> Advice {
+pub(super) fn advise(certificate: &Certificate, is_tainted: bool, wave: Option<&Wave>, now: Timestamp) -> Advice {
     let is_meant =
         |wave: &&Wave| if wave.to_active_authority { is_tainted } else { certificate.issued_at < wave.issued_before };
     let wave = wave.filter(is_meant);

@@ -302,7 +302,7 @@ fn word(server: &Server, ledger: &str, name: &str) -> PathBuf {
 }
 
 /// Puts the backup in the place of all data; the operator's profile and the passphrase are not in it.
-fn restore(server: &mut Server, backup: &Path) {
+pub fn restore(server: &mut Server, backup: &Path) {
     server.stop();
     let lost = server.scratch("lost");
     fs::rename(server.data(), &lost).unwrap();

@@ -12,6 +12,8 @@ use fleetmark_status::{List, Scope, Terms};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::authorities::{act, operator, replace};
+use crate::gateway::restore;
 use crate::harness::device::Device;
 use crate::harness::forge::authority_id;
 use crate::harness::openssl::openssl;
@@ -26,7 +28,10 @@ pub struct Firmware {
 
 impl Firmware {
     pub async fn of(server: &Server, fleet: &str) -> Self {
-        let authority = authority_id(server, "device", Some(fleet)).await;
+        Self::of_authority(server, fleet, authority_id(server, "device", Some(fleet)).await).await
+    }
+
+    async fn of_authority(server: &Server, fleet: &str, authority: u64) -> Self {
         let index = server.public_client().get(&format!("/status/{authority}/index.json")).await.is(200).json();
         let key_id = hex::decode(index["key_id"].as_str().unwrap()).unwrap();
         let pem = server.public_client().get(&format!("/status/{authority}/signers.pem")).await.is(200).text();
@@ -130,6 +135,78 @@ fn a_status_list_follows_the_ledger_and_strangers_read_it() {
         // Released, it is good again.
         held.act(&server, "release", json!({})).await;
         firmware.until(&server, &held, Answer::Good).await;
+    });
+}
+
+#[test]
+fn when_an_authority_is_revoked_its_list_and_its_devices_standing_say_so_also_after_a_restart() {
+    let mut server = Server::start(&[]);
+    run(async {
+        let fleet = server.fleet(json!({})).await;
+        let device = Device::good(&server, &fleet, "a").await;
+        let firmware = Firmware::of(&server, &fleet).await;
+        let (first, _) = firmware.until(&server, &device, Answer::Good).await;
+        let next = replace(&server, "device", Some(&fleet)).await;
+        let moved = device.renew(&server).await;
+        moved.confirm(&server).await.is(200);
+        let left = Device::good(&server, &fleet, "b").await;
+        let nonce = "5a".repeat(32);
+        let told = async |server: &Server, device: &Device| ask(server, &device.serial(), &nonce).await.is(200).json();
+        let pair = |standing: &str, action: &str| (standing.to_owned(), action.to_owned());
+
+        let body = json!({"force": true, "reason": "keyCompromise"});
+        assert_eq!(act(&server, firmware.authority, "revoke", body).await["state"], "revoked");
+        // At once to who asks, within a minute to who reads the list; the old certificate's device has another.
+        let old = told(&server, &device).await;
+        assert_eq!(said(&old), pair("superseded", "use_newer"));
+        let (second, _) = firmware.until(&server, &device, Answer::NotGood).await;
+        assert!(second > first, "{second} after {first}");
+        for device in [&moved, &left] {
+            assert_eq!(said(&told(&server, device).await), pair("good", "go_on"));
+        }
+        let successors = Firmware::of_authority(&server, &fleet, next).await;
+        successors.until(&server, &left, Answer::Good).await;
+
+        // The next authority ends with a device that has no other certificate.
+        replace(&server, "device", Some(&fleet)).await;
+        act(&server, next, "revoke", json!({"force": true, "reason": "keyCompromise"})).await;
+        for restart in [false, true] {
+            if restart {
+                server.restart();
+            }
+            let answer = told(&server, &left).await;
+            assert_eq!(said(&answer), pair("revoked", "enroll"), "restarted: {restart}");
+            assert_eq!(answer["reason"], "cACompromise");
+            successors.until(&server, &left, Answer::NotGood).await;
+            let (third, _) = firmware.until(&server, &device, Answer::NotGood).await;
+            assert!(third >= second, "{third} after {second}");
+        }
+    });
+}
+
+#[test]
+fn a_lists_sequence_rises_through_a_kill_and_a_restore() {
+    let mut server = Server::start(&[]);
+    run(async {
+        let fleet = server.fleet(json!({})).await;
+        let device = Device::good(&server, &fleet, "a").await;
+        let firmware = Firmware::of(&server, &fleet).await;
+        firmware.until(&server, &device, Answer::Good).await;
+        let backup = server.scratch("status-backup");
+        let (done, told) = operator(&server, &["backup", "create", "--out", &backup.display().to_string()]);
+        assert!(done, "{told}");
+        device.act(&server, "hold", json!({})).await;
+        let (held, _) = firmware.until(&server, &device, Answer::NotGood).await;
+        server.kill_and_start();
+        let (again, _) = firmware.until(&server, &device, Answer::NotGood).await;
+        assert!(again >= held, "{again} after {held}");
+        device.act(&server, "release", json!({})).await;
+        let (seen, _) = firmware.until(&server, &device, Answer::Good).await;
+        assert!(seen > again, "{seen} after {again}");
+        // What the backup's list says is what the server holds again, but firmware has seen a newer one.
+        restore(&mut server, &backup);
+        let (restored, _) = firmware.until(&server, &device, Answer::Good).await;
+        assert!(restored > seen, "{restored} after {seen}: firmware would call it rolled back");
     });
 }
 
@@ -344,6 +421,52 @@ fn what_was_never_issued_is_not_found_and_what_is_malformed_is_named() {
     });
 }
 
+/// `fleetmark-device …` in this directory; `clock` is for faketime (Debian package `faketime`).
+fn agent(clock: Option<&str>, directory: &std::path::Path, arguments: &[&str]) -> Value {
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_fleetmark")).with_file_name("fleetmark-device");
+    let mut command = match clock {
+        Some(clock) => {
+            let mut command = Command::new("faketime");
+            command.args(["-f", clock]).arg(program);
+            command
+        }
+        None => Command::new(program),
+    };
+    let output = command.args(arguments).args(["--dir", directory.to_str().unwrap(), "--json"]).output().unwrap();
+    let said = serde_json::from_slice::<Value>(&output.stdout);
+    said.unwrap_or_else(|_| panic!("{arguments:?}: {}", String::from_utf8_lossy(&output.stderr)))
+}
+
+#[test]
+fn a_device_whose_clock_stands_at_1970_asks_and_learns_the_time() {
+    let server = shared();
+    run(async {
+        let fleet = server.fleet(json!({})).await;
+        let token = server.token(&fleet, "clockless").await;
+        let directory = tempfile::tempdir().unwrap();
+        let agent = |arguments: &[&str]| agent(Some("@1970-01-01 00:00:10"), directory.path(), arguments);
+        let url = format!("https://localhost:{}", server.device_port);
+        let pin = hex::encode(Sha256::digest(server.root()));
+        let enrolled = agent(&["enroll", "--server", &url, "--ca-fingerprint", &pin, "--fleet", &fleet, "--token", &token]);
+        assert_eq!(enrolled["ok"], true, "{enrolled}");
+        assert!(enrolled["clock_behind_seconds"].as_i64().unwrap() > 1_700_000_000, "{enrolled}");
+        let asked = now();
+        let told = agent(&["standing"]);
+        assert_eq!((told["standing"].as_str(), told["action"].as_str()), (Some("good"), Some("go_on")), "{told}");
+        let (at, again) = (seconds(&told["server_time"]), seconds(&told["ask_again_at"]));
+        assert!((asked..=now()).contains(&at) && again > at, "{told}");
+        let path = format!("/v1/fleets/{fleet}/devices/clockless/hold");
+        server.owner().post(&path, &json!({})).await.is(200);
+        assert_eq!(agent(&["standing"])["action"], "wait");
+    });
+}
+
+/// A time of an answer, in seconds since 1970.
+fn seconds(value: &Value) -> u64 {
+    let time: fleetmark_domain::Timestamp = serde_json::from_value(value.clone()).unwrap();
+    u64::try_from(time.0).unwrap()
+}
+
 #[test]
 fn the_agent_asks_with_a_certificate_that_opens_no_door() {
     let server = shared();
@@ -351,12 +474,7 @@ fn the_agent_asks_with_a_certificate_that_opens_no_door() {
         let fleet = server.fleet(json!({})).await;
         let token = server.token(&fleet, "agent").await;
         let directory = tempfile::tempdir().unwrap();
-        let agent = |arguments: &[&str]| {
-            let dir = directory.path().to_str().unwrap();
-            let program = std::path::Path::new(env!("CARGO_BIN_EXE_fleetmark")).with_file_name("fleetmark-device");
-            let output = Command::new(program).args(arguments).args(["--dir", dir, "--json"]).output().unwrap();
-            serde_json::from_slice::<Value>(&output.stdout).unwrap()
-        };
+        let agent = |arguments: &[&str]| agent(None, directory.path(), arguments);
         let url = format!("https://localhost:{}", server.device_port);
         let pin = hex::encode(Sha256::digest(server.root()));
         let enrolled = agent(&["enroll", "--server", &url, "--ca-fingerprint", &pin, "--fleet", &fleet, "--token", &token]);

@@ -40,7 +40,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 pub(in crate::registrar) struct World {
     pub(in crate::registrar) directory: TempDir,
     pub(in crate::registrar) registrar: Registrar,
-    owner: Caller,
+    pub(in crate::registrar) owner: Caller,
     pub(in crate::registrar) now: Timestamp,
 }
 
@@ -99,6 +99,29 @@ impl World {
         registrar.renew_responders(now).await.unwrap();
         registrar.refresh_crls(now).await.unwrap();
         Self { directory, registrar, owner, now }
+    }
+
+    /// Another machine, on which a backup was restored.
+    pub(in crate::registrar) async fn restored(self, backup: TempDir) -> Self {
+        let Self { registrar, owner, now, .. } = self;
+        registrar.store.stop().await;
+        let registrar = opened(backup.path(), now).await;
+        let highest = registrar.authorities.all().len();
+        registrar.raise_epochs(fleetmark_domain::Epoch(u32::try_from(highest).unwrap()), now).await.unwrap();
+        registrar.renew_responders(now).await.unwrap();
+        Self { directory: backup, registrar, owner, now }
+    }
+
+    /// A copy of the store and the keys.
+    pub(in crate::registrar) async fn backup(&self) -> TempDir {
+        let backup = tempfile::tempdir().unwrap();
+        self.registrar.store.copy_to(&backup.path().join("store")).await.unwrap();
+        std::fs::create_dir(backup.path().join("keys")).unwrap();
+        for entry in std::fs::read_dir(self.directory.path().join("keys")).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), backup.path().join("keys").join(entry.file_name())).unwrap();
+        }
+        backup
     }
 
     /// The server ends and starts again.

@@ -33,6 +33,9 @@ const MANY: u64 = 100_000;
 /// Standings read at once.
 const STANDINGS: u64 = 1 << 16;
 
+/// When a backup was restored last, in seconds since 1970, 8 octets: its lists are older than what devices may have.
+pub(in crate::registrar) const RESTORED: &str = "status/restored";
+
 /// A list that is given out.
 #[derive(Debug)]
 pub struct MadeList {
@@ -40,6 +43,8 @@ pub struct MadeList {
     pub list: PublishedList,
     /// The key that signed it.
     pub key_id: [u8; 8],
+    /// Whether it was made when its authority was revoked already, so that it calls nothing good.
+    is_of_revoked: bool,
     /// What it says, for the next one; None of a list that was made before this process began.
     standings: Option<Standings>,
 }
@@ -73,8 +78,8 @@ impl Registrar {
         self.status.lists.load_full()
     }
 
-    /// Makes anew each list in whose slice something was issued or changed its standing, or that is past half of its life. Returns
-    /// how many were made. One that cannot be made keeps no other from being made.
+    /// Makes anew each list in whose slice something was issued or changed its standing, or that is due by [`is_due`]. Returns how
+    /// many were made. One that cannot be made keeps no other from being made.
     ///
     /// # Errors
     /// The first failure, after all lists were tried.
@@ -120,7 +125,9 @@ impl Registrar {
         let (news, upto) = self.news_since(ledger, seen.or(known).unwrap_or(0), choices).await?;
         let mut made = 0;
         for (authority, signer, key) in keys {
-            let kept = self.status_list(&key).filter(|kept| !is_due(kept, signer.key_id, now));
+            // An authority's own state stands in another ledger than its certificates.
+            let is_revoked = authority.record.state == AuthorityState::Revoked;
+            let kept = self.status_list(&key).filter(|kept| !is_due(kept, signer.key_id, is_revoked, now));
             let changes = match &news {
                 News::Everything => None,
                 News::Of(slices) => Some(slices.get(&(key.epoch, key.slice))),
@@ -150,15 +157,21 @@ impl Registrar {
         Ok(epochs.into_iter().flat_map(|epoch| slices(epoch.next_index).map(move |slice| key(epoch.number, slice))).collect())
     }
 
-    /// Takes up a list that was made before this process began.
+    /// Takes up a list that was made before this process began, unless it came with a backup: devices may have a newer one.
     async fn recall(&self, key: ListKey, signer: &StatusSigner) -> Result<()> {
         if self.status_list(&key).is_some() {
             return Ok(());
         }
-        if let Some(list) = read(&*self.store, move |rows| rows.published_list(&key)).await? {
+        let found = read(&*self.store, move |rows| {
+            let Some(list) = rows.published_list(&key)? else { return Ok(None) };
+            let restored = rows.value(RESTORED)?.and_then(|value| value.try_into().ok()).map(i64::from_be_bytes);
+            Ok(Some(list).filter(|list| restored.is_none_or(|at| list.this_update.0 > at)))
+        });
+        if let Some(list) = found.await? {
             // After the magic stands the id of the key that signed it.
             let key_id = list.octets.get(4..12).and_then(|id| id.try_into().ok()).unwrap_or(signer.key_id);
-            insert(&self.status.lists, key, MadeList { list, key_id, standings: None });
+            // What it says is not read: a revoked authority's is made anew.
+            insert(&self.status.lists, key, MadeList { list, key_id, is_of_revoked: false, standings: None });
         }
         Ok(())
     }
@@ -259,12 +272,14 @@ impl Registrar {
                 "status list made"
             );
             metrics::counter!("fleetmark_status_lists_made_total").increment(1);
-            insert(&self.status.lists, key, MadeList { list: made, key_id: signer.key_id, standings: Some(standings) });
+            let made = MadeList { list: made, key_id: signer.key_id, is_of_revoked: is_revoked, standings: Some(standings) };
+            insert(&self.status.lists, key, made);
             return Ok(true);
         }
         // Another server made one with this number: take that.
         if let Some(list) = read(&*self.store, move |rows| rows.published_list(&key)).await? {
-            insert(&self.status.lists, key, MadeList { list, key_id: signer.key_id, standings: None });
+            let made = MadeList { list, key_id: signer.key_id, is_of_revoked: false, standings: None };
+            insert(&self.status.lists, key, made);
         }
         Ok(false)
     }
@@ -283,14 +298,15 @@ impl Registrar {
     }
 }
 
-/// Whether a list is to be made anew though nothing changed: it is past half of its life, or signed by a key that was replaced.
-fn is_due(kept: &MadeList, signer: [u8; 8], now: Timestamp) -> bool {
+/// Whether a list is to be made anew though no certificate changed: it is past half of its life, or from the future, since the clock was
+/// set back; it was signed by a key that was replaced; or its authority was revoked since.
+fn is_due(kept: &MadeList, signer: [u8; 8], is_revoked: bool, now: Timestamp) -> bool {
     let key = kept.list.key;
     let spread = LIFETIME.as_secs() / 8;
     let own =
         u64::from(key.authority).wrapping_mul(7_919) ^ u64::from(key.epoch.0).wrapping_mul(104_729) ^ u64::from(key.slice);
     let moment = kept.list.this_update + REFRESH + Duration::from_secs(own.wrapping_mul(2_654_435_761) % spread);
-    moment <= now || kept.key_id != signer
+    moment <= now || kept.list.this_update > now || kept.key_id != signer || (is_revoked && !kept.is_of_revoked)
 }
 
 /// What a list is about. The installation's own authorities have no fleet: their lists name the trust domain alone.

@@ -20,13 +20,14 @@ use crate::registrar::own::{OwnCertificate, OwnOrder};
 use crate::registrar::tokens::sha256;
 use crate::registrar::{Error, Registrar, Result};
 use crate::store::acts::lists::SetValues;
-use crate::store::model::{AuthorityId, Credential};
+use crate::store::model::{AuthorityId, Certificate, Credential};
 use crate::store::{commit, read};
 
 /// The profile of their certificates.
 const PROFILE: &str = "status";
-/// So long before the end of a key its successor takes over.
+/// So long before the end of a key its successor takes over; of one that lives less than a year, at most in the last sixth of its life.
 const HANDOVER: Duration = Duration::from_secs(60 * 86_400);
+const HANDOVER_SHARE: u32 = 6;
 
 /// A key that signs for an authority.
 #[derive(Debug)]
@@ -56,20 +57,23 @@ impl Registrar {
         self.status.signers.load().get(&authority).cloned()
     }
 
-    /// Makes sure that every authority whose certificates still count has a status key, and from half of its life on a successor.
-    /// One that cannot be made keeps no other from being made.
+    /// Makes sure that every authority whose certificates still count has a status key, and from half of its life on a successor. A
+    /// revoked one keeps the key that it had, to say so with. One that cannot be made keeps no other from being made.
     ///
     /// # Errors
     /// The first failure, after all authorities were tried.
     pub async fn renew_status_signers(&self, now: Timestamp) -> Result<()> {
         let mut failure = None;
         for authority in self.authorities.all().iter() {
-            let counts = !matches!(authority.record.state, AuthorityState::Prepared | AuthorityState::Revoked);
-            if counts
-                && now < authority.not_after
-                && authority.record.kind != AuthorityKind::Root
-                && let Err(error) = self.renew_status_signer(authority, now).await
-            {
+            if now >= authority.not_after || authority.record.kind == AuthorityKind::Root {
+                continue;
+            }
+            let outcome = match authority.record.state {
+                AuthorityState::Prepared => continue,
+                AuthorityState::Revoked => self.keep_status_signer(authority, now).await,
+                AuthorityState::Active | AuthorityState::Tainted => self.renew_status_signer(authority, now).await,
+            };
+            if let Err(error) = outcome {
                 alarm("status_key_not_renewed", &format!("authority {}: {}", authority.record.id, error.refusal));
                 failure = failure.or(Some(error));
             }
@@ -81,8 +85,9 @@ impl Registrar {
         let id = authority.record.id;
         let names = Names::of(id);
         self.forget_former(&names).await?;
-        let serves = |own: &OwnCertificate| now + HANDOVER < own.certificate.not_after;
-        let current = self.kept_certificate(&names.current).await?.filter(serves);
+        let serves = |own: &OwnCertificate| serves(&own.certificate, authority.not_after, now);
+        let kept = self.kept_certificate(&names.current).await?;
+        let current = kept.clone().filter(serves);
         let next = self.kept_certificate(&names.next).await?.filter(serves);
         let (current, mut next) = match (current, next) {
             // A server of an earlier version died while it handed over.
@@ -95,10 +100,20 @@ impl Registrar {
                 self.promote(&names, &successor).await?;
                 (successor, None)
             }
-            (None, None) => (self.make_status_key(authority, names.current, now).await?, None),
+            (None, None) => match self.make_status_key(authority, names.current, now).await {
+                Ok(made) => (made, None),
+                Err(error) => {
+                    // The one that is there signs while it holds.
+                    let kept = kept.filter(|own| now < own.certificate.not_after);
+                    kept.map(|own| self.sign_with(authority, own, None)).transpose()?;
+                    return Err(error);
+                }
+            },
         };
         let mut failure = None;
-        if next.is_none() && current.certificate.renew_after <= now {
+        // None follows a key that ends with its authority.
+        let is_last = current.certificate.not_after >= authority.not_after;
+        if next.is_none() && !is_last && current.certificate.renew_after <= now {
             match self.make_status_key(authority, names.next, now).await {
                 Ok(made) => next = Some(made),
                 // The one that is there signs all the same.
@@ -107,6 +122,13 @@ impl Registrar {
         }
         self.sign_with(authority, current, next)?;
         failure.map_or(Ok(()), Err)
+    }
+
+    /// The key that a revoked authority had goes on signing that nothing of it is good, till it ends; it gets no other.
+    async fn keep_status_signer(&self, authority: &Authority, now: Timestamp) -> Result<()> {
+        let kept = self.kept_certificate(&Names::of(authority.record.id).current).await?;
+        let kept = kept.filter(|own| now < own.certificate.not_after);
+        kept.map_or(Ok(()), |own| self.sign_with(authority, own, None))
     }
 
     fn sign_with(&self, authority: &Authority, current: OwnCertificate, next: Option<OwnCertificate>) -> Result<()> {
@@ -161,6 +183,13 @@ impl Registrar {
         }
         Ok(commit(&*self.store, SetValues(vec![(names.former.clone(), Vec::new())])).await?)
     }
+}
+
+/// Whether a key signs now: till its successor takes over, or to its end where that is its authority's, since no successor would last
+/// longer.
+fn serves(own: &Certificate, authority_ends: Timestamp, now: Timestamp) -> bool {
+    let handover = HANDOVER.min(own.not_after.since(own.issued_at) / HANDOVER_SHARE);
+    now < own.not_after && (now + handover < own.not_after || own.not_after >= authority_ends)
 }
 
 /// Under which names the store keeps an authority's status keys.

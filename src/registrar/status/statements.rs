@@ -3,13 +3,16 @@
 
 use std::time::Duration;
 
-use fleetmark_domain::{DeviceState, Refusal, RevocationReason, Serial, Sight, Standing, Timestamp, View};
+use fleetmark_domain::{AuthorityState, DeviceState, Refusal, RevocationReason, Serial, Sight, Standing, Timestamp, View};
 use fleetmark_ledger::entry::AuthorityKind;
 use fleetmark_status::statement::{Action, NONCE_LENGTH, Statement, Worth};
 
+use crate::pki::issue::facts;
+use crate::registrar::authorities::Authority;
+use crate::registrar::waves::{Advice, advise};
 use crate::registrar::{Error, Registrar, Result};
 use crate::store::look_up;
-use crate::store::model::{Certificate, Subject};
+use crate::store::model::{Certificate, Subject, Wave};
 use crate::store::rows::certificate_id;
 
 /// When to ask again, where nothing says sooner.
@@ -38,14 +41,16 @@ impl Registrar {
             let certificate = rows.certificate(certificate_id(serial.epoch(), serial.index()))?;
             let Some(certificate) = certificate.filter(|certificate| certificate.serial == serial) else { return Ok(None) };
             let Some(subject) = certificate.subject else { return Ok(None) };
-            Ok(rows.subject(subject)?.map(|subject| (certificate, subject)))
+            let Some(subject) = rows.subject(subject)? else { return Ok(None) };
+            let fleet = subject.fleet.as_ref().map(|fleet| rows.fleet(fleet)).transpose()?.flatten();
+            Ok(Some((certificate, subject, fleet.and_then(|fleet| fleet.wave))))
         });
-        let (certificate, subject) = found.await?.ok_or(Refusal::NotFound)?;
+        let (certificate, subject, wave) = found.await?.ok_or(Refusal::NotFound)?;
         let authority = self.authorities.by_id(certificate.authority).ok_or(Refusal::AuthorityUnavailable)?;
         debug_assert!(authority.record.kind != AuthorityKind::Root, "a root certifies no subject");
         let signer = self.status_signer(certificate.authority).ok_or(Refusal::AuthorityUnavailable)?;
-        let is_renewable = now <= certificate.not_after || self.may_be_late(&certificate, &subject, now).await?;
-        let (worth, action, reason) = advice(&certificate, &subject, is_renewable, now);
+        let circumstances = self.circumstances(&certificate, &subject, (&authority, wave), now).await?;
+        let (worth, action, reason) = advice(&certificate, &subject, &circumstances, now);
         let seconds = |at: Timestamp| u64::try_from(at.0).unwrap_or(0);
         let statement = Statement {
             key_id: signer.key_id,
@@ -55,7 +60,7 @@ impl Registrar {
             action,
             reason: reason.map_or(0, RevocationReason::code),
             at: seconds(now),
-            ask_again_at: seconds(ask_again(&certificate, action, now)),
+            ask_again_at: seconds(ask_again(&circumstances.renewal, action, now)),
         };
         let said = statement.signed_octets();
         let signature = signer.sign(&said).map_err(|cause| Error::caused(Refusal::AuthorityUnavailable, cause))?;
@@ -63,21 +68,71 @@ impl Registrar {
         let octets = [&said[..], &signature].concat();
         Ok(SignedStatement { statement, octets, signer: [signer.certificate.clone(), authority.record.certificate.clone()] })
     }
+
+    async fn circumstances(
+        &self,
+        certificate: &Certificate,
+        holder: &Subject,
+        (authority, wave): (&Authority, Option<Wave>),
+        now: Timestamp,
+    ) -> Result<Circumstances> {
+        let is_tainted = authority.record.state == AuthorityState::Tainted;
+        let is_trusted = authority.record.state.is_trusted();
+        Ok(Circumstances {
+            is_renewable: now <= certificate.not_after || self.may_be_late(certificate, holder, now).await?,
+            renewal: advise(certificate, is_tainted, wave.as_ref(), now),
+            authority_revoked: if is_trusted { None } else { Some(self.reason_of(authority).await?) },
+        })
+    }
+
+    /// Why an authority was revoked, as one of its certificates has it.
+    async fn reason_of(&self, authority: &Authority) -> Result<RevocationReason> {
+        let facts = facts(&authority.record.certificate).map_err(|cause| Error::caused(Refusal::StorageDamaged, cause))?;
+        // A corporate root's certificate has a number of its own, and is not among ours.
+        let Some(serial) = facts.serial else { return Ok(RevocationReason::Unspecified) };
+        let place = certificate_id(serial.epoch(), serial.index());
+        let own = look_up(&*self.store, move |rows| rows.certificate(place)).await?;
+        let own = own.filter(|own| own.fingerprint == facts.fingerprint);
+        Ok(match own.and_then(|own| own.standing.reason()) {
+            // RFC 5280 5.3.1: of whoever hangs from a key that was stolen.
+            Some(RevocationReason::KeyCompromise) => RevocationReason::CaCompromise,
+            reason => reason.unwrap_or(RevocationReason::Unspecified),
+        })
+    }
+}
+
+/// What is around a certificate.
+#[derive(Debug)]
+struct Circumstances {
+    /// It has not ended, or may be renewed late.
+    is_renewable: bool,
+    /// When it is to be renewed, by its own dates or the fleet's wave.
+    renewal: Advice,
+    /// Why its authority was revoked, where it was: nothing that it issued opens any door then, whatever its standing.
+    authority_revoked: Option<RevocationReason>,
 }
 
 /// The table: what a certificate's holder is told.
 fn advice(
     certificate: &Certificate,
     holder: &Subject,
-    is_renewable: bool,
+    circumstances: &Circumstances,
     now: Timestamp,
 ) -> (Worth, Action, Option<RevocationReason>) {
+    let is_renewable = circumstances.is_renewable;
     let is_out = holder.state == DeviceState::Out;
-    let sight = certificate.standing.seen_by(
+    let own = certificate.standing.seen_by(
         View::Verdict,
         certificate.has_lapsed(now),
         fleetmark_domain::standing::Choices::default(),
     );
+    let sight = match circumstances.authority_revoked {
+        // Who has a newer certificate uses that, whatever became of the old one's authority.
+        Some(reason) if !matches!(own, Sight::Revoked(_)) && certificate.standing != Standing::Superseded => {
+            Sight::Revoked(reason)
+        }
+        _ => own,
+    };
     match (certificate.standing, sight) {
         (_, Sight::Revoked(reason)) if is_out => (Worth::Revoked, Action::Stop, Some(reason)),
         (_, Sight::Revoked(reason)) => (Worth::Revoked, Action::Enroll, Some(reason)),
@@ -88,18 +143,19 @@ fn advice(
         _ if certificate.not_after < now => (Worth::Expired, Action::Enroll, None),
         (Standing::Unconfirmed, _) => (Worth::Unconfirmed, Action::Confirm, None),
         _ if holder.permits.renewals_held => (Worth::Good, Action::GoOn, None),
-        _ if certificate.renew_after <= now => (Worth::Good, Action::Renew, None),
+        _ if circumstances.renewal.renew_after <= now => (Worth::Good, Action::Renew, None),
         _ => (Worth::Good, Action::GoOn, None),
     }
 }
 
-fn ask_again(certificate: &Certificate, action: Action, now: Timestamp) -> Timestamp {
+fn ask_again(renewal: &Advice, action: Action, now: Timestamp) -> Timestamp {
     match action {
         Action::Wait | Action::Update => now + WAIT,
-        Action::GoOn => (now + ASK_AGAIN).min(certificate.renew_after.max(now + WAIT)),
+        // As often as for a renewal: a wave may begin, or pass.
+        Action::GoOn => (now + renewal.poll_after).min(renewal.renew_after.max(now + WAIT)),
         _ => now + ASK_AGAIN,
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -40,6 +40,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const CALL: Duration = Duration::from_secs(10);
 /// The same where a key is made.
 const SLOW: Duration = Duration::from_secs(60);
+/// A token that took no more sessions is asked for more again after so long.
+const REST: Duration = Duration::from_secs(60);
 /// What a key signs when it is opened, so that one that cannot be used is known at the start. It is no certificate, list or answer.
 const TRIAL: &[u8] = b"fleetmark: this key signs";
 
@@ -98,7 +100,7 @@ impl Token {
 
     fn load_module(settings: TokenSettings) -> Result<Self, PkiError> {
         let sessions = settings.sessions.max(1);
-        let limits = Limits { sessions, patience: PATIENCE, retry: RETRY, call: CALL, slow: SLOW };
+        let limits = Limits { sessions, patience: PATIENCE, retry: RETRY, call: CALL, slow: SLOW, rest: REST };
         let hands = Hands::default();
         let module = Arc::new(hands.within(SLOW, || Module::load(settings))??);
         let pool = Arc::new(Pool::new(module.clone(), hands, limits));

@@ -39,6 +39,8 @@ pub(super) struct Limits {
     pub call: Duration,
     /// The same of what is done with a session once, such as to make a key.
     pub slow: Duration,
+    /// A device that took no more sessions is asked for more again after so long: others that held them may be gone.
+    pub rest: Duration,
 }
 
 /// The pool.
@@ -57,10 +59,18 @@ struct State<S> {
     idle: Vec<S>,
     /// Sessions in use, of whatever connection.
     lent: usize,
-    /// As many as the device takes, where that is fewer than [`Limits::sessions`].
-    ceiling: usize,
+    /// Where the device took fewer than [`Limits::sessions`].
+    lowered: Option<Lowered>,
     /// Whether it was said that the device is lost.
     is_lost: bool,
+}
+
+/// The device took no more than so many sessions.
+#[derive(Clone, Copy)]
+struct Lowered {
+    ceiling: usize,
+    /// Till then.
+    until: Instant,
 }
 
 enum Link {
@@ -97,7 +107,7 @@ impl<D: Device> Pool<D> {
             connection: 0,
             idle: Vec::new(),
             lent: 0,
-            ceiling: limits.sessions.max(1),
+            lowered: None,
             is_lost: false,
         };
         Self { device, hands, limits, state: Mutex::new(state), changed: Condvar::new() }
@@ -182,7 +192,7 @@ impl<D: Device> Pool<D> {
                     state = self.connect(state)?;
                     continue;
                 }
-                Link::Up if !state.idle.is_empty() || state.lent < state.ceiling => {
+                Link::Up if !state.idle.is_empty() || state.lent < self.ceiling(&state) => {
                     let idle = state.idle.pop();
                     state.lent += 1;
                     let lent = Lent { pool: self, session: None, connection: state.connection };
@@ -191,7 +201,7 @@ impl<D: Device> Pool<D> {
                         // Those that were given up may be why: that passes.
                         Err(TokenError::TooManySessions) if self.hands.stuck() == 0 => {
                             state = self.lock();
-                            Self::lower(&mut state)?;
+                            self.lower(&mut state)?;
                             continue;
                         }
                         other => return other,
@@ -241,15 +251,24 @@ impl<D: Device> Pool<D> {
         self.hands.within(self.limits.call, move || question(&device)).and_then(|answer| answer)
     }
 
-    /// The device takes no more sessions than are there: from now on that is the bound.
-    fn lower(state: &mut State<D::Session>) -> Result<(), TokenError> {
+    /// So many sessions are opened now.
+    fn ceiling(&self, state: &State<D::Session>) -> usize {
+        let lowered = state.lowered.filter(|lowered| Instant::now() < lowered.until);
+        lowered.map_or(self.limits.sessions.max(1), |lowered| lowered.ceiling)
+    }
+
+    /// The device takes no more sessions than are there: for a while that is the bound.
+    fn lower(&self, state: &mut State<D::Session>) -> Result<(), TokenError> {
         let there = state.lent + state.idle.len();
         if there == 0 {
             return Err(TokenError::TooManySessions);
         }
-        if there < state.ceiling {
-            tracing::warn!(sessions = there, "the token takes no more sessions than these");
-            state.ceiling = there;
+        if there < self.ceiling(state) {
+            // Said once, not each time that it is asked for more in vain.
+            if state.lowered.is_none_or(|before| there < before.ceiling) {
+                tracing::warn!(sessions = there, "the token takes no more sessions than these");
+            }
+            state.lowered = Some(Lowered { ceiling: there, until: Instant::now() + self.limits.rest });
         }
         Ok(())
     }
@@ -274,6 +293,8 @@ impl<D: Device> Pool<D> {
             Ok(()) => {
                 state.link = Link::Up;
                 state.connection += 1;
+                // It is another device, or it was started anew.
+                state.lowered = None;
                 if std::mem::take(&mut state.is_lost) {
                     metrics::counter!("fleetmark_pkcs11_returned_total").increment(1);
                     tracing::info!("the token is back");

@@ -16,13 +16,13 @@ const MINUTE: Duration = Duration::from_secs(60);
 const UNAUTHORIZED: &[u8] = &[0x30, 3, 0x0a, 1, 6];
 
 impl World {
-    async fn becomes(&self, id: AuthorityId, event: AuthorityEvent) {
+    pub(in crate::registrar) async fn becomes(&self, id: AuthorityId, event: AuthorityEvent) {
         let change = rollover::Change { event, forced: true, reason: RevocationReason::KeyCompromise, note: String::new() };
         self.registrar.change_authority(&self.owner, id, change, self.now).await.unwrap();
     }
 
     /// Replaces the fleet's authority, and gives the one of before, which is tainted now.
-    async fn replaced(&self) -> Arc<Authority> {
+    pub(in crate::registrar) async fn replaced(&self) -> Arc<Authority> {
         let old = self.authority().record.id;
         let kind = AuthorityKind::Of(Kind::Device);
         let new = Successor { kind, fleet: Some(fleet()), algorithm: None, elsewhere: None, note: String::new() };

@@ -97,6 +97,64 @@ async fn a_successor_takes_over_wherever_the_server_dies() {
 }
 
 #[tokio::test]
+async fn the_last_key_of_an_authority_serves_to_its_end_and_is_not_made_again_and_again() {
+    let mut world = World::new().await;
+    let all = world.registrar.authorities.all();
+    let ends = all.iter().filter(|authority| authority.record.kind != AuthorityKind::Root).map(|one| one.not_after);
+    let ends = ends.min().unwrap();
+    // As of a corporate authority that lives a year: its key has no more than 50 days.
+    world.now = ends - DAY * 50;
+    world.registrar.renew_status_signers(world.now).await.unwrap();
+    let (last, kept) = (signing(&world), files(&world));
+    assert_eq!((last.1.is_none(), kept.len()), (true, 4));
+    for days in [0, 10, 26, 49] {
+        world.now = ends - DAY * 50 + DAY * days + Duration::from_secs(600);
+        world.registrar.renew_status_signers(world.now).await.unwrap();
+        assert_eq!((signing(&world), files(&world)), (last.clone(), kept.clone()), "after {days} days");
+    }
+    world = world.again().await;
+    assert_eq!((signing(&world), files(&world)), (last, kept));
+    // Beyond its authority's end it is nobody's.
+    let latest = all.iter().filter(|authority| authority.record.kind != AuthorityKind::Root).map(|one| one.not_after);
+    world.now = latest.max().unwrap();
+    let world = world.again().await;
+    assert!(world.registrar.authorities.all().iter().all(|one| world.registrar.status_signer(one.record.id).is_none()));
+}
+
+#[test]
+fn a_key_serves_till_its_successor_does_or_to_its_authoritys_end() {
+    let dates = |issued: u64, ends: u64| Certificate {
+        issued_at: Timestamp(0) + DAY * u32::try_from(issued).unwrap(),
+        not_after: Timestamp(0) + DAY * u32::try_from(ends).unwrap(),
+        ..crate::registrar::status::statements::tests::certificate(fleetmark_domain::Standing::Good)
+    };
+    let last_day = |own: &Certificate, authority: u32| {
+        let until = (0..1_000).find(|day| !serves(own, Timestamp(0) + DAY * authority, Timestamp(0) + DAY * *day));
+        until.unwrap()
+    };
+    assert_eq!(last_day(&dates(0, 365), 3_650), 305, "sixty days before");
+    assert_eq!(last_day(&dates(0, 60), 3_650), 50, "the last sixth of a short life");
+    assert_eq!(last_day(&dates(0, 365), 365), 365);
+    assert_eq!(last_day(&dates(330, 365), 365), 365);
+}
+
+#[tokio::test]
+async fn while_no_key_can_be_made_the_one_that_is_there_signs_to_its_end() {
+    let mut world = World::new().await;
+    let first = signing(&world);
+    // Nothing was renewed for long, and now nothing can be.
+    world.now = world.now + DAY * 330;
+    let inner = world.registrar.store.clone();
+    world.registrar.status = crate::registrar::status::StatusViews::default();
+    world.registrar.store = Arc::new(Dying(inner.clone(), AtomicUsize::new(0)));
+    assert!(world.registrar.renew_status_signers(world.now).await.is_err());
+    assert_eq!(signing(&world), first);
+    world.registrar.store = inner;
+    world.registrar.renew_status_signers(world.now).await.unwrap();
+    assert_ne!(signing(&world).0, first.0);
+}
+
+#[tokio::test]
 async fn what_an_earlier_version_left_under_both_names_costs_no_key() {
     let (mut world, successor) = before_the_handover().await;
     for authority in world.registrar.authorities.all().iter() {

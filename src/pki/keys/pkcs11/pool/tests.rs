@@ -58,20 +58,17 @@ impl Device for Fake {
             return Err(TokenError::Lost("gone".to_owned()));
         }
         let takes = self.takes.load(Ordering::SeqCst);
-        let open = self.open.fetch_add(1, Ordering::SeqCst) + 1;
+        let takes_one = |open| (takes == 0 || open < takes).then_some(open + 1);
+        let open = self.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, takes_one);
+        let open = open.map_err(|_| TokenError::TooManySessions)? + 1;
         self.most_open.fetch_max(open, Ordering::SeqCst);
-        let held = Held {
-            connection: self.connections.load(Ordering::SeqCst),
-            now: self.connections.clone(),
-            open: self.open.clone(),
-        };
-        if takes > 0 && open > takes { Err(TokenError::TooManySessions) } else { Ok(held) }
+        Ok(Held { connection: self.connections.load(Ordering::SeqCst), now: self.connections.clone(), open: self.open.clone() })
     }
 }
 
 const LONG: Duration = Duration::from_secs(30);
 
-const LIMITS: Limits = Limits { sessions: 1, patience: LONG, retry: Duration::ZERO, call: LONG, slow: LONG };
+const LIMITS: Limits = Limits { sessions: 1, patience: LONG, retry: Duration::ZERO, call: LONG, slow: LONG, rest: LONG };
 
 fn pool_of(limits: Limits) -> Arc<Pool<Fake>> {
     Arc::new(Pool::new(Arc::default(), Hands::default(), limits))
@@ -169,8 +166,54 @@ fn a_device_is_started_anew_only_when_nobody_uses_it() {
     assert_eq!(pool.device.open.load(Ordering::SeqCst), 1);
 }
 
+/// How many sessions are had at once, one more within each, before one is refused.
+fn depth(pool: &Arc<Pool<Fake>>) -> usize {
+    let inner = pool.clone();
+    match pool.run(move |_| Ok(depth(&inner))) {
+        Ok(deeper) => deeper + 1,
+        Err(TokenError::Busy) => 0,
+        Err(other) => panic!("{other}"),
+    }
+}
+
 #[test]
-fn a_device_that_takes_fewer_sessions_lowers_the_bound() {
+fn a_device_that_takes_fewer_sessions_lowers_the_bound_for_a_while() {
+    let pool = pool_of(Limits { sessions: 5, patience: Duration::from_millis(20), ..LIMITS });
+    let bound = |pool: &Pool<Fake>| pool.ceiling(&pool.lock());
+    let takes = |number| pool.device.takes.store(number, Ordering::SeqCst);
+    assert_eq!((depth(&pool), bound(&pool)), (5, 5));
+    pool.lock().idle.clear();
+    // Another program holds some of the device's sessions.
+    takes(2);
+    assert_eq!((depth(&pool), bound(&pool)), (2, 2));
+    takes(1);
+    pool.lock().idle.clear();
+    assert_eq!((depth(&pool), bound(&pool)), (1, 1));
+    // It lets go of them: that is found out by and by, without a loss.
+    takes(0);
+    assert_eq!((depth(&pool), bound(&pool)), (1, 1), "it is not asked each time");
+    let pass = || {
+        let mut state = pool.lock();
+        state.lowered = state.lowered.map(|lowered| Lowered { until: Instant::now(), ..lowered });
+    };
+    pass();
+    assert_eq!((depth(&pool), bound(&pool)), (5, 5));
+    // What it still does not take is the bound again.
+    pool.lock().idle.clear();
+    takes(3);
+    assert_eq!(depth(&pool), 3);
+    pass();
+    assert_eq!((depth(&pool), bound(&pool)), (3, 3));
+    // Another connection is another device's.
+    takes(0);
+    pool.device.connections.fetch_add(1, Ordering::SeqCst);
+    pool.run(|held| held.sign()).unwrap();
+    assert_eq!((depth(&pool), bound(&pool)), (5, 5));
+    assert_eq!(pool.lock().lent, 0);
+}
+
+#[test]
+fn many_at_once_share_what_the_device_takes() {
     let pool = pool(8);
     pool.device.takes.store(2, Ordering::SeqCst);
     thread::scope(|scope| {
@@ -186,8 +229,7 @@ fn a_device_that_takes_fewer_sessions_lowers_the_bound() {
             });
         }
     });
-    assert!(pool.lock().ceiling <= 8);
-    assert_eq!(pool.lock().lent, 0);
+    assert_eq!((pool.device.most_open.load(Ordering::SeqCst), pool.lock().lent), (2, 0));
 }
 
 #[test]
