@@ -40,7 +40,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 pub(in crate::registrar) struct World {
     pub(in crate::registrar) directory: TempDir,
     pub(in crate::registrar) registrar: Registrar,
-    owner: Caller,
+    pub(in crate::registrar) owner: Caller,
     pub(in crate::registrar) now: Timestamp,
 }
 
