@@ -562,7 +562,7 @@ fn a_root_that_is_tainted_while_another_is_planned_is_vouched_for_by_nobody() {
     assert!(waiting(server).is_empty(), "nobody is asked to vouch for it");
     let file = ceremony.scratch("stale.json");
     let (code, said) = ceremony.operator(&["root", "request", "--root", &first, "--out", &file]);
-    assert!(code == 1 && said.contains("not_found"), "{said}");
+    assert!(code != 0 && said.contains("not_found"), "{said}");
     assert!(prepare().1.contains("waits_for_root"));
     let second = planned(&ceremony);
     assert_eq!(asks(&second), (0, vec!["tainted".to_owned()]));
