@@ -405,7 +405,11 @@ fn the_roots_list_takes_an_authority_out() {
         let accepted = ceremony.accept(&Ceremony::read(&out)).await.is(200).json();
         assert_eq!(accepted["revoked"].as_array().unwrap().len(), 1, "{accepted}");
         assert!(server.metric("fleetmark_alarms_total", &[("alarm", "root_revoked_authority")]).await >= 1.0);
-        let (good, said) = judged(server, &device).await;
+        // The authority's own list is gone with it, so what openssl finds is that the authority is revoked.
+        assert!(!judged(server, &device).await.0);
+        let [root, lists] = ["anchor.pem", "lists.pem"].map(|name| ceremony.scratch(name));
+        let authority = chain.display().to_string();
+        let (good, said) = openssl(&["verify", "-crl_check", "-CAfile", &root, "-CRLfile", &lists, &authority], b"");
         assert!(!good && said.contains("revoked"), "{said}");
         // What the root's list names is revoked here by it: at the gateway, at the doors, in the ledger.
         let id = accepted["revoked"][0].to_string();
