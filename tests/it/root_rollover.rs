@@ -545,6 +545,7 @@ fn a_root_that_is_tainted_while_another_is_planned_is_vouched_for_by_nobody() {
     let old = run(active(server, "root", None)).to_string();
     let asks = |id: &str| {
         let file = ceremony.scratch(&format!("planned-{id}.json"));
+        let _ = fs::remove_file(&file);
         let (code, said) = ceremony.operator(&["root", "request", "--root", id, "--out", &file]);
         assert_eq!(code, 0, "{said}");
         let asked = Ceremony::read(&file);
