@@ -34,6 +34,9 @@ pub struct RootAnswer {
     /// The root's signature for the trust bundle of the request, in base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle: Option<String>,
+    /// The texts of the records before this one, the oldest first: who took in one of them sees that this one goes on from it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<String>,
 }
 
 /// An authority that was certified.
@@ -64,6 +67,8 @@ pub struct Verified {
     pub record: Record,
     /// SHA-256 over the record's text, in hexadecimal.
     pub record_hash: String,
+    /// Each record that the answer holds, this one last: its number, and SHA-256, in hexadecimal, over the text of the one before it.
+    pub chain: Vec<(u64, Option<String>)>,
     /// The signature for a trust bundle, and SHA-256, in hexadecimal, over what it is for. Who knows that verifies it.
     pub bundle: Option<(String, Vec<u8>)>,
 }
@@ -80,6 +85,7 @@ impl RootAnswer {
             record,
             signature: bundle::cms_pem(signature),
             bundle: None,
+            before: Vec::new(),
         }
     }
 
@@ -138,7 +144,26 @@ impl RootAnswer {
             _ => return Err(differs("another trust bundle")),
         };
         let list_facts = verified_list(&list, &root)?;
-        let record_hash = sha256(self.record.as_bytes());
-        Ok(Verified { root, fingerprint, authorities, list, list_facts, record, record_hash, bundle })
+        let (record_hash, chain) = (sha256(self.record.as_bytes()), self.chain(&record)?);
+        Ok(Verified { root, fingerprint, authorities, list, list_facts, record, record_hash, chain, bundle })
+    }
+
+    /// The records that the answer holds. Each names the hash of the one before, so the signature of the last one covers all.
+    fn chain(&self, record: &Record) -> Result<Vec<(u64, Option<String>)>, CeremonyError> {
+        let mut chain = Vec::new();
+        let mut last: Option<(u64, String)> = None;
+        let before = self.before.iter().map(|text| Ok((Record::parse(text)?, sha256(text.as_bytes()))));
+        let all = before.chain(std::iter::once(Ok((record.clone(), String::new()))));
+        for one in all.collect::<Result<Vec<_>, CeremonyError>>()? {
+            let (Record { number, previous, .. }, hash) = one;
+            let follows =
+                |(before, hash): &(u64, String)| number == before.saturating_add(1) && previous.as_ref() == Some(hash);
+            if last.as_ref().is_some_and(|last| !follows(last)) {
+                return Err(CeremonyError::Record(format!("record {number} does not go on from the one before it")));
+            }
+            last = Some((number, hash));
+            chain.push((number, previous));
+        }
+        Ok(chain)
     }
 }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::answer::RootAnswer;
 use super::files::{
-    CERTIFICATE, LIST, NEXT, RECORDS, STATE, certificate, lock, newest, read, record_file, settle, verify, write,
+    CERTIFICATE, LIST, NEXT, RECORDS, STATE, certificate, lock, newest, read, record_file, settle, texts_before, verify, write,
 };
 use super::judge::{Certifiable, Judged, certifiable};
 use super::record::{CertificateLine, ListLine, Record, name};
@@ -341,6 +341,7 @@ impl RootDirectory {
             (STATE, json(&self.state)),
         ];
         let (number, previous) = newest(&self.path)?;
+        let before = texts_before(&self.path, number)?;
         let bundle = act.bundle.as_ref().map(|(number, content)| (*number, sha256(content)));
         let record = Record {
             number: number.saturating_add(1),
@@ -365,7 +366,7 @@ impl RootDirectory {
         let file = self.keep(&texts, &record, &text, &signature)?;
         let authorities: Vec<_> = act.certified.iter().map(|(id, _, der)| (id.clone(), der.clone())).collect();
         let answer = RootAnswer::new(&self.root.certificate, &authorities, &list, text.clone(), &signature);
-        let answer = RootAnswer { bundle: voice, ..answer };
+        let answer = RootAnswer { bundle: voice, before, ..answer };
         Ok(Done { record: text, record_file: file, answer })
     }
 

@@ -17,6 +17,8 @@ pub(super) const STATE: &str = "root.json";
 pub(super) const RECORDS: &str = "records";
 /// The largest file of a root's directory, in octets.
 const MAX_KEPT: u64 = 16 * 1024 * 1024;
+/// The records that go with an answer are so large together, in octets: some hundred of them.
+const MAX_BEFORE: usize = 128 * 1024;
 /// What a file is called until the record that names it is there.
 pub(super) const NEXT: &str = ".next";
 
@@ -73,6 +75,20 @@ pub(super) fn newest(path: &Path) -> Result<(u64, Option<String>), CeremonyError
     }
     let hash = if number == 0 { None } else { Some(sha256(&read(&record_file(path, number))?)) };
     Ok((number, hash))
+}
+
+/// The texts of the newest records up to this number, the oldest first: as many as [`MAX_BEFORE`] has room for.
+pub(super) fn texts_before(path: &Path, number: u64) -> Result<Vec<String>, CeremonyError> {
+    let (mut texts, mut room) = (Vec::new(), MAX_BEFORE);
+    for number in (1..=number).rev() {
+        let text = String::from_utf8(read(&record_file(path, number))?)
+            .map_err(|_| CeremonyError::Record(format!("record {number} is no text")))?;
+        let Some(left) = room.checked_sub(text.len()) else { break };
+        room = left;
+        texts.push(text);
+    }
+    texts.reverse();
+    Ok(texts)
 }
 
 /// Makes the directory where it is not there, and keeps other processes out of it.

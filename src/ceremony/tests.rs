@@ -71,6 +71,8 @@ fn an_answer_says_what_its_record_says_and_nothing_else() {
         let verified = answer.verified().unwrap();
         assert_eq!((verified.record.number, verified.list_facts.number, verified.authorities.len()), (2, 2, 1));
         assert_eq!(verified.record.previous, Some(sha256(first.record.as_bytes())));
+        assert_eq!((answer.before.as_slice(), first.answer.before.len()), (&[first.record.clone()][..], 0));
+        assert_eq!(verified.chain, [(1, None), (2, verified.record.previous.clone())]);
         let first = RootAnswer::read(&first.answer.file()).unwrap();
         for change in [
             |answer: &mut RootAnswer, _: &RootAnswer| answer.authorities.clear(),
@@ -79,6 +81,8 @@ fn an_answer_says_what_its_record_says_and_nothing_else() {
             |answer: &mut RootAnswer, first: &RootAnswer| answer.record.clone_from(&first.record),
             |answer: &mut RootAnswer, first: &RootAnswer| answer.signature.clone_from(&first.signature),
             |answer: &mut RootAnswer, _: &RootAnswer| answer.record = answer.record.replace("Grace", "Eve"),
+            |answer: &mut RootAnswer, _: &RootAnswer| answer.before[0] = answer.before[0].replace("Grace", "Eve"),
+            |answer: &mut RootAnswer, _: &RootAnswer| answer.before.push(answer.record.clone()),
         ] {
             let mut other = answer.clone();
             change(&mut other, &first);

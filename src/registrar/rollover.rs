@@ -4,12 +4,16 @@
 mod by_list;
 pub(super) mod plan;
 mod roots;
+#[cfg(test)]
+mod tests;
 
 use fleetmark_domain::{
     Action, AuthorityEvent, AuthorityState, FleetName, Kind, LedgerName, Refusal, RevocationReason, Timestamp,
 };
 use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::AuthorityKind;
+
+use plan::{PLAN, Plan};
 
 use super::authorities::Authority;
 use super::caller::Caller;
@@ -18,7 +22,7 @@ use super::standing::checked_note;
 use super::trust_bundle::WANTED;
 use super::{Error, Registrar, Result};
 use crate::pki::issue::facts;
-use crate::pki::keys::KeyAlgorithm;
+use crate::pki::keys::{KeyAlgorithm, Keys};
 use crate::store::acts::authorities::{ChangeAuthority, changes};
 use crate::store::acts::found::AUTHORITIES_CHANGED;
 use crate::store::acts::limits::usage;
@@ -90,28 +94,38 @@ impl Registrar {
         let wanted = NewAuthority { kind, fleet: new.fleet, state: AuthorityState::Prepared, algorithm: new.algorithm, note };
         let made = self.new_authority(wanted, caller.actor(self), now).await?;
         let record = made.authority.clone();
-        self.commit_new(&record.key_label, commit(&*self.store, made)).await?;
+        if let Err(error) = commit(&*self.store, made).await {
+            if left_nothing(&error) {
+                self.forget_key(&record.key_label).await;
+            }
+            return Err(error.into());
+        }
         self.authorities.take_on(record.clone())?;
         self.publish_change(now).await;
         Ok(record)
     }
 
-    /// Forgets the key of an authority that could not be recorded.
-    async fn commit_new<T>(
-        &self,
-        key_label: &str,
-        committed: impl Future<Output = std::result::Result<T, StoreError>>,
-    ) -> std::result::Result<T, StoreError> {
-        let outcome = committed.await;
-        if outcome.is_err() {
-            self.forget_key(key_label);
-        }
-        outcome
-    }
-
-    fn forget_key(&self, key_label: &str) {
-        if let Err(error) = self.authorities.keys().remove(key_label) {
-            tracing::warn!(%error, "the key of an authority that was not recorded stays");
+    /// Forgets a key that nothing in the store names: neither an authority nor a request to a root's ceremony, nor a root that is
+    /// planned. It stays where the store cannot be asked.
+    async fn forget_key(&self, key_label: &str) {
+        let label = key_label.to_owned();
+        let is_named = read(&*self.store, move |rows| {
+            let is_recorded = rows.authorities()?.iter().any(|authority| authority.key_label == label);
+            let is_asked = rows.root_requests()?.iter().any(|request| request.id == Keys::name(&label));
+            let planned = rows.value(PLAN)?.filter(|value| !value.is_empty());
+            let plan = planned.map(|value| serde_json::from_slice::<Plan>(&value));
+            // A plan that cannot be read may be about it.
+            let is_planned = plan.is_some_and(|plan| plan.map_or(true, |plan| plan.key_label == label));
+            Ok(is_recorded || is_asked || is_planned)
+        });
+        match is_named.await {
+            Ok(false) => {
+                if let Err(error) = self.authorities.keys().remove(key_label) {
+                    tracing::warn!(%error, "the key of an authority that was not recorded stays");
+                }
+            }
+            Ok(true) => {}
+            Err(error) => tracing::warn!(%error, "a key stays: it is not known whether an authority has it"),
         }
     }
 
@@ -131,6 +145,8 @@ impl Registrar {
         self.refresh_authorities().await?;
         let authority = self.authorities.by_id(id).ok_or(Refusal::NotFound)?;
         may_change(caller, &authority.record, event)?;
+        // What a root that is prepared signs tells of the others' states.
+        let _one_at_a_time = if authority.record.is_root() { Some(self.founding.lock().await) } else { None };
         let all = read(&*self.store, |rows| rows.authorities()).await?;
         let planned = changes(&all, id, event, forced).map_err(|refusal| explained(refusal, event))?;
         if planned.is_empty() {
@@ -281,6 +297,12 @@ impl Registrar {
         *seen() = mark;
         Ok(())
     }
+}
+
+/// Whether it is sure that an act that failed so left nothing in the store. Any other failure may have come after the commit, or in
+/// place of its answer.
+const fn left_nothing(error: &StoreError) -> bool {
+    matches!(error, StoreError::Refused(_) | StoreError::Collision | StoreError::NeedsLedger(_) | StoreError::Busy)
 }
 
 /// Prepare, activate and revoke are an owner's. To stop an authority that may be in a thief's hands is a security officer's, who may

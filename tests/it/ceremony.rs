@@ -353,14 +353,31 @@ fn what_was_tampered_with_or_comes_again_is_refused_by_name() {
     let (one, two) = (ceremony.scratch("one.json"), ceremony.scratch("two.json"));
     assert_eq!(ceremony.at_the_root("crl", &["--out", &one], "").0, 0);
     let copy = copy.display().to_string();
-    for out in [&ceremony.scratch("unseen.json"), &two] {
+    let three = ceremony.scratch("three.json");
+    for out in [&ceremony.scratch("unseen.json"), &two, &three] {
         let (code, said) = fleetmark(&["root", "crl", "--dir", &copy, "--by", "Eve", "--out", out], ROOTS, "");
         assert_eq!(code, 0, "{said}");
     }
     run(async {
         ceremony.accept(&Ceremony::read(&one)).await.is(200);
         ceremony.accept(&Ceremony::read(&two)).await.refused(422, "root_record_invalid");
+        // However far ahead the copy is; and who leaves out what tells so is not believed either.
+        let three = Ceremony::read(&three);
+        ceremony.accept(&three).await.refused(422, "root_record_invalid");
+        let mut without = three.clone();
+        without.as_object_mut().unwrap().remove("before").unwrap();
+        ceremony.accept(&without).await.refused(422, "root_record_invalid");
+        let mut mixed = three;
+        let of_root = Ceremony::read(&one)["before"].as_array().unwrap().clone();
+        mixed["before"] = json!([&of_root[..], &[Ceremony::read(&one)["record"].clone()]].concat());
+        ceremony.accept(&mixed).await.refused(422, "root_record_invalid");
     });
+    // Two answers that are lost on their way, and a third that arrives.
+    let last = ceremony.scratch("last.json");
+    for out in [&ceremony.scratch("lost-1.json"), &ceremony.scratch("lost-2.json"), &last] {
+        assert_eq!(ceremony.at_the_root("crl", &["--out", out], "").0, 0);
+    }
+    run(async { ceremony.accept(&Ceremony::read(&last)).await.is(200) });
 }
 
 #[test]
@@ -388,7 +405,11 @@ fn the_roots_list_takes_an_authority_out() {
         let accepted = ceremony.accept(&Ceremony::read(&out)).await.is(200).json();
         assert_eq!(accepted["revoked"].as_array().unwrap().len(), 1, "{accepted}");
         assert!(server.metric("fleetmark_alarms_total", &[("alarm", "root_revoked_authority")]).await >= 1.0);
-        let (good, said) = judged(server, &device).await;
+        // The authority's own list is gone with it, so what openssl finds is that the authority is revoked.
+        assert!(!judged(server, &device).await.0);
+        let [root, lists] = ["anchor.pem", "lists.pem"].map(|name| ceremony.scratch(name));
+        let authority = chain.display().to_string();
+        let (good, said) = openssl(&["verify", "-crl_check", "-CAfile", &root, "-CRLfile", &lists, &authority], b"");
         assert!(!good && said.contains("revoked"), "{said}");
         // What the root's list names is revoked here by it: at the gateway, at the doors, in the ledger.
         let id = accepted["revoked"][0].to_string();

@@ -179,6 +179,7 @@ fn a_root_elsewhere_is_replaced_by_another_root_elsewhere() {
         for (subject, issuer) in [(old_name, old_name), (new_name, new_name), (old_name, new_name), (new_name, old_name)] {
             assert!(of(subject, issuer), "{subject} by {issuer}: {listed}");
         }
+        fetched(server);
         let stranger = server.write_scratch("stranger.pem", Maker::new("x").root_pem().as_bytes());
         assert!(!s_client(server, &stranger).0);
         for (from, trusted) in [(&old_der, &old_pem), (&new_der, &new_pem)] {
@@ -215,6 +216,11 @@ fn a_root_elsewhere_is_replaced_by_another_root_elsewhere() {
     assert!(good, "{said}");
     let (known_old, said) = verified_by(server, &old_pem, &moved);
     assert!(known_old, "by the new root's key under the old one: {said}");
+    fetched(server);
+    for holder in [&device, &moved] {
+        let (good, said) = judged_by_fetched(server, holder);
+        assert!(good, "{said}");
+    }
 
     revoke_all(&mut ceremony, &old, &new, &id);
 
@@ -228,6 +234,8 @@ fn a_root_elsewhere_is_replaced_by_another_root_elsewhere() {
         );
         until("the doors without the old root", 20, || async { (!s_client(server, &old_pem).0).then_some(()) }).await;
     });
+    fetched(server);
+    assert!(judged_by_fetched(server, &moved).0 && !judged_by_fetched(server, &device).0);
     // The old root is nobody here any more.
     let out = ceremony.scratch("old-last.json");
     let (code, said) = old.does("crl", &["--out", &out]);
@@ -430,5 +438,141 @@ fn mbedtls_reads_the_lists_of_both_roots() {
             let (code, said) = crate::lists::ran(program.to_str().unwrap(), &[&authorities, &lists, &leaf]);
             assert_eq!(code, 0, "{said}");
         }
+    });
+}
+
+/// Runs the lines of docs/standing.md that fetch lists, as they stand there, in this directory.
+fn runs_the_pages_lines(directory: &Path, public: &str) -> (bool, String) {
+    let page = include_str!("../../docs/standing.md");
+    let lines =
+        page.split("```sh\n").map(|block| block.split("```").next().unwrap()).find(|block| block.starts_with("set -eu"));
+    let lines = lines.unwrap().replace("http://fleetmark.example:8080", public);
+    // What is not here is told to do nothing.
+    let script = format!("systemctl() {{ echo \"asked to $1 $2\"; }}\n{lines}");
+    let output = std::process::Command::new("sh").arg("-c").arg(script).current_dir(directory).output().unwrap();
+    (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+}
+
+/// Fetches as docs/standing.md says, into the directory `consumer`.
+fn fetched(server: &Server) {
+    let directory = server.scratch("consumer");
+    fs::create_dir_all(&directory).unwrap();
+    let (done, said) = runs_the_pages_lines(&directory, &server.public_url(""));
+    assert!(done && said.contains("asked to reload nginx"), "{said}");
+}
+
+/// `openssl verify` by what was fetched last, and nothing else.
+fn judged_by_fetched(server: &Server, device: &Device) -> (bool, String) {
+    let leaf = server.write_scratch("judged.pem", text(&device.answer, "certificate").as_bytes()).display().to_string();
+    let [ca, crl] = ["ca.pem", "crl.pem"].map(|name| server.scratch("consumer").join(name).display().to_string());
+    openssl(&["verify", "-purpose", "sslclient", "-crl_check_all", "-CAfile", &ca, "-CRLfile", &crl, &leaf], b"")
+}
+
+#[test]
+fn consumers_of_lists_fetch_them_all_through_the_replacement_of_a_root() {
+    let mut server = Server::start(&[]);
+    let (before, first) =
+        run(async { (Device::good(&server, "default", "before").await, active(&server, "root", None).await) });
+    let good = |server: &Server, devices: &[&Device]| {
+        fetched(server);
+        for device in devices {
+            let (good, said) = judged_by_fetched(server, device);
+            assert!(good, "{said}");
+        }
+    };
+    good(&server, &[&before]);
+    let next = run(crate::authorities::prepare(&server, "root", None));
+    good(&server, &[&before]);
+    run(act(&server, next, "activate", json!({})));
+    good(&server, &[&before]);
+    let after = run(async {
+        for kind in KINDS {
+            crate::authorities::replace(&server, kind, None).await;
+        }
+        crate::authorities::replace(&server, "device", Some("default")).await;
+        Device::good(&server, "default", "after").await
+    });
+    good(&server, &[&before, &after]);
+    let (done, said) = crate::authorities::operator(&server, &["operator", "renew"]);
+    assert!(done, "{said}");
+    server.forget_owner();
+    run(act(&server, first, "revoke", json!({"force": true, "reason": "superseded"})));
+    good(&server, &[&after]);
+    assert!(!judged_by_fetched(&server, &before).0, "what hangs from the old root alone");
+}
+
+#[test]
+fn the_pages_lines_take_two_roots_of_one_name_and_nothing_that_is_cut_short() {
+    let server = shared();
+    let made: Vec<_> = (0..2).map(|at| made_by_openssl(&server, &format!("page-{at}"), "fleet.test root")).collect();
+    let parts = |which: usize| made.iter().map(|files| fs::read(&files[which]).unwrap()).collect::<Vec<_>>();
+    let (roots, lists) = (parts(0), parts(1));
+    let (served, consumer) = (server.scratch("page-served"), server.scratch("page-consumer"));
+    for directory in [&served.join("ca"), &served.join("crl"), &consumer] {
+        fs::create_dir_all(directory).unwrap();
+    }
+    let runs = |roots: &[u8], lists: &[u8]| {
+        fs::write(served.join("ca/bundle.pem"), roots).unwrap();
+        fs::write(served.join("crl/bundle.pem"), lists).unwrap();
+        runs_the_pages_lines(&consumer, &format!("file://{}", served.display()))
+    };
+    let (done, said) = runs(&roots.concat(), &lists.concat());
+    assert!(done, "{said}");
+    let (done, said) = runs(&roots.concat(), &[&lists[1][..], &lists[0]].concat());
+    assert!(done, "in another order: {said}");
+    let kept = [fs::read(consumer.join("ca.pem")).unwrap(), fs::read(consumer.join("crl.pem")).unwrap()];
+    let cut = &lists[1][..lists[1].len() - 80];
+    for (what, lists) in [
+        ("one list is missing", lists[0].clone()),
+        ("one twice", [&lists[0][..], &lists[0]].concat()),
+        ("one is cut short", [&lists[0][..], cut].concat()),
+        ("nothing", Vec::new()),
+    ] {
+        let (done, said) = runs(&roots.concat(), &lists);
+        assert!(!done, "{what}: {said}");
+        assert_eq!(kept, [fs::read(consumer.join("ca.pem")).unwrap(), fs::read(consumer.join("crl.pem")).unwrap()], "{what}");
+    }
+    assert!(!runs(b"", &lists.concat()).0);
+}
+
+#[test]
+fn a_root_that_is_tainted_while_another_is_planned_is_vouched_for_by_nobody() {
+    let mut server = Server::laid_out("up", &[], &[SERVERS]);
+    server.start_again();
+    let root = server.scratch("unused");
+    let ceremony = Ceremony { server, root };
+    let server = &ceremony.server;
+    let old = run(active(server, "root", None)).to_string();
+    let asks = |id: &str| {
+        let file = ceremony.scratch(&format!("planned-{id}.json"));
+        let _ = fs::remove_file(&file);
+        let (code, said) = ceremony.operator(&["root", "request", "--root", id, "--out", &file]);
+        assert_eq!(code, 0, "{said}");
+        let asked = Ceremony::read(&file);
+        (asked["roots"].as_array().map_or(0, Vec::len), root_states(&asked["bundle"]))
+    };
+    let prepare = || ceremony.operator(&["authority", "prepare", "root", "--key", "elsewhere"]);
+    assert!(prepare().1.contains("waits_for_root"));
+    let first = planned(&ceremony);
+    assert_eq!(asks(&first), (1, vec!["active".to_owned()]), "the old root's key is to be certified");
+    assert!(prepare().1.contains("waits_for_root"));
+    assert_eq!(planned(&ceremony), first, "the same plan goes on");
+
+    let (code, said) = ceremony.operator(&["authority", "taint", &old, "--emergency"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(waiting(server).is_empty(), "nobody is asked to vouch for it");
+    let file = ceremony.scratch("stale.json");
+    let (code, said) = ceremony.operator(&["root", "request", "--root", &first, "--out", &file]);
+    assert!(code != 0 && said.contains("not_found"), "{said}");
+    assert!(prepare().1.contains("waits_for_root"));
+    let second = planned(&ceremony);
+    assert_eq!(asks(&second), (0, vec!["tainted".to_owned()]));
+    let safe = Safe::new(server, "safe");
+    made(&ceremony, &safe, &second);
+    let (code, said) = prepare();
+    assert_eq!(code, 0, "{said}");
+    run(async {
+        let states = states(server, "root", None).await;
+        assert_eq!(states, [(old.parse().unwrap(), "tainted".to_owned()), (second.parse().unwrap(), "prepared".to_owned())]);
     });
 }

@@ -180,7 +180,8 @@ impl Which {
         match self {
             Self::Of(id) => record.id == id,
             Self::Root => record.is_root() && record.state == AuthorityState::Active,
-            Self::All => record.state != AuthorityState::Revoked,
+            // One root's key by another has no list of its own, and goes in the chains of those who need it.
+            Self::All => record.state != AuthorityState::Revoked && !record.is_cross(),
         }
     }
 }

@@ -372,23 +372,27 @@ fn is_in_last_part(list: &StoredCrl, now: Timestamp) -> bool {
     list.next_update.since(now) < list.next_update.since(list.this_update) / LAST_PART
 }
 
-/// A record goes on from the newest one: its number is higher, and where it is the next one, it names that by its hash.
+/// A record goes on from the newest one that was accepted: the answer holds every record since, and the first of them names that one by
+/// its hash.
 fn check_record(answer: &Verified, last: Option<&[u8]>) -> Result<()> {
-    let record = &answer.record;
     let Some((number, hash)) = last.and_then(|last| last.split_first_chunk::<8>()) else { return Ok(()) };
-    let number = u64::from_be_bytes(*number);
-    if record.number <= number {
-        let detail = format!("Record {number} was accepted already; this answer is of record {}.", record.number);
+    let (number, this) = (u64::from_be_bytes(*number), answer.record.number);
+    if this <= number {
+        let detail = format!("Record {number} was accepted already; this answer is of record {this}.");
         return Err(Error::with_detail(Refusal::RootAnswerReplayed, detail));
     }
-    if record.number == number.saturating_add(1) && record.previous != Some(hex::encode(hash)) {
-        let detail = format!(
-            "Record {} does not go on from record {number} as it was accepted: there are two copies of the root.",
-            record.number
-        );
-        return Err(Error::with_detail(Refusal::RootRecordInvalid, detail));
-    }
-    Ok(())
+    let next = answer.chain.iter().find(|(held, _)| *held == number.saturating_add(1));
+    let detail = match next {
+        Some((_, previous)) if *previous == Some(hex::encode(hash)) => return Ok(()),
+        Some(_) => {
+            format!("Record {this} does not go on from record {number} as it was accepted: there are two copies of the root.")
+        }
+        None => format!(
+            "Record {number} was accepted last, and the answer of record {this} does not hold all records since: bring the answers \
+             between first."
+        ),
+    };
+    Err(Error::with_detail(Refusal::RootRecordInvalid, detail))
 }
 
 /// A list holds now, and takes nothing back.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use fleetmark_domain::{AuthorityState, Fingerprint, Refusal, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::ceremony::request::{AskedRoot, NewRoot, RootRequest as RequestFile};
+use crate::ceremony::request::{AskedRoot, BundleState, NewRoot, RootRequest as RequestFile};
 use crate::pki::bundle;
 use crate::registrar::tokens::sha256;
 use crate::registrar::trust_bundle::Wanted;
@@ -83,11 +83,27 @@ impl Plan {
 }
 
 impl Registrar {
-    /// The root that is planned.
+    /// The root that is planned. A plan that was made while the other roots were in other states is none any more: what it asks to be
+    /// signed tells of them.
     pub(in crate::registrar) async fn planned_root(&self) -> Result<Option<Plan>> {
+        Ok(self.kept_plan().await?.filter(|plan| self.is_of_today(plan)))
+    }
+
+    /// The plan that the store keeps, whether it still holds or not.
+    pub(super) async fn kept_plan(&self) -> Result<Option<Plan>> {
         let value = read(&*self.store, |rows| rows.value(PLAN)).await?.filter(|value| !value.is_empty());
         let damaged = |cause: serde_json::Error| Error::caused(Refusal::StorageDamaged, cause);
         value.map(|value| serde_json::from_slice(&value).map_err(damaged)).transpose()
+    }
+
+    /// Whether the trusted roots are those that the plan's bundle tells of, each in the same state.
+    pub(super) fn is_of_today(&self, plan: &Plan) -> bool {
+        let all = self.authorities.all();
+        let roots = all.iter().map(|root| &root.record).filter(|record| record.is_root());
+        let today: Vec<_> = roots.filter_map(|root| Some((BundleState::of(root.state)?, &root.certificate))).collect();
+        let then = plan.bundle.roots.iter().filter(|(_, der)| plan.root.as_ref() != Some(der));
+        let then: Vec<_> = then.map(|(state, der)| (*state, der)).collect();
+        then.len() == today.len() && then.iter().all(|root| today.contains(root))
     }
 
     /// Whether this root's signatures are waited for: one that is suspected, and whose key is not here, need not give any.

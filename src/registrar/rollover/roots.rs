@@ -7,6 +7,7 @@ use std::time::Duration;
 use fleetmark_domain::{AuthorityState, Epoch, Index, KeyHash, LedgerName, Refusal, Serial, Standing, Timestamp};
 use fleetmark_ledger::entry::AuthorityKind;
 
+use super::left_nothing;
 use super::plan::{PLAN, Plan, PlannedCross};
 use crate::ceremony::judge::{Cross, common_name, cross_profile};
 use crate::ceremony::request::BundleState;
@@ -24,14 +25,28 @@ use crate::registrar::{Error, Registrar, Result};
 use crate::store::acts::authorities::{PrepareRoot, ReserveEpoch};
 use crate::store::acts::found::AddAuthority;
 use crate::store::acts::lists::SetValue;
-use crate::store::commit;
 use crate::store::model::{AuthorityRecord, Certificate, EpochRecord, StoredBundle, StoredCrl};
+use crate::store::{StoreError, commit};
 
 /// How long the new root vouches for the old one's key at most. Who knows the new root alone needs it until nothing shows what hangs
 /// from the old one; a thief of the old key would need it too, and many devices look at no revocation list.
 const OLD_WITH_NEW: Duration = Duration::from_secs(400 * 86_400);
 /// How often a root is prepared again whose id another act took.
 const RACES: usize = 4;
+
+/// What an act records that prepares a root.
+struct Prepared {
+    root: AuthorityRecord,
+    crosses: Vec<AuthorityRecord>,
+    list: Option<StoredCrl>,
+}
+
+impl Prepared {
+    fn of(act: &PrepareRoot) -> Self {
+        let crosses = act.crosses.iter().map(|cross| cross.authority.clone()).collect();
+        Self { root: act.root.authority.clone(), crosses, list: act.list.clone() }
+    }
+}
 
 /// A bundle that is whole, and values of the installation that change with it.
 type Bundled = (Option<StoredBundle>, Vec<(String, Vec<u8>)>);
@@ -46,14 +61,11 @@ impl Registrar {
         note: Option<String>,
         now: Timestamp,
     ) -> Result<AuthorityRecord> {
-        let is_meant = |plan: &Plan| elsewhere.is_none_or(|elsewhere| plan.elsewhere == elsewhere);
-        let (known, dropped): (Option<Plan>, Option<Plan>) = match self.planned_root().await? {
-            Some(plan) if is_meant(&plan) => (Some(plan), None),
+        let goes_on = |plan: &Plan| elsewhere.is_none_or(|elsewhere| plan.elsewhere == elsewhere) && self.is_of_today(plan);
+        let (known, dropped): (Option<Plan>, Option<Plan>) = match self.kept_plan().await? {
+            Some(plan) if goes_on(&plan) => (Some(plan), None),
             other => (None, other),
         };
-        if let Some(dropped) = dropped.filter(|plan| !plan.elsewhere) {
-            self.forget_key(&dropped.key_label);
-        }
         let actor = caller.actor(self);
         for _ in 0..RACES {
             let mut plan = match known.clone() {
@@ -63,21 +75,36 @@ impl Registrar {
             self.sign_plan(&mut plan, now)?;
             if !self.is_whole(&plan) {
                 commit(&*self.store, SetValue { name: PLAN.to_owned(), value: plan.value() }).await?;
+                self.forget_plan(dropped).await;
                 self.authorities.reserve(plan.id);
                 return Err(waits(&plan, self.missing_of_roots().await?.first().map(|(id, _)| id.as_str())));
             }
-            match self.commit_plan(&plan, now).await {
-                Err(error) if error.is_race() && known.is_none() => self.forget_key(&plan.key_label),
-                Ok(record) => return Ok(record),
+            let act = self.act_of_plan(&plan, now)?;
+            let prepared = Prepared::of(&act);
+            match commit(&*self.store, act).await {
+                Ok(()) => {
+                    self.forget_plan(dropped).await;
+                    return self.root_is_prepared(prepared, now).await;
+                }
                 Err(error) => {
-                    if known.is_none() {
-                        self.forget_key(&plan.key_label);
+                    if known.is_none() && left_nothing(&error) {
+                        self.forget_plan(Some(plan)).await;
                     }
-                    return Err(error);
+                    if known.is_some() || !matches!(error, StoreError::Collision) {
+                        return Err(error.into());
+                    }
+                    self.refresh_authorities().await?;
                 }
             }
         }
         Err(Refusal::Overloaded.into())
+    }
+
+    /// Forgets the key of a root that is planned no more.
+    async fn forget_plan(&self, plan: Option<Plan>) {
+        if let Some(plan) = plan.filter(|plan| !plan.elsewhere) {
+            self.forget_key(&plan.key_label).await;
+        }
     }
 
     /// Names and places for a new root and for what it and the one before it certify of each other.
@@ -181,7 +208,8 @@ impl Registrar {
             && new.is_some_and(|new| !plan.bundle.waits_for(&new))
     }
 
-    async fn commit_plan(&self, plan: &Plan, now: Timestamp) -> Result<AuthorityRecord> {
+    /// The act that records the root, with all that goes with it.
+    fn act_of_plan(&self, plan: &Plan, now: Timestamp) -> Result<PrepareRoot> {
         let der = plan.root.clone().ok_or(Refusal::AuthorityUnavailable)?;
         let known = facts(&der).map_err(unavailable)?;
         let details = |subject: String| self.details(plan.actor.clone(), Some(subject), None, plan.note.clone());
@@ -217,18 +245,37 @@ impl Registrar {
         values.push((PLAN.to_owned(), Vec::new()));
         let list = first_list(plan, &record)?;
         values.extend(plan.first.iter().map(|(_, last)| (super::super::ceremony::record_key(plan.id), last.clone())));
-        let records: Vec<_> = crosses.iter().map(|cross| cross.authority.clone()).collect();
-        commit(&*self.store, PrepareRoot { root, crosses, bundle, list: list.clone(), values }).await?;
-        self.authorities.take_on(record.clone())?;
-        for record in records {
-            self.authorities.take_on(record)?;
+        Ok(PrepareRoot { root, crosses, roots: self.roots_of_plan(plan), bundle, list, values })
+    }
+
+    /// The roots that are known here, each in the state that the plan's signatures tell of.
+    fn roots_of_plan(&self, plan: &Plan) -> Vec<(u32, AuthorityState)> {
+        let all = self.authorities.all();
+        let roots = all.iter().map(|root| &root.record).filter(|record| record.is_root());
+        let told = |record: &AuthorityRecord| {
+            let root = plan.bundle.roots.iter().find(|(_, der)| *der == record.certificate);
+            root.map_or(AuthorityState::Revoked, |(state, _)| match state {
+                BundleState::Prepared => AuthorityState::Prepared,
+                BundleState::Active => AuthorityState::Active,
+                BundleState::Tainted => AuthorityState::Tainted,
+            })
+        };
+        roots.map(|record| (record.id, told(record))).collect()
+    }
+
+    /// Takes on a root that is recorded: whatever fails from here on, its key stays.
+    async fn root_is_prepared(&self, prepared: Prepared, now: Timestamp) -> Result<AuthorityRecord> {
+        let Prepared { root, crosses, list } = prepared;
+        self.authorities.take_on(root.clone())?;
+        for cross in crosses {
+            self.authorities.take_on(cross)?;
         }
         if let Some(list) = list {
             self.published.set_crl(list);
         }
         self.refresh_bundles().await?;
         self.publish_change(now).await;
-        Ok(record)
+        Ok(root)
     }
 
     /// The bundle as it was signed; where another one was made meanwhile, one above that, which waits for what is missing.

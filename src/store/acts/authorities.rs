@@ -178,6 +178,9 @@ pub struct PrepareRoot {
     pub root: AddAuthority,
     /// `NewWithOld` and `OldWithNew`.
     pub crosses: Vec<AddAuthority>,
+    /// The roots that are there, each in the state in which the crosses and the bundle were made. Where another act changed one
+    /// meanwhile, nothing is kept: a key that is suspected by now would be vouched for.
+    pub roots: Vec<(AuthorityId, AuthorityState)>,
     /// Which roots are trusted from here on.
     pub bundle: Option<StoredBundle>,
     /// The first list of a root whose key is elsewhere.
@@ -198,6 +201,11 @@ impl Act for PrepareRoot {
         let next = next_epoch(transaction)?;
         let Some(epoch) = self.root.epoch.filter(|epoch| epoch.number < next) else { return Err(StoreError::Collision) };
         if transaction.rows.epoch(epoch.number)?.is_some() {
+            return Err(StoreError::Collision);
+        }
+        let all = transaction.rows.authorities()?;
+        let there: Vec<_> = all.iter().filter(|one| one.is_root()).map(|one| (one.id, one.state)).collect();
+        if there.len() != self.roots.len() || there.iter().any(|root| !self.roots.contains(root)) {
             return Err(StoreError::Collision);
         }
         add_authority(transaction, &self.root)?;

@@ -132,7 +132,11 @@ async fn prepared(store: &dyn Store) {
     assert_eq!(epoch.0, first.0 + 1, "a reserved number is nobody else's");
     let root = AuthorityRecord { state: AuthorityState::Prepared, ..authority(50) };
     let old_by_new = AuthorityRecord { id: 51, issuer: Some(50), key_label: "key-1".to_owned(), ..root.clone() };
+    let all = read(store, |rows| rows.authorities()).await.unwrap();
+    let there: Vec<_> = all.iter().filter(|one| one.is_root()).map(|one| (one.id, one.state)).collect();
+    assert!(there.contains(&(1, AuthorityState::Active)), "{there:?}");
     let prepare = |epoch: Epoch| PrepareRoot {
+        roots: there.clone(),
         root: added(root.clone(), (epoch, 0), true),
         crosses: vec![added(old_by_new.clone(), (epoch, 1), false)],
         bundle: Some(bundle(101)),
@@ -141,6 +145,10 @@ async fn prepared(store: &dyn Store) {
     };
     let collides = |error: StoreError| assert!(matches!(error, StoreError::Collision), "{error:?}");
     collides(commit(store, prepare(Epoch(epoch.0 + 1))).await.unwrap_err());
+    // What was signed says of the old root that it is active, and somebody tainted it meanwhile, or there is one more.
+    let tainted = there.iter().map(|(id, _)| (*id, AuthorityState::Tainted)).collect();
+    collides(commit(store, PrepareRoot { roots: tainted, ..prepare(epoch) }).await.unwrap_err());
+    collides(commit(store, PrepareRoot { roots: there[1..].to_vec(), ..prepare(epoch) }).await.unwrap_err());
     commit(store, prepare(epoch)).await.unwrap();
     collides(commit(store, prepare(epoch)).await.unwrap_err());
     let kept =

@@ -53,6 +53,9 @@ pub struct RootAnswer {
     /// The root's signature for a trust bundle, in base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle: Option<String>,
+    /// The records before this one, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<String>,
 }
 
 /// An authority that was certified.
