@@ -291,7 +291,7 @@ impl Registrar {
     pub async fn raise_epochs(&self, highest: Epoch, now: Timestamp) -> Result<()> {
         let floor = Epoch(highest.0.saturating_add(RESTORE_LEAP));
         // A root that was planned at the backup may have been prepared after it, in the numbering that was reserved for it.
-        let restored = (super::status::lists::RESTORED.to_owned(), now.0.to_be_bytes().to_vec());
+        let restored = (super::publish::RESTORED.to_owned(), now.0.to_be_bytes().to_vec());
         commit(&*self.store, SetValues(vec![(super::rollover::plan::PLAN.to_owned(), Vec::new()), restored])).await?;
         Ok(commit(&*self.store, RaiseEpochs { floor, at: now }).await?)
     }

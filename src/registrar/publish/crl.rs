@@ -13,7 +13,8 @@ use super::super::{Error, Registrar, Result};
 use super::changes::Pass;
 use super::shards::{self, Shard};
 use super::{
-    CRL_LIFETIME, Outcome, ROOT_CRL_LIFETIME, choices_of, ended_since, is_due, is_sharded, lines, next_number, size_of,
+    CRL_LIFETIME, Outcome, ROOT_CRL_LIFETIME, choices_of, ended_since, is_due, is_sharded, lines, next_number, restored_at,
+    size_of,
 };
 use crate::pki::crl::{CrlHeader, build, entries};
 use crate::store::acts::lists::PutCrl;
@@ -32,8 +33,10 @@ impl Registrar {
     pub(super) async fn refresh_crl(&self, pass: &mut Pass, authority: &Arc<Authority>, now: Timestamp) -> Result<Outcome> {
         let id = authority.record.id;
         if self.crl(id).is_none()
-            && let Some(stored) = read(&*self.store, move |rows| rows.crl(id)).await?
+            && let (Some(stored), restored) = read(&*self.store, move |rows| Ok((rows.crl(id)?, restored_at(rows)?))).await?
             && !stored.der.is_empty()
+            // An offline root's list is all that there is.
+            && (stored.this_update > restored || !authority.has_key)
         {
             self.published.set_crl(stored);
         }

@@ -34,7 +34,7 @@ use super::{Error, Registrar, Result};
 use crate::pki::crl::RevokedCertificate;
 use crate::pki::issue::Issuer;
 use crate::pki::ocsp::Responder;
-use crate::store::model::{AuthorityId, CertificateStanding, ListKey, StoredCrl};
+use crate::store::model::{AuthorityId, CertificateStanding, ListKey, PublishedList, StoredCrl};
 use crate::store::rows::Rows;
 use crate::store::{StoreError, read};
 
@@ -291,6 +291,24 @@ fn next_number(last: Option<u64>, now: Timestamp) -> Option<u64> {
 }
 
 /// What a fleet lists beside what everybody lists.
+/// When a backup was restored last, in seconds since 1970, 8 octets.
+pub(in crate::registrar) const RESTORED: &str = "lists/restored";
+
+/// A list as the store has it, unless it came with a backup: whoever asks may have a newer one, so it is made anew first.
+pub(in crate::registrar) fn kept_list(
+    rows: &mut dyn Rows,
+    key: &ListKey,
+) -> std::result::Result<Option<PublishedList>, StoreError> {
+    let restored = restored_at(rows)?;
+    Ok(rows.published_list(key)?.filter(|list| list.this_update > restored))
+}
+
+/// Until when lists may have come with a backup.
+fn restored_at(rows: &mut dyn Rows) -> std::result::Result<Timestamp, StoreError> {
+    let seconds = rows.value(RESTORED)?.and_then(|value| value.try_into().ok()).map_or(i64::MIN, i64::from_be_bytes);
+    Ok(Timestamp(seconds))
+}
+
 fn choices_of(rows: &mut dyn Rows, fleet: Option<&FleetName>) -> std::result::Result<Choices, StoreError> {
     Ok(match fleet {
         Some(fleet) => rows.fleet(fleet)?.map(|fleet| fleet.choices).unwrap_or_default(),

@@ -13,7 +13,7 @@ use super::super::signing::off_the_worker;
 use super::super::{Error, Registrar, Result};
 use super::changes::Pass;
 use super::{CRL_LIFETIME, Outcome, Published, Work, choices_of, ended_since, is_due, is_listed, is_sharded};
-use super::{lines, next_number, size_of};
+use super::{kept_list, lines, next_number, size_of};
 use crate::pki::crl::{CrlHeader, build, entries, entries_in};
 use crate::pki::issue::Pointers;
 use crate::store::acts::lists::{DropList, PutList};
@@ -108,7 +108,7 @@ impl Registrar {
         let known = || self.published.shards.load().get(&key).cloned();
         let is_listed = || self.authorities.by_id(authority).is_some_and(|authority| is_listed(&authority));
         if known().is_none() && !self.store.is_alone() && is_listed() {
-            let kept = look_up(&*self.store, move |rows| rows.published_list(&key)).await?;
+            let kept = look_up(&*self.store, move |rows| kept_list(rows, &key)).await?;
             kept.map(Shard::new).transpose()?.into_iter().for_each(|shard| self.published.set_shard(shard));
         }
         Ok(known())
@@ -265,7 +265,7 @@ impl Registrar {
         for (key, number) in &stored {
             let is_known = self.published.shards.load().get(key).is_some_and(|known| known.list.number >= *number);
             let key = *key;
-            if !is_known && let Some(list) = read(&*self.store, move |rows| rows.published_list(&key)).await? {
+            if !is_known && let Some(list) = read(&*self.store, move |rows| kept_list(rows, &key)).await? {
                 self.published.set_shard(Shard::new(list)?);
             }
         }

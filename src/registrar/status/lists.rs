@@ -15,6 +15,7 @@ use super::insert;
 use super::signers::StatusSigner;
 use crate::registrar::authorities::Authority;
 use crate::registrar::caller::alarm;
+use crate::registrar::publish::kept_list;
 use crate::registrar::tokens::sha256;
 use crate::registrar::{Error, Registrar, Result};
 use crate::store::acts::lists::{DropList, PutList};
@@ -32,9 +33,6 @@ const PAGE: u32 = 1_000;
 const MANY: u64 = 100_000;
 /// Standings read at once.
 const STANDINGS: u64 = 1 << 16;
-
-/// When a backup was restored last, in seconds since 1970, 8 octets: its lists are older than what devices may have.
-pub(in crate::registrar) const RESTORED: &str = "status/restored";
 
 /// A list that is given out.
 #[derive(Debug)]
@@ -162,12 +160,7 @@ impl Registrar {
         if self.status_list(&key).is_some() {
             return Ok(());
         }
-        let found = read(&*self.store, move |rows| {
-            let Some(list) = rows.published_list(&key)? else { return Ok(None) };
-            let restored = rows.value(RESTORED)?.and_then(|value| value.try_into().ok()).map(i64::from_be_bytes);
-            Ok(Some(list).filter(|list| restored.is_none_or(|at| list.this_update.0 > at)))
-        });
-        if let Some(list) = found.await? {
+        if let Some(list) = read(&*self.store, move |rows| kept_list(rows, &key)).await? {
             // After the magic stands the id of the key that signed it.
             let key_id = list.octets.get(4..12).and_then(|id| id.try_into().ok()).unwrap_or(signer.key_id);
             // What it says is not read: a revoked authority's is made anew.
