@@ -336,7 +336,9 @@ fn put_single(out: &mut Vec<u8>, question: &Question<'_>, status: Status, this_u
     let (id, next) = (head(SEQUENCE, question.cert_id.len()), head(CONTEXT_0, next_update.len()));
     let parts = [&id, question.cert_id, status, this_update, &next, next_update];
     out.extend_from_slice(&head(SEQUENCE, parts.iter().map(|part| part.len()).sum()));
-    parts.iter().for_each(|part| out.extend_from_slice(part));
+    for part in parts {
+        out.extend_from_slice(part);
+    }
 }
 
 fn nonce_extension(nonce: &[u8]) -> Vec<u8> {
@@ -421,7 +423,7 @@ mod tests {
         fn answer(&self, request: &Request<'_>, statuses: &[Status]) -> Vec<u8> {
             let answers = request.questions.iter().zip(statuses.iter().copied());
             let now = self.installation.now;
-            let nonce = request.nonce.as_deref();
+            let nonce = request.nonce;
             self.responder.respond(answers, nonce, now, now + Duration::from_secs(3600)).unwrap().der
         }
 

@@ -435,7 +435,7 @@ async fn a_number_after_a_restore_is_above_every_number_before_it() {
     highest = highest.max(world.shard_of(&device).await.list.number);
     // The restored store holds the old lists; the restore took more than half a minute.
     world.now = world.now + Duration::from_secs(31);
-    let mut world = world.restored(backup).await;
+    let mut world = Box::pin(world.restored(backup)).await;
     world.now = world.now + Duration::from_secs(1);
     world.registrar.refresh_crls(world.now).await.unwrap();
     let (shard, list) = (world.shard_of(&device).await.list.clone(), world.plain_of(&device));

@@ -169,7 +169,7 @@ async fn the_sequence_rises_through_restarts_and_restores() {
         seen = number;
     }
     world.now = world.now + HOUR;
-    let mut world = world.restored(backup).await;
+    let mut world = Box::pin(world.restored(backup)).await;
     world.now = world.now + Duration::from_secs(10);
     // The backup's list is not due, and firmware would call it rolled back.
     assert!(list_of(&world, &held).is_none());
