@@ -201,7 +201,7 @@ struct Crew<'a> {
 }
 
 impl Crew<'_> {
-    fn knows(&mut self, name: &'static str, is: impl ToString) {
+    fn knows(&mut self, name: &'static str, is: &impl ToString) {
         self.names.push((name, is.to_string()));
     }
 
@@ -256,10 +256,10 @@ fn an_installation_outlives_the_theft_of_its_roots_key() {
 
     let dir = server.scratch("clean-safe").join("root");
     let mut crew = Crew { ceremony: &ceremony, names: Vec::new() };
-    crew.knows("OLD", run(active(server, "root", None)));
-    crew.knows("FLEET", fleet);
-    crew.knows("DIR", dir.display());
-    crew.knows("NAME", "Grace");
+    crew.knows("OLD", &run(active(server, "root", None)));
+    crew.knows("FLEET", &fleet);
+    crew.knows("DIR", &dir.display());
+    crew.knows("NAME", &"Grace");
 
     assert_eq!(text(&crew.does("fleetmark authority taint OLD --emergency --note compromise"), "state"), "tainted");
     crew.asks("fleetmark authority prepare root --key elsewhere --note compromise");
@@ -277,7 +277,7 @@ fn an_installation_outlives_the_theft_of_its_roots_key() {
     assert_eq!(code, 0, "{said}");
     let new_pem = std::fs::read(dir.join("root.pem")).unwrap();
     let new_root = x509_parser::pem::parse_x509_pem(&new_pem).unwrap().1.contents;
-    crew.knows("PIN", crate::harness::device::sha256(&new_root));
+    crew.knows("PIN", &crate::harness::device::sha256(&new_root));
     crew.does("fleetmark root accept new-root-answer.json --root-fingerprint PIN");
     let prepared = crew.does("fleetmark authority prepare root --key elsewhere --note compromise");
     assert_eq!((text(&prepared, "state"), prepared["id"].to_string()), ("prepared".to_owned(), new.clone()));
