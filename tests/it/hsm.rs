@@ -11,7 +11,7 @@ use crate::harness::device::{confirm_by_token, enroll};
 use crate::harness::forge::{authorities, authority_id};
 use crate::harness::openssl::openssl;
 use crate::harness::server::text;
-use crate::harness::{Device, Key, Server, run, until};
+use crate::harness::{Client, Device, Key, Server, run, until};
 use crate::standing::{Strangers, listed_within};
 
 const PIN: &str = "fleetmark-71";
@@ -216,6 +216,18 @@ fn with_all_authorities_keys_in_the_token_devices_enroll_and_openssl_agrees() {
     assert!(said.contains("danger_online_root") && said.contains("token"), "{said}");
 }
 
+/// The token is back: what could not be issued is, and what was revoked meanwhile comes into the list.
+async fn issues_again(server: &Server, client: &Client, token: &str, key: &Key, revoked: &Device) {
+    let answer = until("the token's return", 30, || async {
+        let answer = enroll(client, "default", token, key, None).await;
+        (answer.status == 200).then_some(answer)
+    });
+    let identity = key.identity(&answer.await.json());
+    assert_eq!(crate::harness::device::verdict(server, &identity, "default").await, "ok");
+    listed_within(server, "default", &revoked.serial(), Some(1)).await;
+    assert_eq!(server.owner().get("/v1/status").await.is(200).json()["token_reachable"], true);
+}
+
 #[test]
 fn a_lost_token_refuses_by_name_and_comes_back_by_itself() {
     let soft = Soft::new();
@@ -247,15 +259,7 @@ fn a_lost_token_refuses_by_name_and_comes_back_by_itself() {
         assert!(server.refused("hsm_unavailable").await >= 3.0);
 
         fs::rename(&away, soft.tokens()).unwrap();
-        let answer = until("the token's return", 30, || async {
-            let answer = enroll(&client, "default", &token, &key, None).await;
-            (answer.status == 200).then_some(answer)
-        });
-        let identity = key.identity(&answer.await.json());
-        assert_eq!(crate::harness::device::verdict(&server, &identity, "default").await, "ok");
-        // What was revoked meanwhile comes into the list.
-        listed_within(&server, "default", &device.serial(), Some(1)).await;
-        assert_eq!(server.owner().get("/v1/status").await.is(200).json()["token_reachable"], true);
+        issues_again(&server, &client, &token, &key, &device).await;
     });
     let log = server.log();
     let said = |text: &str| log.lines().filter(|line| line.contains(text)).count();
@@ -346,14 +350,7 @@ fn a_server_starts_without_its_token_and_issues_when_it_comes() {
         assert_eq!(Strangers::of(&server, "default").await.ocsp(&device.serial(), true), "revoked 1");
 
         fs::rename(&away, soft.tokens()).unwrap();
-        let answer = until("the token", 30, || async {
-            let answer = enroll(&client, "default", &token, &key, None).await;
-            (answer.status == 200).then_some(answer)
-        });
-        let identity = key.identity(&answer.await.json());
-        assert_eq!(crate::harness::device::verdict(&server, &identity, "default").await, "ok");
-        listed_within(&server, "default", &device.serial(), Some(1)).await;
-        assert_eq!(server.owner().get("/v1/status").await.is(200).json()["token_reachable"], true);
+        issues_again(&server, &client, &token, &key, &device).await;
     });
     let log = server.log();
     let said = |text: &str| log.lines().filter(|line| line.contains(text)).count();

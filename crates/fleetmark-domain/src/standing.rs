@@ -164,6 +164,21 @@ pub struct Choices {
 }
 
 impl Standing {
+    /// The worse of two, by how much each takes away; of equals `self`.
+    pub const fn or_worse(self, other: Self) -> Self {
+        if other.weight() > self.weight() { other } else { self }
+    }
+
+    const fn weight(self) -> u8 {
+        match self {
+            Self::Unconfirmed | Self::Good => 0,
+            Self::Quarantined => 1,
+            Self::Held => 2,
+            Self::Superseded => 3,
+            Self::Revoked(_) => 4,
+        }
+    }
+
     /// The table standing × view.
     ///
     /// `lapsed` says that an unconfirmed certificate's time to live is over: every view then shows what the

@@ -100,7 +100,7 @@ impl Pushed {
         }
         let single = self.single.get(&(epoch, index)).copied();
         let wide = self.wide.iter().filter(|(range, _)| holds(range, epoch, index)).map(|(_, standing)| *standing);
-        single.into_iter().chain(wide).fold(verified, worse)
+        single.into_iter().chain(wide).fold(verified, Standing::or_worse)
     }
 
     /// The same of an authority.
@@ -156,7 +156,7 @@ impl Pushed {
             }
             for index in range.first.0..range.first.0.saturating_add(range.count) {
                 let entry = self.single.entry((range.epoch, Index(index))).or_insert(standing);
-                *entry = worse(*entry, standing);
+                *entry = entry.or_worse(standing);
             }
         }
     }
@@ -164,21 +164,6 @@ impl Pushed {
 
 fn holds(range: &Range, epoch: Epoch, index: Index) -> bool {
     range.epoch == epoch && index.0.checked_sub(range.first.0).is_some_and(|offset| offset < range.count)
-}
-
-/// The worse of two standings, by how much a verdict takes away for them.
-pub(crate) const fn worse(one: Standing, other: Standing) -> Standing {
-    if rank(other) > rank(one) { other } else { one }
-}
-
-const fn rank(standing: Standing) -> u8 {
-    match standing {
-        Standing::Unconfirmed | Standing::Good => 0,
-        Standing::Quarantined => 1,
-        Standing::Held => 2,
-        Standing::Superseded => 3,
-        Standing::Revoked(_) => 4,
-    }
 }
 
 const fn worse_state(one: AuthorityState, other: AuthorityState) -> AuthorityState {

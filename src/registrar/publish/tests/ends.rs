@@ -48,7 +48,7 @@ impl World {
 
     /// Others write into the store too.
     fn share(&mut self) {
-        self.registrar.store = Arc::new(Shared(self.registrar.store.clone()));
+        self.registrar.store = Arc::new(Shared { store: self.registrar.store.clone(), takes_lists: true });
     }
 
     /// The serial of the certificate of an authority's responder.
@@ -291,47 +291,13 @@ async fn plain_lists_that_were_made_together_are_made_anew_one_after_the_other()
     assert!(hours.iter().collect::<BTreeSet<_>>().len() >= 3, "{hours:?}");
 }
 
-/// A store that takes no lists.
-struct WithoutLists(Arc<dyn Store>);
-
-#[async_trait::async_trait]
-impl Store for WithoutLists {
-    async fn write(&self, act: Box<dyn ErasedAct>) -> std::result::Result<Box<dyn Any + Send>, StoreError> {
-        // Lists are the acts here that write into no ledger.
-        if act.ledgers().is_empty() {
-            return Err(StoreError::Full("the disk is full".into()));
-        }
-        self.0.write(act).await
-    }
-
-    async fn look(&self, read: ErasedRead) -> std::result::Result<Box<dyn Any + Send>, StoreError> {
-        self.0.look(read).await
-    }
-
-    async fn look_up(&self, read: ErasedRead) -> std::result::Result<Box<dyn Any + Send>, StoreError> {
-        self.0.look(read).await
-    }
-
-    fn waiting(&self) -> (usize, usize) {
-        self.0.waiting()
-    }
-
-    async fn copy_to(&self, file: &Path) -> std::result::Result<(), StoreError> {
-        self.0.copy_to(file).await
-    }
-
-    async fn stop(&self) {
-        self.0.stop().await;
-    }
-}
-
 #[tokio::test]
 async fn a_fleets_list_near_its_end_is_an_alarm_on_the_fleets_ledger() {
     let mut world = World::new().await;
     world.device("a").await;
     world.settle().await;
     let (start, whole) = (world.now, world.registrar.store.clone());
-    world.registrar.store = Arc::new(WithoutLists(whole.clone()));
+    world.registrar.store = Arc::new(Shared { store: whole.clone(), takes_lists: false });
     // The last eighth of seven days begins after 6 days and 3 hours.
     for (hours, expected) in [(24 * 4, 0), (24 * 6 + 2, 0), (24 * 6 + 4, 1)] {
         world.now = start + HOUR * hours;

@@ -94,17 +94,7 @@ impl Act for PutForeignList {
 
 /// The worse of what we say and what the other authority says; of two revocations ours.
 pub const fn merged(own: Standing, foreign: Standing) -> Standing {
-    if rank(foreign) > rank(own) { foreign } else { own }
-}
-
-const fn rank(standing: Standing) -> u8 {
-    match standing {
-        Standing::Unconfirmed | Standing::Good => 0,
-        Standing::Quarantined => 1,
-        Standing::Held => 2,
-        Standing::Superseded => 3,
-        Standing::Revoked(_) => 4,
-    }
+    own.or_worse(foreign)
 }
 
 /// We say that these certificates are worth this. Of adopted ones that is noted; gives those whose standing changes by it, which is
