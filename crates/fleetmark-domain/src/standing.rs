@@ -165,6 +165,7 @@ pub struct Choices {
 
 impl Standing {
     /// The worse of two, by how much each takes away; of equals `self`.
+    #[must_use]
     pub const fn or_worse(self, other: Self) -> Self {
         if other.weight() > self.weight() { other } else { self }
     }
