@@ -33,6 +33,8 @@ const TRIES: usize = 8;
 #[derive(Default)]
 pub(super) struct Standings {
     tables: Mutex<BTreeMap<LedgerName, Table>>,
+    /// Held by whoever reads a slice: all who wait for it have it read once.
+    turn: tokio::sync::Mutex<()>,
     heads: Mutex<BTreeMap<LedgerName, Arc<StoredHead>>>,
 }
 
@@ -213,6 +215,10 @@ impl Standings {
         self.lock().get(ledger).is_some_and(|table| !table.slices.is_empty())
     }
 
+    fn has_slice(&self, ledger: &LedgerName, slice: (Epoch, u32)) -> bool {
+        self.lock().get(ledger).is_some_and(|table| table.slices.contains_key(&slice))
+    }
+
     fn has_room(&self) -> bool {
         self.lock().values().map(|table| table.slices.len()).sum::<usize>() < SLICES
     }
@@ -315,27 +321,34 @@ impl Registrar {
         Ok(())
     }
 
-    /// Reads a slice. False for one that this authority has not begun: nobody may fill the memory with invented epochs.
+    /// Reads a slice. False for one that this authority has not begun: nobody may fill the memory with invented epochs, nor keep
+    /// others waiting for them.
     async fn learn_slice(&self, authority: &Authority, epoch: Epoch, slice: u32) -> Result<bool> {
         let (id, ledger, fleet) = (authority.record.id, authority.ledger(), authority.record.fleet.clone());
+        let begun = look_up(&*self.store, move |rows| {
+            Ok(rows.epoch(epoch)?.is_some_and(|record| record.authority == id && record.next_index > slice << SLICE_BITS))
+        });
+        if !begun.await? {
+            return Ok(false);
+        }
+        let standings = &self.published.standings;
+        let _turn = standings.turn.lock().await;
+        if standings.has_slice(&ledger, (epoch, slice)) {
+            return Ok(true);
+        }
         let (from, to) = places(epoch, slice);
         let name = ledger.clone();
         let found = read(&*self.store, move |rows| {
-            let is_begun =
-                rows.epoch(epoch)?.is_some_and(|record| record.authority == id && record.next_index > slice << SLICE_BITS);
-            if !is_begun {
-                return Ok(None);
-            }
-            Ok(Some((size_of(rows, &name)?, choices_of(rows, fleet.as_ref())?, rows.standings(from, to)?)))
+            Ok((size_of(rows, &name)?, choices_of(rows, fleet.as_ref())?, rows.standings(from, to)?))
         });
-        let Some((size, choices, standings)) = found.await? else { return Ok(false) };
+        let (size, choices, found) = found.await?;
         // What the table holds already must be in the slice too; what comes after is taken a second time, which does no harm.
-        self.published.standings.change(
+        standings.change(
             &ledger,
             |table| table.upto <= size,
             |table| {
                 table.choices = choices;
-                table.slices.insert((epoch, slice), Slice::of(id, &standings));
+                table.slices.insert((epoch, slice), Slice::of(id, &found));
             },
         );
         Ok(true)

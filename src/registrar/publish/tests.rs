@@ -3,6 +3,7 @@ mod ends;
 use std::any::Any;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fleetmark_domain::{Index, Kind, LedgerName, Serial, Standing};
 use fleetmark_ledger::entry::{Entry, Event};
@@ -603,6 +604,25 @@ fn authority_epoch(certificates: &[Certificate]) -> fleetmark_domain::Epoch {
 }
 
 #[tokio::test]
+async fn a_slice_that_many_ask_about_at_once_is_read_once() {
+    let mut world = World::new().await;
+    let device = world.device("a").await;
+    let authority = world.authority();
+    let store = Shared::of(&world, true);
+    world.registrar.store = store.clone();
+    let ask = |serial| world.registrar.statuses(&authority, serial, world.now);
+    let known = [Some(device.serial)];
+    for statuses in futures_util::future::join_all((0..64).map(|_| ask(&known))).await {
+        assert_eq!(statuses.unwrap(), [crate::pki::ocsp::Status::Good]);
+    }
+    assert_eq!(store.readings.load(Ordering::SeqCst), 1);
+    // Of an epoch that nobody began nothing is read.
+    let invented = [Some(Serial::new(fleetmark_domain::Epoch(9_999), Index(0), [7; 8]))];
+    assert_eq!(ask(&invented).await.unwrap(), [crate::pki::ocsp::Status::Unknown]);
+    assert_eq!(store.readings.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
 async fn the_responder_is_renewed_in_time_and_says_that_nobody_need_ask_about_it() {
     let mut world = World::new().await;
     let device = world.device("a").await;
@@ -636,6 +656,14 @@ async fn the_responder_is_renewed_in_time_and_says_that_nobody_need_ask_about_it
 struct Shared {
     store: Arc<dyn Store>,
     takes_lists: bool,
+    /// How many readings there were, look-ups not counted.
+    readings: AtomicUsize,
+}
+
+impl Shared {
+    fn of(world: &World, takes_lists: bool) -> Arc<Self> {
+        Arc::new(Self { store: world.registrar.store.clone(), takes_lists, readings: AtomicUsize::new(0) })
+    }
 }
 
 #[async_trait::async_trait]
@@ -649,6 +677,7 @@ impl Store for Shared {
     }
 
     async fn look(&self, read: ErasedRead) -> std::result::Result<Box<dyn Any + Send>, StoreError> {
+        self.readings.fetch_add(1, Ordering::SeqCst);
         self.store.look(read).await
     }
 
@@ -672,7 +701,7 @@ impl Store for Shared {
 #[tokio::test]
 async fn where_others_write_too_their_changes_and_lists_are_taken() {
     let mut world = World::new().await;
-    world.registrar.store = Arc::new(Shared { store: world.registrar.store.clone(), takes_lists: true });
+    world.registrar.store = Shared::of(&world, true);
     let (a, b) = (world.device("a").await, world.device("b").await);
     let authority = world.authority();
     let of_a = [(&*authority, &a.serial)];

@@ -48,7 +48,7 @@ impl World {
 
     /// Others write into the store too.
     fn share(&mut self) {
-        self.registrar.store = Arc::new(Shared { store: self.registrar.store.clone(), takes_lists: true });
+        self.registrar.store = Shared::of(self, true);
     }
 
     /// The serial of the certificate of an authority's responder.
@@ -297,7 +297,7 @@ async fn a_fleets_list_near_its_end_is_an_alarm_on_the_fleets_ledger() {
     world.device("a").await;
     world.settle().await;
     let (start, whole) = (world.now, world.registrar.store.clone());
-    world.registrar.store = Arc::new(Shared { store: whole.clone(), takes_lists: false });
+    world.registrar.store = Shared::of(&world, false);
     // The last eighth of seven days begins after 6 days and 3 hours.
     for (hours, expected) in [(24 * 4, 0), (24 * 6 + 2, 0), (24 * 6 + 4, 1)] {
         world.now = start + HOUR * hours;
