@@ -1,10 +1,11 @@
 //! OCSP answers: kept while what they say still holds, else signed.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use fleetmark_domain::{Serial, Timestamp};
+use metrics::Counter;
 
 use super::super::Registrar;
 use super::super::authorities::Authority;
@@ -38,6 +39,14 @@ pub struct OcspAnswer {
 #[derive(Default)]
 pub(super) struct Answers {
     kept: Mutex<HashMap<Vec<u8>, Arc<KeptAnswer>>>,
+    counted: OnceLock<Counted>,
+}
+
+/// What counts the answers.
+struct Counted {
+    kept: Counter,
+    signed: Counter,
+    not_cacheable: Counter,
 }
 
 /// An answer, and what it was made of.
@@ -49,6 +58,16 @@ struct KeptAnswer {
 }
 
 impl Answers {
+    /// Asked for once: to look a counter up costs many times what it costs to count.
+    fn counted(&self) -> &Counted {
+        let counter = |outcome: &'static str| metrics::counter!("fleetmark_ocsp_total", "outcome" => outcome);
+        self.counted.get_or_init(|| Counted {
+            kept: counter("kept"),
+            signed: counter("signed"),
+            not_cacheable: counter("not_cacheable"),
+        })
+    }
+
     /// None is worth anything any more.
     pub(super) fn forget(&self) {
         self.lock().clear();
@@ -70,16 +89,17 @@ impl Answers {
 impl Registrar {
     /// Answers an OCSP request in DER. Every failure is an answer too (RFC 6960 2.3).
     pub async fn ocsp(&self, request: &[u8], now: Timestamp) -> OcspAnswer {
+        let counted = self.published.answers.counted();
         if let Some(answer) = self.kept_answer(request, now).await {
-            metrics::counter!("fleetmark_ocsp_total", "outcome" => "kept").increment(1);
+            counted.kept.increment(1);
             return answer;
         }
         let answer = match self.answer(request, now).await {
             Ok(answer) => answer,
             Err(failed) => OcspAnswer { der: ocsp::failure(failed).into(), tag: None, fresh_until: None, at: now },
         };
-        let outcome = if answer.fresh_until.is_some() { "signed" } else { "not_cacheable" };
-        metrics::counter!("fleetmark_ocsp_total", "outcome" => outcome).increment(1);
+        let outcome = if answer.fresh_until.is_some() { &counted.signed } else { &counted.not_cacheable };
+        outcome.increment(1);
         answer
     }
 
