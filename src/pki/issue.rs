@@ -1,12 +1,12 @@
 //! Issuing: template → to-be-signed octets → lint → the real key's signature.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
-use der::Decode;
+use der::asn1::AnyRef;
+use der::{Decode, Reader};
 use fleetmark_domain::{Fingerprint, KeyHash, Serial, Timestamp};
 use rcgen::string::Ia5String;
 use rcgen::{
@@ -16,7 +16,6 @@ use rcgen::{
 };
 use rustls_pki_types::CertificateDer;
 use spki::SubjectPublicKeyInfoRef;
-use x509_cert::{Certificate, TbsCertificate};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
@@ -49,17 +48,23 @@ pub struct Issuer {
     pub signer: Arc<dyn Signer>,
 }
 
-/// An issuer's certificate in DER; empty for a root that is about to sign itself. It is parsed once, when it
-/// first issues.
+/// An issuer's certificate in DER; empty for a root that is about to sign itself. It is read once, when it first issues.
 #[derive(Clone)]
 pub struct IssuerCertificate {
     der: Arc<[u8]>,
-    parsed: Arc<OnceLock<Option<TbsCertificate>>>,
+    read: Arc<Read>,
+}
+
+/// What was read of an issuer's certificate.
+#[derive(Default)]
+struct Read {
+    by_linter: OnceLock<Option<lint::Authority>>,
+    by_encoder: OnceLock<rcgen::Issuer<'static, NoKey>>,
 }
 
 impl<T: Into<Arc<[u8]>>> From<T> for IssuerCertificate {
     fn from(der: T) -> Self {
-        Self { der: der.into(), parsed: Arc::default() }
+        Self { der: der.into(), read: Arc::default() }
     }
 }
 
@@ -85,9 +90,25 @@ impl fmt::Debug for IssuerCertificate {
 
 impl IssuerCertificate {
     /// As the linter reads it; None for one that is not DER.
-    pub(super) fn parsed(&self) -> Option<&TbsCertificate> {
-        let parse = || Certificate::from_der(&self.der).ok().map(|certificate| certificate.tbs_certificate);
-        self.parsed.get_or_init(parse).as_ref()
+    pub(super) fn linted(&self) -> Option<&lint::Authority> {
+        self.read.by_linter.get_or_init(|| lint::Authority::from_der(&self.der)).as_ref()
+    }
+
+    /// Has the encoder write what this issuer signs, by a key like `key`.
+    fn encode(
+        &self,
+        parameters: &CertificateParams,
+        holder: &impl PublicKeyData,
+        key: NoKey,
+    ) -> Result<rcgen::Certificate, rcgen::Error> {
+        if let Some(known) = self.read.by_encoder.get().filter(|known| *known.key() == key) {
+            return parameters.signed_by(holder, known);
+        }
+        let issuer = rcgen::Issuer::from_ca_cert_der(&CertificateDer::from(&*self.der), key)?;
+        let encoded = parameters.signed_by(holder, &issuer)?;
+        // Where another was first, it stays.
+        let _ = self.read.by_encoder.set(issuer);
+        Ok(encoded)
     }
 }
 
@@ -140,7 +161,7 @@ pub struct IssuedCertificate {
     pub key_hash: KeyHash,
 }
 
-/// Signs a certificate: encodes the template with a capturing key, lints those octets, signs exactly them.
+/// Signs a certificate: encodes the template without the key, lints those octets, signs exactly them.
 /// A root signs itself: its issuer's `certificate` is empty and its `signer` holds the key in `spki`.
 ///
 /// # Errors
@@ -220,30 +241,29 @@ pub(super) fn parameters(template: &Template<'_>) -> Result<CertificateParams, P
     Ok(parameters)
 }
 
-/// The octets that the issuer would sign: rcgen signs with a key that only keeps what it is given.
+/// The octets that the issuer would sign.
 pub(super) fn encode(issuer: &Issuer, parameters: &CertificateParams, spki: &[u8]) -> Result<Vec<u8>, PkiError> {
     let failed = |error: rcgen::Error| PkiError::Encoding(error.to_string());
-    let key = CapturingKey::new(&*issuer.signer)?;
+    let key = NoKey::like(&*issuer.signer)?;
     let holder = rcgen::SubjectPublicKeyInfo::from_der(spki).map_err(failed)?;
-    if issuer.certificate.is_empty() {
-        parameters.signed_by(&holder, &rcgen::Issuer::from_params(parameters, &key)).map_err(failed)?;
+    let encoded = if issuer.certificate.is_empty() {
+        parameters.signed_by(&holder, &rcgen::Issuer::from_params(parameters, &key))
     } else {
-        let certificate = CertificateDer::from(&*issuer.certificate);
-        let signing = rcgen::Issuer::from_ca_cert_der(&certificate, &key).map_err(failed)?;
-        parameters.signed_by(&holder, &signing).map_err(failed)?;
-    }
-    Ok(key.captured.into_inner())
+        issuer.certificate.encode(parameters, &holder, key)
+    };
+    to_be_signed(encoded.map_err(failed)?.der())
 }
 
-/// A key of the issuer's algorithm and public key that keeps the octets and signs nothing.
-pub(super) struct CapturingKey {
+/// A key of the issuer's algorithm and public key that signs nothing: rcgen encodes what the issuer's key is asked to sign later, if
+/// the linter lets it.
+#[derive(PartialEq, Eq)]
+pub(super) struct NoKey {
     algorithm: &'static rcgen::SignatureAlgorithm,
     public: Vec<u8>,
-    pub(super) captured: RefCell<Vec<u8>>,
 }
 
-impl CapturingKey {
-    pub(super) fn new(signer: &dyn Signer) -> Result<Self, PkiError> {
+impl NoKey {
+    pub(super) fn like(signer: &dyn Signer) -> Result<Self, PkiError> {
         let info = SubjectPublicKeyInfoRef::try_from(signer.public_key()).map_err(|e| PkiError::Encoding(e.to_string()))?;
         Ok(Self {
             algorithm: match signer.algorithm() {
@@ -253,12 +273,11 @@ impl CapturingKey {
                 KeyAlgorithm::Rsa => &rcgen::PKCS_RSA_SHA256,
             },
             public: info.subject_public_key.raw_bytes().to_vec(),
-            captured: RefCell::default(),
         })
     }
 }
 
-impl PublicKeyData for CapturingKey {
+impl PublicKeyData for NoKey {
     fn der_bytes(&self) -> &[u8] {
         &self.public
     }
@@ -268,11 +287,23 @@ impl PublicKeyData for CapturingKey {
     }
 }
 
-impl SigningKey for CapturingKey {
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        self.captured.replace(message.to_vec());
+impl SigningKey for NoKey {
+    fn sign(&self, _: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
         Ok(Vec::new())
     }
+}
+
+/// What the signature of a certificate or a request is over: the first of the three parts (RFC 5280 4.1.1, RFC 2986 4.2).
+pub(super) fn to_be_signed(signed: &[u8]) -> Result<Vec<u8>, PkiError> {
+    let first = AnyRef::from_der(signed).and_then(|whole| {
+        whole.sequence(|parts| {
+            let first = parts.tlv_bytes()?.to_vec();
+            parts.tlv_bytes()?;
+            parts.tlv_bytes()?;
+            Ok(first)
+        })
+    });
+    first.map_err(|error| PkiError::Encoding(error.to_string()))
 }
 
 fn alternative_names(template: &Template<'_>) -> Result<Vec<SanType>, PkiError> {

@@ -14,7 +14,7 @@ use x509_cert::ext::pkix::{
     KeyUsages, NameConstraints, SubjectAltName, SubjectKeyIdentifier,
 };
 use x509_cert::time::Time;
-use x509_cert::{TbsCertificate, Version};
+use x509_cert::{Certificate, TbsCertificate, Version};
 
 use super::encoding;
 use super::issue::{Issuer, Template};
@@ -43,12 +43,33 @@ pub fn lint(tbs: &[u8], template: &Template<'_>, issuer: &Issuer) -> Result<(), 
     })?;
     let authority = match &*issuer.certificate {
         [] => None,
-        _ => Some(issuer.certificate.parsed().ok_or_else(|| found("issuer_unreadable", "RFC 5280 4.1"))?),
+        _ => Some(issuer.certificate.linted().ok_or_else(|| found("issuer_unreadable", "RFC 5280 4.1"))?),
     };
-    let subject = Subject { octets: tbs, tbs: &parsed, template, issuer, authority };
+    let mut subject = Subject { octets: tbs, tbs: &parsed, template, issuer, authority, names: Vec::new() };
+    subject.names = value::<SubjectAltName>(&subject).map(|names| names.0).unwrap_or_default();
     let findings: Vec<Finding> =
         RULES.iter().filter(|(_, _, holds)| !holds(&subject)).map(|(rule, clause, _)| Finding { rule, clause }).collect();
     if findings.is_empty() { Ok(()) } else { Err(findings) }
+}
+
+/// An issuing authority's certificate, as the rules look at it: read once, for all that it issues.
+pub struct Authority {
+    tbs: TbsCertificate,
+    /// Its `SubjectPublicKeyInfo` in DER.
+    spki: Vec<u8>,
+    constraints: Option<BasicConstraints>,
+    usage: Option<KeyUsage>,
+    key_id: Option<SubjectKeyIdentifier>,
+}
+
+impl Authority {
+    /// Reads a certificate in DER; None for what is none.
+    pub fn from_der(der: &[u8]) -> Option<Self> {
+        let tbs = Certificate::from_der(der).ok()?.tbs_certificate;
+        let spki = tbs.subject_public_key_info.to_der().ok()?;
+        let (constraints, usage, key_id) = (own_value(&tbs), own_value(&tbs), own_value(&tbs));
+        Some(Self { tbs, spki, constraints, usage, key_id })
+    }
 }
 
 /// What a rule looks at.
@@ -58,7 +79,9 @@ struct Subject<'a> {
     template: &'a Template<'a>,
     issuer: &'a Issuer,
     /// The issuer's certificate; None where a root signs itself.
-    authority: Option<&'a TbsCertificate>,
+    authority: Option<&'a Authority>,
+    /// `subjectAltName`; empty where it cannot be read, or is not there.
+    names: Vec<GeneralName>,
 }
 
 type Rule = (&'static str, &'static str, fn(&Subject<'_>) -> bool);
@@ -75,10 +98,10 @@ const RULES: &[Rule] = &[
     }),
     ("issuer_empty", "RFC 5280 4.1.2.4", |s| !s.tbs.issuer.0.is_empty()),
     ("issuer_not_the_authoritys_subject", "RFC 5280 6.1.3", |s| {
-        s.tbs.issuer == *s.authority.map_or(&s.tbs.subject, |authority| &authority.subject)
+        s.tbs.issuer == *s.authority.map_or(&s.tbs.subject, |authority| &authority.tbs.subject)
     }),
     ("key_not_the_authoritys", "RFC 5280 6.1.3", |s| match s.authority {
-        Some(authority) => authority.subject_public_key_info.to_der().is_ok_and(|der| der == s.issuer.signer.public_key()),
+        Some(authority) => authority.spki == s.issuer.signer.public_key(),
         None => s.template.spki == s.issuer.signer.public_key(),
     }),
     ("authority_may_not_issue", "RFC 5280 4.2.1.9, 4.2.1.3", authority_may_issue),
@@ -95,7 +118,7 @@ const RULES: &[Rule] = &[
         life <= s.template.profile.lifetime.saturating_add(s.template.profile.backdate)
     }),
     ("outlives_the_authority", "RFC 5280 6.1.3", |s| {
-        s.authority.is_none_or(|authority| seconds(s.tbs.validity.not_after) <= seconds(authority.validity.not_after))
+        s.authority.is_none_or(|authority| seconds(s.tbs.validity.not_after) <= seconds(authority.tbs.validity.not_after))
     }),
     ("subject_empty", "RFC 5280 4.1.2.6", |s| !s.tbs.subject.0.is_empty()),
     ("subject_not_the_templates", "RFC 5280 4.1.2.6, DESIGN 4", subject_fits),
@@ -119,8 +142,8 @@ const RULES: &[Rule] = &[
     ("extension_criticality", "RFC 5280 4.2.1", |s| {
         extensions(s).iter().all(|one| ALLOWED.iter().all(|(oid, critical)| *oid != one.extn_id || *critical == one.critical))
     }),
-    ("uri_not_one", "DESIGN 4, SPIFFE X.509-SVID 2", |s| uris(s).len() == usize::from(s.template.profile.identity)),
-    ("uri_not_the_templates", "DESIGN 4", |s| uris(s).iter().map(String::as_str).eq(s.template.uri)),
+    ("uri_not_one", "DESIGN 4, SPIFFE X.509-SVID 2", |s| uris(s).count() == usize::from(s.template.profile.identity)),
+    ("uri_not_the_templates", "DESIGN 4", |s| uris(s).eq(s.template.uri)),
     ("registered_names_not_the_templates", "DESIGN 4", registered_names_fit),
     ("registered_names_not_allowed", "DESIGN 4", |s| {
         s.template.profile.registered_names || (s.template.dns_names.is_empty() && s.template.addresses.is_empty())
@@ -183,7 +206,7 @@ fn value<'a, T: Decode<'a> + Encode + AssociatedOid>(s: &Subject<'a>) -> Option<
     T::from_der(octets).ok().filter(|value| value.to_der().is_ok_and(|again| again == octets))
 }
 
-fn authority_value<'a, T: Decode<'a> + AssociatedOid>(authority: &'a TbsCertificate) -> Option<T> {
+fn own_value<'a, T: Decode<'a> + AssociatedOid>(authority: &'a TbsCertificate) -> Option<T> {
     let extension = authority.extensions.as_deref()?.iter().find(|extension| extension.extn_id == T::OID)?;
     T::from_der(extension.extn_value.as_bytes()).ok()
 }
@@ -206,15 +229,15 @@ fn key_algorithm(s: &Subject<'_>) -> Option<KeyAlgorithm> {
 
 fn authority_may_issue(s: &Subject<'_>) -> bool {
     let Some(authority) = s.authority else { return s.template.profile.ca.is_some() };
-    let constraints = authority_value::<BasicConstraints>(authority);
-    let depth = constraints.as_ref().and_then(|constraints| constraints.path_len_constraint);
+    let constraints = authority.constraints.as_ref();
+    let depth = constraints.and_then(|constraints| constraints.path_len_constraint);
     // RFC 5280 4.2.1.9: a self-issued certificate, such as a root's new key by its old one, does not count in a path.
-    let self_issued = s.tbs.subject == authority.subject;
+    let self_issued = s.tbs.subject == authority.tbs.subject;
     let below = |rules: profile::CaRules| {
         depth.is_none_or(|depth| rules.path_length < depth || (self_issued && rules.path_length == depth))
     };
     constraints.is_some_and(|constraints| constraints.ca)
-        && authority_value::<KeyUsage>(authority).is_some_and(|usage| usage.key_cert_sign())
+        && authority.usage.as_ref().is_some_and(KeyUsage::key_cert_sign)
         && s.template.profile.ca.is_none_or(below)
 }
 
@@ -233,22 +256,16 @@ fn subject_fits(s: &Subject<'_>) -> bool {
         })
 }
 
-fn alternative_names(s: &Subject<'_>) -> Vec<GeneralName> {
-    value::<SubjectAltName>(s).map(|names| names.0).unwrap_or_default()
-}
-
-fn uris(s: &Subject<'_>) -> Vec<String> {
-    let uri = |name| match name {
-        GeneralName::UniformResourceIdentifier(uri) => Some(uri.as_str().to_owned()),
+fn uris<'a>(s: &'a Subject<'_>) -> impl Iterator<Item = &'a str> {
+    s.names.iter().filter_map(|name| match name {
+        GeneralName::UniformResourceIdentifier(uri) => Some(uri.as_str()),
         _ => None,
-    };
-    alternative_names(s).into_iter().filter_map(uri).collect()
+    })
 }
 
 /// All names but the URI: DNS names and addresses as registered, in their order, and no other form of name.
 fn registered_names_fit(s: &Subject<'_>) -> bool {
-    let names = alternative_names(s);
-    let found = names.iter().filter(|name| !matches!(name, GeneralName::UniformResourceIdentifier(_)));
+    let found = s.names.iter().filter(|name| !matches!(name, GeneralName::UniformResourceIdentifier(_)));
     let mut expected = Vec::new();
     for name in s.template.dns_names {
         let Ok(name) = der::asn1::Ia5String::new(name) else { return false };
@@ -263,7 +280,7 @@ fn registered_names_fit(s: &Subject<'_>) -> bool {
         expected.push(GeneralName::IpAddress(octets));
     }
     // RFC 5280 4.2.1.6: the extension holds at least one name.
-    find(s, SubjectAltName::OID).is_some() != names.is_empty() && found.eq(expected.iter())
+    find(s, SubjectAltName::OID).is_some() != s.names.is_empty() && found.eq(expected.iter())
 }
 
 fn key_usage_fits(s: &Subject<'_>) -> bool {
@@ -314,7 +331,7 @@ fn name_constraints_fit(s: &Subject<'_>) -> bool {
 
 fn authority_key_id_fits(s: &Subject<'_>) -> bool {
     let expected = match s.authority {
-        Some(authority) => authority_value::<SubjectKeyIdentifier>(authority),
+        Some(authority) => authority.key_id.clone(),
         None => value::<SubjectKeyIdentifier>(s),
     };
     value::<AuthorityKeyIdentifier>(s).is_some_and(|found| {

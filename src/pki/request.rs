@@ -3,7 +3,7 @@
 use fleetmark_domain::Timestamp;
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, IsCa, KeyUsagePurpose};
 
-use super::issue::CapturingKey;
+use super::issue::{NoKey, to_be_signed};
 use super::keys::{KeyAlgorithm, Signer};
 use super::profile::Profile;
 use super::{PkiError, bundle, encoding};
@@ -23,9 +23,8 @@ pub fn request(signer: &dyn Signer, profile: &Profile, organization: &str, name:
         parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(rules.path_length));
         parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     }
-    let key = CapturingKey::new(signer)?;
-    parameters.serialize_request(&key).map_err(failed)?;
-    let to_be_signed = key.captured.into_inner();
+    let request = parameters.serialize_request(&NoKey::like(signer)?).map_err(failed)?;
+    let to_be_signed = to_be_signed(request.der())?;
     let signature = signer.sign(&to_be_signed)?;
     Ok(encoding::signed(&to_be_signed, signer.algorithm(), &signature))
 }
