@@ -22,8 +22,7 @@ const HANDSHAKES: u32 = 1_000;
 
 /// CPU in microseconds each, and the disk's rate.
 pub struct Limits {
-    pub verify: f64,
-    pub sign: f64,
+    pub bare: Bare,
     pub handshake: f64,
     /// The same with a maker's certificate, and the one between it and the root.
     pub maker_handshake: f64,
@@ -32,25 +31,43 @@ pub struct Limits {
 
 /// Takes all of them.
 pub fn measure() -> Outcome<Limits> {
-    let (verify, sign) = signatures()?;
+    let bare = signatures()?;
     let (handshake, maker_handshake) = (handshakes(false)?, handshakes(true)?);
-    Ok(Limits { verify, sign, handshake, maker_handshake, syncs_per_second: syncs()? })
+    Ok(Limits { bare, handshake, maker_handshake, syncs_per_second: syncs()? })
 }
 
 impl Limits {
     /// Prints them.
     pub fn report(&self, report: &Report) {
         report.figure("fdatasync", self.syncs_per_second, "1/s", None);
-        report.figure("bare P-256 verification", self.verify, "µs", None);
-        report.figure("bare P-256 signature", self.sign, "µs", None);
+        report.figure("bare P-256 verification", self.bare.verify, "µs", None);
+        report.figure("bare P-256 signature", self.bare.sign, "µs", None);
         report.figure("bare mTLS handshake, server's side", self.handshake, "µs", None);
         report.figure("bare mTLS handshake with a maker's chain, server's side", self.maker_handshake, "µs", None);
     }
+}
 
+/// What bare signatures take, in microseconds of CPU.
+#[derive(Clone, Copy)]
+pub struct Bare {
+    pub verify: f64,
+    pub sign: f64,
+}
+
+impl Bare {
     /// What an enrollment cannot do without: the request's verification and the certificate's signature.
-    pub fn bare(&self) -> f64 {
+    pub fn both(self) -> f64 {
         self.verify + self.sign
     }
+}
+
+/// Does `work`, with the bare signatures of just before and just after it, on average: a shared machine's pace changes within seconds.
+pub async fn beside_signatures<T>(work: impl Future<Output = Outcome<T>>) -> Outcome<(T, Bare)> {
+    let before = signatures()?;
+    let done = work.await?;
+    let after = signatures()?;
+    let bare = Bare { verify: f64::midpoint(before.verify, after.verify), sign: f64::midpoint(before.sign, after.sign) };
+    Ok((done, bare))
 }
 
 /// This thread's CPU time.
@@ -63,11 +80,11 @@ fn micros_each(total: Duration, count: u32) -> f64 {
     total.as_secs_f64() * 1e6 / f64::from(count)
 }
 
-fn signatures() -> Outcome<(f64, f64)> {
+fn signatures() -> Outcome<Bare> {
     measure_signatures().map_err(|_| "ring refused to sign or to verify".into())
 }
 
-fn measure_signatures() -> Result<(f64, f64), Unspecified> {
+fn measure_signatures() -> Result<Bare, Unspecified> {
     let random = SystemRandom::new();
     let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random)?;
     let pair =
@@ -84,7 +101,7 @@ fn measure_signatures() -> Result<(f64, f64), Unspecified> {
     for _ in 0..SIGNATURES {
         key.verify(&message, signature.as_ref())?;
     }
-    Ok((micros_each(cpu().saturating_sub(begin), SIGNATURES), sign))
+    Ok(Bare { verify: micros_each(cpu().saturating_sub(begin), SIGNATURES), sign })
 }
 
 /// The server's side of a full TLS 1.3 handshake with certificates on both sides, in memory: no sockets, no framework. With

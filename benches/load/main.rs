@@ -21,6 +21,7 @@ mod standing;
 
 use std::error::Error;
 
+use limits::beside_signatures;
 use mimalloc::MiMalloc;
 use report::Report;
 use rounds::Way;
@@ -38,8 +39,6 @@ struct Size {
     keep_alive: usize,
     /// Enrollments each over a connection of its own.
     connecting: usize,
-    /// OCSP requests.
-    ocsp: usize,
     /// The ways in.
     proofs: proofs::Size,
     /// Devices registered in bulk.
@@ -57,7 +56,6 @@ impl Size {
         Self {
             keep_alive: 2_000,
             connecting: 1_000,
-            ocsp: 5_000,
             proofs: proofs::Size { keep_alive: 1_000, connecting: 500 },
             imports: imports::Size { devices: 5_000, beside: 400 },
             gateway: gateway::Size { live: 100, cut: 50, followers: 50, handshakes: 500, revoked: 2_000 },
@@ -70,7 +68,6 @@ impl Size {
         Self {
             keep_alive: 20_000,
             connecting: 5_000,
-            ocsp: 40_000,
             proofs: proofs::Size { keep_alive: 10_000, connecting: 5_000 },
             imports: imports::Size { devices: 100_000, beside: 2_000 },
             gateway: gateway::Size { live: 1_000, cut: 300, followers: 500, handshakes: 3_000, revoked: 100_000 },
@@ -92,7 +89,7 @@ fn main() -> Outcome<()> {
         report.machine()?;
         let all = !has("--enroll") && !has("--gateway") && !has("--standing");
         if all || has("--standing") {
-            standing::run(&size.standing, &limits::measure()?, &report).await?;
+            standing::run(&size.standing, &report).await?;
         }
         let server = server::Server::start().await?;
         if all || has("--enroll") {
@@ -124,26 +121,17 @@ async fn run(server: &server::Server, size: &Size, limits: &limits::Limits, repo
     let first = devices.pop().ok_or("no device")?;
     let known = rounds::first_device(server, first).await?;
 
-    let bare = limits.bare();
     let connecting = devices.split_off(devices.len() - size.connecting);
     let latency = devices.split_off(size.keep_alive);
-    let kept = rounds::run(server, devices, Way::KeepAlive, None).await?;
+    let (kept, bare) = beside_signatures(rounds::run(server, devices, Way::KeepAlive, None)).await?;
     report.figure("enroll and confirm, 64 keep-alive clients", kept.per_second(), "1/s", None);
-    report.figure("enroll and confirm, keep-alive: server CPU", kept.cpu, "µs", Some(bare));
-    let fresh = rounds::run(server, connecting, Way::Connecting(&known), None).await?;
+    report.figure("enroll and confirm, keep-alive: server CPU", kept.cpu, "µs", Some(bare.both()));
+    let (fresh, bare) = beside_signatures(rounds::run(server, connecting, Way::Connecting(&known), None)).await?;
     report.figure("enroll and confirm, new mTLS connection each", fresh.per_second(), "1/s", None);
-    report.figure("enroll and confirm, new mTLS connection each: server CPU", fresh.cpu, "µs", Some(bare + limits.handshake));
+    let limit = bare.both() + limits.handshake;
+    report.figure("enroll and confirm, new mTLS connection each: server CPU", fresh.cpu, "µs", Some(limit));
     let half = rounds::run(server, latency, Way::KeepAlive, Some(kept.per_second() / 2.0)).await?;
     report.figure("enroll at half load, p50", half.percentile(50), "ms", None);
     report.figure("enroll at half load, p99", half.percentile(99), "ms", None);
-
-    let certificates = kept.holders.into_iter().map(|holder| holder.certificate).collect();
-    let asked = ocsp::requests(server, certificates, size.ocsp).await?;
-    let misses = ocsp::run(server, &asked.first_time).await?;
-    report.figure("OCSP misses", misses.per_second(), "1/s", None);
-    report.figure("OCSP miss: server CPU", misses.cpu, "µs", Some(limits.sign));
-    let hits = ocsp::run(server, &asked.again).await?;
-    report.figure("OCSP hits", hits.per_second(), "1/s", None);
-    report.figure("OCSP hit: server CPU", hits.cpu, "µs", Some(limits.sign));
     Ok(())
 }

@@ -27,17 +27,17 @@ pub async fn run(server: &Server, size: &Size, limits: &Limits, report: &Report)
     let tokens = server.tokens("single", size.keep_alive).await?;
     let singles = tokens.into_iter().map(|token| Ok(Device::new(None, None)?.with_token(token.text)));
     let taken = rounds::run(server, singles.collect::<Outcome<_>>()?, Way::KeepAlive, None).await?;
-    told("enroll alone, a token each, 64 keep-alive clients", &taken, limits.bare());
+    told("enroll alone, a token each, 64 keep-alive clients", &taken, limits.bare.both());
 
     let common = server.token_for(size.keep_alive).await?;
     let sharing = named("shared", size.keep_alive)?.into_iter().map(|device| device.with_token(common.clone()));
     let taken = rounds::run(server, sharing.collect(), Way::KeepAlive, None).await?;
-    told("enroll alone, one token for all, 64 keep-alive clients", &taken, limits.bare());
+    told("enroll alone, one token for all, 64 keep-alive clients", &taken, limits.bare.both());
 
     server.group(&json!({ "name": "batch", "proof": "claim" })).await?;
     let claim = server.claim("batch").await?;
     let taken = rounds::run(server, named("claimed", size.keep_alive)?, Way::Sharing(&claim), None).await?;
-    told("enroll alone, one claim certificate, 64 keep-alive clients", &taken, limits.bare());
+    told("enroll alone, one claim certificate, 64 keep-alive clients", &taken, limits.bare.both());
 
     let maker = Maker::new()?;
     server.group(&json!({ "name": "line", "proof": "maker", "ca": maker.root.pem() })).await?;
@@ -45,7 +45,7 @@ pub async fn run(server: &Server, size: &Size, limits: &Limits, report: &Report)
     let made = |number| Device::new(None, Some(maker.device(&format!("SN-{number}"), &roots)?));
     let devices = (0..size.connecting).map(made).collect::<Outcome<_>>()?;
     let taken = rounds::run(server, devices, Way::Own, None).await?;
-    told("enroll alone, a maker's certificate and connection each", &taken, limits.bare() + limits.maker_handshake);
+    told("enroll alone, a maker's certificate and connection each", &taken, limits.bare.both() + limits.maker_handshake);
 
     let holders = taken.holders.into_iter().map(|holder| holder.confirming(server));
     let taken = rounds::run(server, holders.collect::<Outcome<_>>()?, Way::Own, None).await?;

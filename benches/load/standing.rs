@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::Outcome;
 use crate::client::Client;
-use crate::limits::{Limits, cpu};
+use crate::limits::{Bare, beside_signatures, cpu};
 use crate::listed::Listed;
 use crate::report::Report;
 use crate::rounds::{self, Way, count};
@@ -38,9 +38,11 @@ pub struct Size {
 }
 
 /// Takes all figures.
-pub async fn run(size: &Size, limits: &Limits, report: &Report) -> Outcome<()> {
-    in_process(size, limits, report)?;
-    over_http(size, limits, report).await?;
+pub async fn run(size: &Size, report: &Report) -> Outcome<()> {
+    let number = size.misses;
+    let (micros, bare) = tokio::task::spawn_blocking(move || in_process(number)).await??;
+    share(report, "OCSP misses in process, beside bare signatures", micros, bare.sign);
+    over_http(size, report).await?;
     lists(size, report).await
 }
 
@@ -49,22 +51,21 @@ fn share(report: &Report, what: &str, micros: f64, limit: f64) {
     report.figure(what, 1e6 / micros, "1/s", Some(1e6 / limit));
 }
 
-/// The whole of a miss but the sockets, on a thread whose CPU is counted.
-fn in_process(size: &Size, limits: &Limits, report: &Report) -> Outcome<()> {
-    let number = size.misses;
-    let thread = std::thread::spawn(move || -> Outcome<f64> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
-            let listed = Listed::with(0).await?;
-            let mut certificates = Vec::with_capacity(number);
-            for device in 0..=number {
-                certificates.push(listed.device(&format!("d{device}")).await?);
-            }
-            let requests = requests(&listed, &certificates)?;
-            let (first, rest) = requests.split_first().ok_or("no devices")?;
-            // The first question reads its slice into memory.
-            listed.registrar.ocsp(first, listed.now()).await;
-            let now = listed.now();
+/// The whole of a miss but the sockets, by the CPU of this thread: microseconds each, and the limit.
+fn in_process(number: usize) -> Outcome<(f64, Bare)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let listed = Listed::with(0).await?;
+        let mut certificates = Vec::with_capacity(number);
+        for device in 0..=number {
+            certificates.push(listed.device(&format!("d{device}")).await?);
+        }
+        let requests = requests(&listed, &certificates)?;
+        let (first, rest) = requests.split_first().ok_or("no devices")?;
+        // The first question reads its slice into memory.
+        listed.registrar.ocsp(first, listed.now()).await;
+        let now = listed.now();
+        let ask = async {
             let begin = cpu();
             let mut octets = 0;
             for request in rest {
@@ -75,11 +76,9 @@ fn in_process(size: &Size, limits: &Limits, report: &Report) -> Outcome<()> {
                 return Err("the answers are failures".into());
             }
             Ok(taken.as_secs_f64() * 1e6 / count(rest.len()))
-        })
-    });
-    let micros = thread.join().map_err(|_| "the thread panicked")??;
-    share(report, "OCSP misses in process, beside bare signatures", micros, limits.sign);
-    Ok(())
+        };
+        beside_signatures(ask).await
+    })
 }
 
 fn requests(listed: &Listed, certificates: &[Certificate]) -> Outcome<Vec<Arc<[u8]>>> {
@@ -87,7 +86,7 @@ fn requests(listed: &Listed, certificates: &[Certificate]) -> Outcome<Vec<Arc<[u
     certificates.iter().map(|certificate| ocsp::request_of(&authority.record.certificate, &certificate.der)).collect()
 }
 
-async fn over_http(size: &Size, limits: &Limits, report: &Report) -> Outcome<()> {
+async fn over_http(size: &Size, report: &Report) -> Outcome<()> {
     let server = Server::start().await?;
     let tokens = server.tokens("standing", size.misses).await?;
     let devices = rounds::devices(tokens.into_iter().map(|token| token.text).collect())?;
@@ -96,10 +95,13 @@ async fn over_http(size: &Size, limits: &Limits, report: &Report) -> Outcome<()>
     let asked = ocsp::requests(&server, certificates, size.hits).await?;
     let first = asked.first_time.first().ok_or("no devices")?.clone();
     ocsp::run(&server, std::slice::from_ref(&first)).await?;
-    let misses = ocsp::run(&server, asked.first_time.get(1..).unwrap_or_default()).await?;
-    share(report, "OCSP misses over HTTP, by server CPU, beside bare signatures", misses.cpu, limits.sign);
+    let rest = asked.first_time.get(1..).unwrap_or_default();
+    let (misses, bare) = beside_signatures(ocsp::run(&server, rest)).await?;
+    share(report, "OCSP misses over HTTP, by server CPU, beside bare signatures", misses.cpu, bare.sign);
+    report.figure("OCSP misses by POST", misses.per_second(), "1/s", None);
     let hits = ocsp::run(&server, &asked.again).await?;
     report.figure("OCSP hits by POST", hits.per_second(), "1/s", None);
+    report.figure("OCSP hit by POST: server CPU", hits.cpu, "µs", None);
 
     let path = STANDARD.encode(&first).replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
     let path = format!("/ocsp/{path}");
