@@ -16,6 +16,7 @@ use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use crate::Outcome;
 use crate::maker::Maker;
 use crate::report::Report;
+use crate::rounds::count;
 
 const SIGNATURES: u32 = 4_000;
 const HANDSHAKES: u32 = 1_000;
@@ -59,15 +60,31 @@ impl Bare {
     pub fn both(self) -> f64 {
         self.verify + self.sign
     }
+
+    fn mean(of: &[Self]) -> Self {
+        let mean = |figure: fn(&Self) -> f64| of.iter().map(figure).sum::<f64>() / count(of.len());
+        Self { verify: mean(|bare| bare.verify), sign: mean(|bare| bare.sign) }
+    }
 }
 
 /// Does `work`, with the bare signatures of just before and just after it, on average: a shared machine's pace changes within seconds.
-pub async fn beside_signatures<T>(work: impl Future<Output = Outcome<T>>) -> Outcome<(T, Bare)> {
-    let before = signatures()?;
+/// They are made by `threads` at once: a core is slower while its neighbour works.
+pub async fn beside_signatures<T>(threads: usize, work: impl Future<Output = Outcome<T>>) -> Outcome<(T, Bare)> {
+    let before = signatures_by(threads)?;
     let done = work.await?;
-    let after = signatures()?;
-    let bare = Bare { verify: f64::midpoint(before.verify, after.verify), sign: f64::midpoint(before.sign, after.sign) };
-    Ok((done, bare))
+    let after = signatures_by(threads)?;
+    Ok((done, Bare::mean(&[before, after])))
+}
+
+/// How many threads work at once while server and clients do.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn signatures_by(threads: usize) -> Outcome<Bare> {
+    let started: Vec<_> = (0..threads).map(|_| std::thread::spawn(signatures)).collect();
+    let taken = started.into_iter().map(|thread| thread.join().map_err(|_| "a thread panicked")?);
+    Ok(Bare::mean(&taken.collect::<Outcome<Vec<_>>>()?))
 }
 
 /// This thread's CPU time.

@@ -21,7 +21,7 @@ mod standing;
 
 use std::error::Error;
 
-use limits::beside_signatures;
+use limits::{beside_signatures, cores};
 use mimalloc::MiMalloc;
 use report::Report;
 use rounds::Way;
@@ -123,10 +123,10 @@ async fn run(server: &server::Server, size: &Size, limits: &limits::Limits, repo
 
     let connecting = devices.split_off(devices.len() - size.connecting);
     let latency = devices.split_off(size.keep_alive);
-    let (kept, bare) = beside_signatures(rounds::run(server, devices, Way::KeepAlive, None)).await?;
+    let (kept, bare) = beside_signatures(cores(), rounds::run(server, devices, Way::KeepAlive, None)).await?;
     report.figure("enroll and confirm, 64 keep-alive clients", kept.per_second(), "1/s", None);
     report.figure("enroll and confirm, keep-alive: server CPU", kept.cpu, "µs", Some(bare.both()));
-    let (fresh, bare) = beside_signatures(rounds::run(server, connecting, Way::Connecting(&known), None)).await?;
+    let (fresh, bare) = beside_signatures(cores(), rounds::run(server, connecting, Way::Connecting(&known), None)).await?;
     report.figure("enroll and confirm, new mTLS connection each", fresh.per_second(), "1/s", None);
     let limit = bare.both() + limits.handshake;
     report.figure("enroll and confirm, new mTLS connection each: server CPU", fresh.cpu, "µs", Some(limit));

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::Outcome;
 use crate::client::Client;
-use crate::limits::{Bare, beside_signatures, cpu};
+use crate::limits::{Bare, beside_signatures, cores, cpu};
 use crate::listed::Listed;
 use crate::report::Report;
 use crate::rounds::{self, Way, count};
@@ -77,7 +77,7 @@ fn in_process(number: usize) -> Outcome<(f64, Bare)> {
             }
             Ok(taken.as_secs_f64() * 1e6 / count(rest.len()))
         };
-        beside_signatures(ask).await
+        beside_signatures(1, ask).await
     })
 }
 
@@ -96,7 +96,7 @@ async fn over_http(size: &Size, report: &Report) -> Outcome<()> {
     let first = asked.first_time.first().ok_or("no devices")?.clone();
     ocsp::run(&server, std::slice::from_ref(&first)).await?;
     let rest = asked.first_time.get(1..).unwrap_or_default();
-    let (misses, bare) = beside_signatures(ocsp::run(&server, rest)).await?;
+    let (misses, bare) = beside_signatures(cores(), ocsp::run(&server, rest)).await?;
     share(report, "OCSP misses over HTTP, by server CPU, beside bare signatures", misses.cpu, bare.sign);
     report.figure("OCSP misses by POST", misses.per_second(), "1/s", None);
     let hits = ocsp::run(&server, &asked.again).await?;
