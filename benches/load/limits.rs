@@ -61,7 +61,8 @@ impl Bare {
         self.verify + self.sign
     }
 
-    fn mean(of: &[Self]) -> Self {
+    /// Of several.
+    pub fn mean(of: &[Self]) -> Self {
         let mean = |figure: fn(&Self) -> f64| of.iter().map(figure).sum::<f64>() / count(of.len());
         Self { verify: mean(|bare| bare.verify), sign: mean(|bare| bare.sign) }
     }
