@@ -123,5 +123,8 @@ mod tests {
         for path in ["/ocsp/%", "/ocsp/%2", "/ocsp/%+1", "/ocsp/%-1", "/ocsp/%zz", "/ocsp/-_", "/ocsp/ä", "/other"] {
             assert_eq!(from_path(path), None, "{path}");
         }
+        // Three octets in four characters.
+        let of_length = |octets: usize| from_path(&format!("/ocsp/{}", "AAAA".repeat(octets.div_ceil(3)))).map(|der| der.len());
+        assert_eq!([of_length(4_095), of_length(4_098)], [Some(4_095), None]);
     }
 }
