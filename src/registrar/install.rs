@@ -27,6 +27,7 @@ use crate::ceremony::authority_names;
 use crate::ledger::Publisher;
 use crate::pki::csr::VerifiedCsr;
 use crate::pki::issue::{Issuer, Template, facts, prepare};
+use crate::pki::keys::pkcs11::Token;
 use crate::pki::keys::{KeyAlgorithm, Keys};
 use crate::pki::profile::{Profile, Profiles};
 use crate::pki::weak::lists::WeakLists;
@@ -303,9 +304,14 @@ impl Registrar {
         self.tend_requests(now).await
     }
 
-    /// Finishes what is being written, and closes the store.
+    /// Finishes what is being written, closes the store, and lets go of the token.
     pub async fn stop(&self) {
         self.store.stop().await;
+        let keys = self.authorities.shared_keys();
+        if keys.token().is_some() {
+            // An Err means that the runtime is ending already.
+            let _ = tokio::task::spawn_blocking(move || keys.token().map(Token::rest)).await;
+        }
     }
 
     /// Whether there is no owner yet, whom [`Self::first_operator`] would make.

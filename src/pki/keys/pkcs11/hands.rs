@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::Builder;
+use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::error::TokenError;
@@ -18,9 +18,15 @@ type Job = Box<dyn FnOnce() + Send>;
 /// Threads, as many as are needed at once; they are used again.
 #[derive(Default)]
 pub(super) struct Hands {
-    free: Mutex<Vec<Sender<Job>>>,
+    free: Mutex<Vec<Hand>>,
     /// Calls that nobody waits for any more.
     stuck: Arc<AtomicUsize>,
+}
+
+/// A thread, which ends when nobody can give it work any more.
+struct Hand {
+    jobs: Sender<Job>,
+    thread: JoinHandle<()>,
 }
 
 /// What passes between who waits and who works.
@@ -57,10 +63,20 @@ impl Hands {
         let (worker, stuck) = (turn.clone(), self.stuck.clone());
         let job: Job = Box::new(move || worker.finish(catch_unwind(AssertUnwindSafe(work)).ok(), &stuck));
         let died = || TokenError::Refused("the call ended its thread".to_owned());
-        hand.send(job).map_err(|_| died())?;
+        hand.jobs.send(job).map_err(|_| died())?;
         let Outcome::Done(done) = turn.wait(limit, &self.stuck) else { return Err(hung()) };
         self.free.lock().unwrap_or_else(PoisonError::into_inner).push(hand);
         done.ok_or_else(died)
+    }
+
+    /// Ends the threads that have nothing to do, and waits until they are gone.
+    pub(super) fn rest(&self) {
+        let free = std::mem::take(&mut *self.free.lock().unwrap_or_else(PoisonError::into_inner));
+        for Hand { jobs, thread } in free {
+            drop(jobs);
+            // A job that panics does not end its thread.
+            let _ = thread.join();
+        }
     }
 
     /// How many calls did not come back yet.
@@ -68,16 +84,15 @@ impl Hands {
         self.stuck.load(Ordering::Relaxed)
     }
 
-    fn hand(&self) -> Result<Sender<Job>, TokenError> {
+    fn hand(&self) -> Result<Hand, TokenError> {
         if let Some(free) = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop() {
             return Ok(free);
         }
-        let (hand, jobs) = channel::<Job>();
-        // It ends when nobody can give it work any more.
-        let work = move || jobs.into_iter().for_each(|job| job());
+        let (jobs, given) = channel::<Job>();
+        let work = move || given.into_iter().for_each(|job| job());
         let begun = Builder::new().name("pkcs11".to_owned()).spawn(work);
-        begun.map_err(|error| TokenError::Refused(format!("no thread for it: {error}")))?;
-        Ok(hand)
+        let thread = begun.map_err(|error| TokenError::Refused(format!("no thread for it: {error}")))?;
+        Ok(Hand { jobs, thread })
     }
 }
 
@@ -137,6 +152,9 @@ mod tests {
         }
         assert_eq!(hands.within(LONG, || 9), Ok(9));
         assert_eq!(hands.free.lock().unwrap().len(), 1, "one thread did all that came back in time");
+        hands.rest();
+        assert!(hands.free.lock().unwrap().is_empty());
+        assert_eq!(hands.within(LONG, || 10), Ok(10));
     }
 
     #[test]

@@ -127,6 +127,12 @@ impl Token {
         self.pool.is_up()
     }
 
+    /// Lets go of the token, before the process ends: a thread of a module's that ends while the module itself is unloaded takes the
+    /// process down. It blocks.
+    pub fn rest(&self) {
+        self.pool.rest();
+    }
+
     /// Looks for the token where it is lost. It blocks.
     pub fn revive(&self) {
         if !self.is_up() {

@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 use super::error::TokenError;
 use super::hands::Hands;
 
+/// Who ends waits no longer for sessions to be closed.
+const LEAVING: Duration = Duration::from_secs(1);
+
 /// What sessions are opened at.
 pub(super) trait Device: Send + Sync + 'static {
     /// A session; dropped, it is closed.
@@ -120,6 +123,14 @@ impl<D: Device> Pool<D> {
         state.is_lost = true;
         metrics::counter!("fleetmark_pkcs11_lost_total").increment(1);
         tracing::error!(%error, "the token is not there; whatever needs its keys is refused till it is");
+    }
+
+    /// Closes the sessions that are not in use, and ends the threads that have nothing to do.
+    pub(super) fn rest(&self) {
+        let idle = std::mem::take(&mut self.lock().idle);
+        // Sessions that cannot be closed in time are given up.
+        let _ = self.hands.within(self.limits.call.min(LEAVING), move || drop(idle));
+        self.hands.rest();
     }
 
     /// Counts the connections: after a loss it is another.
