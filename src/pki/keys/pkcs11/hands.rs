@@ -96,6 +96,13 @@ impl Hands {
     }
 }
 
+impl Drop for Hands {
+    /// A thread that ended while the process ends could meet the module's own unloading.
+    fn drop(&mut self) {
+        self.rest();
+    }
+}
+
 impl<T> Turn<T> {
     fn finish(&self, outcome: Option<T>, stuck: &AtomicUsize) {
         let mut state = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
