@@ -97,6 +97,11 @@ impl Publisher {
         self.lock().get(ledger)?.newest.clone()
     }
 
+    /// How many entries the newest checkpoint covers.
+    pub fn size(&self, ledger: &LedgerName) -> Option<u64> {
+        Some(self.lock().get(ledger)?.newest.as_ref()?.head.size)
+    }
+
     /// The key that verifies a ledger's checkpoints.
     pub fn verifier(&self, ledger: &LedgerName) -> Option<VerifierKey> {
         Some(self.lock().get(ledger)?.key.verifier())

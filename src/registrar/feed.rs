@@ -157,7 +157,7 @@ impl Registrar {
     /// The first node of a place that lies wholly below the newest signed checkpoint.
     fn within(&self, caller: &Caller, ledger: &LedgerName, height: u8, place: Place) -> Result<u64> {
         may_follow(caller, ledger)?;
-        let size = self.publisher.newest(ledger).ok_or(Refusal::NotFound)?.head.size;
+        let size = self.publisher.size(ledger).ok_or(Refusal::NotFound)?;
         let first = place.index.checked_mul(TILE_WIDTH.into()).ok_or(Refusal::NotFound)?;
         let end = first.checked_add(place.width.into()).ok_or(Refusal::NotFound)?;
         if end <= size >> height { Ok(first) } else { Err(Refusal::NotFound.into()) }

@@ -88,7 +88,7 @@ impl Registrar {
         loop {
             let upto = pass.upto(&ledger);
             // Where nobody else writes, what was not signed here is not there.
-            if self.store.is_alone() && self.publisher.newest(&ledger).is_some_and(|newest| newest.head.size <= upto) {
+            if self.store.is_alone() && self.publisher.size(&ledger).is_some_and(|size| size <= upto) {
                 return Ok(());
             }
             let events = self.events(&ledger, upto, PAGE).await?;

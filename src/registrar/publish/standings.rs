@@ -235,11 +235,8 @@ impl Registrar {
     ) -> Result<Vec<Status>> {
         let (ledger, standings) = (authority.ledger(), &self.published.standings);
         for _ in 0..TRIES {
-            let head = if self.store.is_alone() {
-                self.publisher.newest(&ledger).map(|newest| newest.head.size)
-            } else {
-                Some(self.stored_head(&ledger).await?)
-            };
+            let head =
+                if self.store.is_alone() { self.publisher.size(&ledger) } else { Some(self.stored_head(&ledger).await?) };
             let Some(head) = head else { break };
             match standings.look(&ledger, head, authority.record.id, serials) {
                 Look::Statuses(statuses) => return Ok(statuses),
