@@ -81,7 +81,8 @@ pub fn build(issuer: &Issuer, header: &CrlHeader<'_>, parts: &[&[u8]]) -> Result
     let fixed = [&VERSION_2, algorithm, &name, &this, &next].concat();
     let extensions = extensions(header, &key_id);
     let listed: usize = parts.iter().map(|part| part.len()).sum();
-    let listed_head = if listed == 0 { Vec::new() } else { head(SEQUENCE, listed) };
+    let listed_head = (listed > 0).then(|| head(SEQUENCE, listed));
+    let listed_head = listed_head.as_deref().unwrap_or_default();
 
     // Written once and in place: a list of a million is 50 MB.
     let length = fixed.len() + listed_head.len() + listed + extensions.len();
@@ -89,7 +90,7 @@ pub fn build(issuer: &Issuer, header: &CrlHeader<'_>, parts: &[&[u8]]) -> Result
     out.extend_from_slice(&[0; HEAD_ROOM]);
     out.extend_from_slice(&head(SEQUENCE, length));
     out.extend_from_slice(&fixed);
-    out.extend_from_slice(&listed_head);
+    out.extend_from_slice(listed_head);
     for part in parts {
         out.extend_from_slice(part);
     }
@@ -98,7 +99,7 @@ pub fn build(issuer: &Issuer, header: &CrlHeader<'_>, parts: &[&[u8]]) -> Result
     out.extend_from_slice(algorithm);
     out.extend_from_slice(&tlv(BIT_STRING, &[&[0], &signature]));
     let whole = head(SEQUENCE, out.len() - HEAD_ROOM);
-    out.splice(..HEAD_ROOM, whole);
+    out.splice(..HEAD_ROOM, whole.iter().copied());
     Ok(out)
 }
 

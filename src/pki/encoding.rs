@@ -1,5 +1,7 @@
 //! The few DER forms that this room writes by hand, and the algorithms' identifiers.
 
+use std::ops::Deref;
+
 use der::Encode;
 use der::asn1::BitStringRef;
 use der::oid::ObjectIdentifier;
@@ -23,32 +25,41 @@ const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 
-/// Tag and definite length in the fewest octets (X.690 10.1).
-pub(super) fn head(tag: u8, length: usize) -> Vec<u8> {
-    let mut out = Vec::with_capacity(10);
-    put_head(&mut out, tag, length);
-    out
+/// Tag and definite length.
+pub(super) struct Head {
+    octets: [u8; 10],
+    length: usize,
 }
 
-fn put_head(out: &mut Vec<u8>, tag: u8, length: usize) {
-    out.push(tag);
-    match u8::try_from(length) {
-        Ok(short) if short < 0x80 => out.push(short),
-        _ => {
-            let octets = length.to_be_bytes();
-            let zeros = octets.iter().take_while(|octet| **octet == 0).count();
-            let significant = octets.get(zeros..).unwrap_or_default();
-            out.push(0x80 | u8::try_from(significant.len()).unwrap_or(8));
-            out.extend_from_slice(significant);
-        }
+impl Deref for Head {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.octets.get(..self.length).unwrap_or_default()
     }
+}
+
+/// In the fewest octets (X.690 10.1).
+pub(super) fn head(tag: u8, length: usize) -> Head {
+    let whole = length.to_be_bytes();
+    let zeros = whole.iter().take_while(|octet| **octet == 0).count();
+    let significant = whole.get(zeros..).unwrap_or_default();
+    let (first, rest) = match u8::try_from(length) {
+        Ok(short) if short < 0x80 => (short, &[][..]),
+        _ => (0x80 | u8::try_from(significant.len()).unwrap_or(8), significant),
+    };
+    let mut octets = [0; 10];
+    for (place, octet) in octets.iter_mut().zip([tag, first].iter().chain(rest)) {
+        *place = *octet;
+    }
+    Head { octets, length: rest.len().saturating_add(2) }
 }
 
 /// Tag, length, and the parts one after the other.
 pub(super) fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let length: usize = parts.iter().map(|part| part.len()).sum();
     let mut out = Vec::with_capacity(length.saturating_add(10));
-    put_head(&mut out, tag, length);
+    out.extend_from_slice(&head(tag, length));
     for part in parts {
         out.extend_from_slice(part);
     }

@@ -2,7 +2,7 @@
 
 use der::asn1::{AnyRef, IntRef, OctetStringRef};
 use der::oid::ObjectIdentifier;
-use der::{Decode, Sequence};
+use der::{Decode, ErrorKind, Reader, Sequence};
 use fleetmark_domain::{RevocationReason, Serial, Timestamp};
 use ring::digest;
 use spki::AlgorithmIdentifierRef;
@@ -34,7 +34,6 @@ const SINGLE: usize = 192;
 /// `[1]`, `[2]`, EXPLICIT or constructed.
 const CONTEXT_1: u8 = 0xa1;
 const CONTEXT_2: u8 = 0xa2;
-const GENERALIZED_TIME: u8 = 0x18;
 
 /// A request, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,10 +126,11 @@ impl IssuerHashes {
     }
 }
 
-/// `OCSPRequest` (RFC 6960 4.1.1), which refers to the octets that came.
+/// `OCSPRequest` (RFC 6960 4.1.1), which refers to the octets that came. What is in it is read in its turn: readers within readers
+/// ask each other for every octet.
 #[derive(Sequence)]
 struct OcspRequest<'a> {
-    tbs_request: TbsRequest<'a>,
+    tbs_request: AnyRef<'a>,
     #[asn1(context_specific = "0", optional = "true", tag_mode = "EXPLICIT")]
     optional_signature: Option<AnyRef<'a>>,
 }
@@ -142,7 +142,7 @@ struct TbsRequest<'a> {
     version: Option<u8>,
     #[asn1(context_specific = "1", optional = "true", tag_mode = "EXPLICIT")]
     requestor_name: Option<AnyRef<'a>>,
-    request_list: Vec<SingleRequest<'a>>,
+    request_list: AnyRef<'a>,
     #[asn1(context_specific = "2", optional = "true", tag_mode = "EXPLICIT")]
     request_extensions: Option<Vec<Extension<'a>>>,
 }
@@ -179,21 +179,33 @@ pub fn parse(der: &[u8]) -> Result<Request<'_>, Failure> {
     if der.len() > MAX_REQUEST {
         return Err(Failure::MalformedRequest);
     }
-    let request = OcspRequest::from_der(der).map_err(|_| Failure::MalformedRequest)?.tbs_request;
-    let count = request.request_list.len();
-    let known = |extensions: &Option<Vec<Extension<'_>>>| {
-        extensions.iter().flatten().all(|extension| !extension.critical || extension.extn_id == NONCE)
-    };
-    let readable = request.version.is_none_or(|version| version == 0)
-        && (1..=MAX_QUESTIONS).contains(&count)
-        && known(&request.request_extensions)
-        && request.request_list.iter().all(|one| known(&one.single_request_extensions));
-    if !readable {
-        return Err(Failure::MalformedRequest);
-    }
-    let nonce = nonce(request.request_extensions.as_deref().unwrap_or_default())?;
-    let questions = request.request_list.iter().map(|one| question(&one.req_cert)).collect::<Result<_, _>>()?;
-    Ok(Request { questions, nonce })
+    read(der).map_err(|_| Failure::MalformedRequest)
+}
+
+fn read(der: &[u8]) -> der::Result<Request<'_>> {
+    let request: TbsRequest<'_> = OcspRequest::from_der(der)?.tbs_request.decode_as()?;
+    ensure(request.version.is_none_or(|version| version == 0))?;
+    let mut questions = Vec::with_capacity(1);
+    request.request_list.sequence(|list| {
+        while !list.is_finished() {
+            let one = SingleRequest::decode(list)?;
+            ensure(questions.len() < MAX_QUESTIONS)?;
+            are_known(one.single_request_extensions.as_deref())?;
+            questions.push(question(one.req_cert)?);
+        }
+        ensure(!questions.is_empty())
+    })?;
+    are_known(request.request_extensions.as_deref())?;
+    Ok(Request { questions, nonce: nonce(request.request_extensions.as_deref().unwrap_or_default())? })
+}
+
+fn ensure(holds: bool) -> der::Result<()> {
+    if holds { Ok(()) } else { Err(ErrorKind::Failed.into()) }
+}
+
+/// What is critical must be understood (RFC 5280 4.2, RFC 6960 4.4).
+fn are_known(extensions: Option<&[Extension<'_>]>) -> der::Result<()> {
+    ensure(extensions.unwrap_or_default().iter().all(|extension| !extension.critical || extension.extn_id == NONCE))
 }
 
 /// Who signs an authority's answers, with what is the same in each of them.
@@ -208,13 +220,16 @@ pub struct Responder {
     pub not_after: Timestamp,
 }
 
-/// A signed answer.
+/// A signed answer, up to the responder's certificate with which it ends: two thirds of it, and the same in each.
+/// [`Responder::whole`] makes it whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Signed {
-    /// The `OCSPResponse` in DER.
-    pub der: Vec<u8>,
+pub struct Signed(Box<[u8]>);
+
+impl Signed {
     /// The last octets of the signature: no other answer has these.
-    pub tag: [u8; 16],
+    pub fn tag(&self) -> [u8; 16] {
+        self.0.last_chunk().copied().unwrap_or_default()
+    }
 }
 
 impl Responder {
@@ -240,7 +255,7 @@ impl Responder {
         &self.issuer.certificate
     }
 
-    /// Signs an answer; the responder's certificate goes with it.
+    /// Signs an answer.
     ///
     /// # Errors
     /// [`PkiError::Signing`].
@@ -255,29 +270,33 @@ impl Responder {
         let mut responses = Vec::with_capacity(SINGLE);
         answers.for_each(|(question, status)| put_single(&mut responses, question, status, &this, &next));
         let extensions = nonce.map(nonce_extension).unwrap_or_default();
-        let responses = [&head(SEQUENCE, responses.len())[..], &responses].concat();
-        let data = tlv(SEQUENCE, &[&self.id, &this, &responses, &extensions]);
+        let data = tlv(SEQUENCE, &[&self.id, &this, &head(SEQUENCE, responses.len()), &responses, &extensions]);
 
         let signature = self.issuer.signer.sign(&data)?;
-        let tag = signature.last_chunk().copied().unwrap_or_default();
         let algorithm = encoding::signature_algorithm(self.issuer.signer.algorithm());
         let signature_head = head(encoding::BIT_STRING, signature.len().saturating_add(1));
-        Ok(Signed { der: enclosed(&[&data, algorithm, &signature_head, &[0], &signature, &self.certificates]), tag })
+        Ok(self.enclosed(&[&data, algorithm, &signature_head, &[0], &signature]))
     }
-}
 
-/// `OCSPResponse { successful, [0] { id-pkix-ocsp-basic, OCTET STRING { BasicOCSPResponse } } }` around the parts of the last.
-fn enclosed(basic: &[&[u8]]) -> Vec<u8> {
-    let length = |parts: &[&[u8]]| parts.iter().map(|part| part.len()).sum::<usize>();
-    let basic_length = length(basic);
-    let sequence = head(SEQUENCE, basic_length);
-    let string = head(OCTET_STRING, sequence.len().saturating_add(basic_length));
-    let octets_length = length(&[&BASIC_DER, &string, &sequence]).saturating_add(basic_length);
-    let octets = head(SEQUENCE, octets_length);
-    let explicit = head(CONTEXT_0, octets.len().saturating_add(octets_length));
-    let before = [&[ENUMERATED, 1, 0][..], &explicit, &octets, &BASIC_DER, &string, &sequence];
-    let parts: Vec<&[u8]> = before.iter().chain(basic).copied().collect();
-    tlv(SEQUENCE, &parts)
+    /// `OCSPResponse { successful, [0] { id-pkix-ocsp-basic, OCTET STRING { BasicOCSPResponse } } }` around the parts of the last
+    /// and the certificates, without these.
+    fn enclosed(&self, basic: &[&[u8]]) -> Signed {
+        let length = |parts: &[&[u8]]| parts.iter().map(|part| part.len()).sum::<usize>();
+        let basic_length = length(basic).saturating_add(self.certificates.len());
+        let sequence = head(SEQUENCE, basic_length);
+        let string = head(OCTET_STRING, sequence.len().saturating_add(basic_length));
+        let octets_length = length(&[&BASIC_DER, &string, &sequence]).saturating_add(basic_length);
+        let octets = head(SEQUENCE, octets_length);
+        let explicit = head(CONTEXT_0, octets.len().saturating_add(octets_length));
+        let before: [&[u8]; 6] = [&[ENUMERATED, 1, 0], &explicit, &octets, &BASIC_DER, &string, &sequence];
+        let response = head(SEQUENCE, length(&before).saturating_add(basic_length));
+        Signed([&[&response[..]], &before[..], basic].concat().concat().into())
+    }
+
+    /// The `OCSPResponse` in DER, of an answer that this responder signed.
+    pub fn whole(&self, signed: &Signed) -> Vec<u8> {
+        [&signed.0, &self.certificates[..]].concat()
+    }
 }
 
 /// An unsigned answer.
@@ -291,19 +310,17 @@ pub fn failure(failure: Failure) -> Vec<u8> {
     vec![SEQUENCE, 3, ENUMERATED, 1, status]
 }
 
-fn nonce<'a>(extensions: &[Extension<'a>]) -> Result<Option<&'a [u8]>, Failure> {
+fn nonce<'a>(extensions: &[Extension<'a>]) -> der::Result<Option<&'a [u8]>> {
     let mut nonces = extensions.iter().filter(|extension| extension.extn_id == NONCE);
     let Some(extension) = nonces.next() else { return Ok(None) };
-    let octets = OctetStringRef::from_der(extension.extn_value.as_bytes()).map_err(|_| Failure::MalformedRequest)?.as_bytes();
-    if nonces.next().is_some() || !(1..=MAX_NONCE).contains(&octets.len()) {
-        return Err(Failure::MalformedRequest);
-    }
+    let octets = OctetStringRef::from_der(extension.extn_value.as_bytes())?.as_bytes();
+    ensure(nonces.next().is_none() && (1..=MAX_NONCE).contains(&octets.len()))?;
     Ok(Some(octets))
 }
 
-fn question<'a>(id: &AnyRef<'a>) -> Result<Question<'a>, Failure> {
+fn question(id: AnyRef<'_>) -> der::Result<Question<'_>> {
     let cert_id = id.value();
-    let id: CertId<'a> = id.decode_as().map_err(|_| Failure::MalformedRequest)?;
+    let id: CertId<'_> = id.decode_as()?;
     let digest = match id.hash_algorithm.oid {
         SHA1 => Some(CertIdDigest::Sha1),
         SHA256 => Some(CertIdDigest::Sha256),
@@ -346,17 +363,18 @@ fn nonce_extension(nonce: &[u8]) -> Vec<u8> {
     tlv(CONTEXT_1, &[&tlv(SEQUENCE, &[&tlv(SEQUENCE, &[&NONCE_DER, &value])])])
 }
 
-/// `YYYYMMDDHHMMSSZ` (RFC 5280 4.1.2.5.2).
-fn generalized_time(time: Timestamp) -> Vec<u8> {
+/// A `GeneralizedTime` (RFC 5280 4.1.2.5.2).
+fn generalized_time(time: Timestamp) -> [u8; 17] {
     let at = time.datetime();
-    let year = u32::try_from(at.year()).unwrap_or(0);
-    let mut digits = Vec::with_capacity(15);
-    let parts = [u8::from(at.month()), at.day(), at.hour(), at.minute(), at.second()].map(u32::from);
-    for part in [year / 100, year % 100].into_iter().chain(parts) {
-        digits.extend([part / 10 % 10, part % 10].map(|digit| b'0' + u8::try_from(digit).unwrap_or(0)));
+    let year = u16::try_from(at.year()).unwrap_or(0);
+    let [century, year] = [year / 100, year % 100].map(|part| u8::try_from(part).unwrap_or(0));
+    let mut out = *b"\x18\x0fYYYYMMDDHHMMSSZ";
+    let parts = [century, year, at.month().into(), at.day(), at.hour(), at.minute(), at.second()];
+    let pairs = out.get_mut(2..).into_iter().flat_map(|digits| digits.chunks_exact_mut(2));
+    for (pair, part) in pairs.zip(parts) {
+        pair.copy_from_slice(&[b'0' + part / 10 % 10, b'0' + part % 10]);
     }
-    digits.push(b'Z');
-    tlv(GENERALIZED_TIME, &[&digits])
+    out
 }
 
 /// SHA-1 names keys and issuers here (RFC 6960 4.1.1, RFC 5019 2.1.1); nothing rests on its strength.
@@ -424,7 +442,8 @@ mod tests {
             let answers = request.questions.iter().zip(statuses.iter().copied());
             let now = self.installation.now;
             let nonce = request.nonce;
-            self.responder.respond(answers, nonce, now, now + Duration::from_secs(3600)).unwrap().der
+            let signed = self.responder.respond(answers, nonce, now, now + Duration::from_secs(3600)).unwrap();
+            self.responder.whole(&signed)
         }
 
         /// What openssl makes of an answer to a request.

@@ -1,11 +1,7 @@
 //! OCSP over HTTP (RFC 6960 A, RFC 5019 5 and 6). Whatever is wrong with a request is answered as OCSP answers it.
 
-use std::sync::Arc;
-
-use actix_web::http::header::{
-    CACHE_CONTROL, CONTENT_TYPE, CacheControl, CacheDirective, ETag, EntityTag, Expires, Header, IfNoneMatch, LastModified,
-};
-use actix_web::web::{self, Bytes, Data, ServiceConfig};
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, Expires, Header, IfNoneMatch, LastModified};
+use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 use base64::Engine;
 use base64::alphabet;
@@ -38,7 +34,7 @@ pub fn configure(config: &mut ServiceConfig) {
 /// RFC 6960 A.1.1: the request's DER in base64, percent-encoded, as the rest of the path.
 async fn fetch(request: HttpRequest, state: Data<State>) -> HttpResponse {
     match from_path(request.uri().path()) {
-        Some(der) => respond(Some(&request), &state.registrar.ocsp(&der, state.clock.now()).await, state.clock.now()),
+        Some(der) => respond(Some(&request), state.registrar.ocsp(&der, state.clock.now()).await, state.clock.now()),
         None => malformed(),
     }
 }
@@ -46,7 +42,7 @@ async fn fetch(request: HttpRequest, state: Data<State>) -> HttpResponse {
 async fn post(request: HttpRequest, state: Data<State>, payload: web::Payload) -> HttpResponse {
     match read_body(&request, payload, MAX_REQUEST).await {
         // RFC 9110 13.1.2: conditions are for GET and HEAD here.
-        Ok(der) => respond(None, &state.registrar.ocsp(&der, state.clock.now()).await, state.clock.now()),
+        Ok(der) => respond(None, state.registrar.ocsp(&der, state.clock.now()).await, state.clock.now()),
         Err(_) => malformed(),
     }
 }
@@ -73,38 +69,33 @@ fn percent_decoded(text: &str) -> Option<Vec<u8>> {
 
 /// RFC 5019 6.2: a signed answer may be kept until nextUpdate, by whoever keeps answers, and never forbids it altogether. One that
 /// holds for its request alone, or that may be another in a moment, is stale at once.
-fn respond(conditional: Option<&HttpRequest>, answer: &OcspAnswer, now: Timestamp) -> HttpResponse {
-    let Some(tag) = answer.tag else { return uncached(&answer.der) };
+fn respond(conditional: Option<&HttpRequest>, answer: OcspAnswer, now: Timestamp) -> HttpResponse {
+    let Some(tag) = answer.tag else { return uncached(answer.der) };
     let until = answer.fresh_until.unwrap_or(answer.at);
-    let tag = EntityTag::new_strong(hex::encode(tag));
-    let known = conditional
-        .is_some_and(|request| matches!(IfNoneMatch::parse(request), Ok(IfNoneMatch::Items(tags)) if tags.iter().any(|known| known.weak_eq(&tag))));
+    let tag = hex::encode(tag);
+    let known = conditional.is_some_and(|request| match IfNoneMatch::parse(request) {
+        Ok(IfNoneMatch::Items(tags)) => tags.iter().any(|known| known.tag() == tag),
+        _ => false,
+    });
     let mut response = if known { HttpResponse::NotModified() } else { HttpResponse::Ok() };
     response
-        .insert_header(ETag(tag))
+        .insert_header((ETAG, format!("\"{tag}\"")))
         .insert_header(LastModified(system_time(answer.at).into()))
         .insert_header(Expires(system_time(until).into()))
-        .insert_header(CacheControl(vec![
-            CacheDirective::MaxAge(u32::try_from(until.since(now).as_secs()).unwrap_or(u32::MAX)),
-            CacheDirective::Public,
-            CacheDirective::NoTransform,
-            CacheDirective::MustRevalidate,
-        ]));
-    if known { response.finish() } else { response.insert_header((CONTENT_TYPE, RESPONSE)).body(body(&answer.der)) }
-}
-
-/// The octets, shared with whoever keeps them.
-fn body(der: &Arc<[u8]>) -> Bytes {
-    Bytes::from_owner(der.clone())
+        .insert_header((
+            CACHE_CONTROL,
+            format!("max-age={}, public, no-transform, must-revalidate", until.since(now).as_secs()),
+        ));
+    if known { response.finish() } else { response.insert_header((CONTENT_TYPE, RESPONSE)).body(answer.der) }
 }
 
 fn malformed() -> HttpResponse {
     metrics::counter!("fleetmark_refused_total", "code" => "ocsp_malformed").increment(1);
-    uncached(&failure(Failure::MalformedRequest).into())
+    uncached(failure(Failure::MalformedRequest))
 }
 
-fn uncached(der: &Arc<[u8]>) -> HttpResponse {
-    HttpResponse::Ok().insert_header((CONTENT_TYPE, RESPONSE)).insert_header((CACHE_CONTROL, "no-store")).body(body(der))
+fn uncached(der: Vec<u8>) -> HttpResponse {
+    HttpResponse::Ok().insert_header((CONTENT_TYPE, RESPONSE)).insert_header((CACHE_CONTROL, "no-store")).body(der)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use metrics::Counter;
 use super::super::Registrar;
 use super::super::authorities::Authority;
 use super::super::caller::alarm;
-use crate::pki::ocsp::{self, Failure, Question, Responder, Status};
+use crate::pki::ocsp::{self, Failure, Question, Responder, Signed, Status};
 
 /// How long an answer holds (DESIGN §3.3).
 const LIFETIME: Duration = Duration::from_secs(3_600);
@@ -26,7 +26,7 @@ const KEPT_REQUEST: usize = 256;
 #[derive(Debug, Clone)]
 pub struct OcspAnswer {
     /// The answer in DER.
-    pub der: Arc<[u8]>,
+    pub der: Vec<u8>,
     /// What is the same in no other answer; None for an unsigned failure.
     pub tag: Option<[u8; 16]>,
     /// How long a cache may keep it; None: not at all (nonce, a certificate that is not issued yet, or an unsigned failure).
@@ -49,9 +49,28 @@ struct Counted {
     not_cacheable: Counter,
 }
 
+/// An answer, as it was signed.
+struct Given {
+    signed: Signed,
+    by: Arc<Responder>,
+    fresh_until: Option<Timestamp>,
+    at: Timestamp,
+}
+
+impl Given {
+    fn answer(&self) -> OcspAnswer {
+        OcspAnswer {
+            der: self.by.whole(&self.signed),
+            tag: Some(self.signed.tag()),
+            fresh_until: self.fresh_until,
+            at: self.at,
+        }
+    }
+}
+
 /// An answer, and what it was made of.
 struct KeptAnswer {
-    answer: OcspAnswer,
+    given: Given,
     authority: Arc<Authority>,
     serial: Option<Serial>,
     status: Status,
@@ -96,7 +115,7 @@ impl Registrar {
         }
         let answer = match self.answer(request, now).await {
             Ok(answer) => answer,
-            Err(failed) => OcspAnswer { der: ocsp::failure(failed).into(), tag: None, fresh_until: None, at: now },
+            Err(failed) => OcspAnswer { der: ocsp::failure(failed), tag: None, fresh_until: None, at: now },
         };
         let outcome = if answer.fresh_until.is_some() { &counted.signed } else { &counted.not_cacheable };
         outcome.increment(1);
@@ -107,12 +126,14 @@ impl Registrar {
     async fn kept_answer(&self, request: &[u8], now: Timestamp) -> Option<OcspAnswer> {
         let kept = self.published.answers.lock().get(request).cloned()?;
         // A clock that was set back makes it an answer from the future, which clients refuse.
-        let is_of_now = (kept.answer.at..kept.answer.at + KEPT_FOR).contains(&now);
-        if !is_of_now || kept.answer.fresh_until.is_none_or(|until| until <= now) {
+        let Given { at, fresh_until, .. } = kept.given;
+        // A clock that was set back makes it an answer from the future, which clients refuse.
+        let is_of_now = (at..at + KEPT_FOR).contains(&now);
+        if !is_of_now || fresh_until.is_none_or(|until| until <= now) {
             return None;
         }
         let statuses = self.statuses(&kept.authority, &[kept.serial], now).await;
-        statuses.is_ok_and(|statuses| statuses == [kept.status]).then(|| kept.answer.clone())
+        statuses.is_ok_and(|statuses| statuses == [kept.status]).then(|| kept.given.answer())
     }
 
     async fn answer(&self, der: &[u8], now: Timestamp) -> Result<OcspAnswer, Failure> {
@@ -137,10 +158,10 @@ impl Registrar {
         // A certificate that is unknown now may be issued in a moment.
         let is_kept = request.nonce.is_none() && !statuses.contains(&Status::Unknown);
         let fresh_until = is_kept.then_some(next_update);
-        let answer = OcspAnswer { der: signed.der.into(), tag: Some(signed.tag), fresh_until, at: now };
+        let given = Given { signed, by: responder, fresh_until, at: now };
+        let answer = given.answer();
         if let (true, [serial], [status]) = (is_kept && der.len() <= KEPT_REQUEST, &*serials, &*statuses) {
-            let kept = KeptAnswer { answer: answer.clone(), authority, serial: *serial, status: *status };
-            self.published.answers.keep(der, kept);
+            self.published.answers.keep(der, KeptAnswer { given, authority, serial: *serial, status: *status });
         }
         Ok(answer)
     }

@@ -175,7 +175,7 @@ impl World {
     }
 
     /// What OCSP says of these certificates: the octet after each CertID, `80` good, `a1` revoked, `82` unknown.
-    pub(in crate::registrar) async fn ask(&self, about: &[(&Authority, &Serial)]) -> (Arc<[u8]>, Vec<u8>) {
+    pub(in crate::registrar) async fn ask(&self, about: &[(&Authority, &Serial)]) -> (Vec<u8>, Vec<u8>) {
         let (request, ids) = request(about);
         let answer = self.registrar.ocsp(&request, self.now).await;
         let after = |id: &Vec<u8>| {
