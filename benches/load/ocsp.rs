@@ -1,5 +1,6 @@
 //! OCSP over HTTP: the first question for each certificate, and the same questions again.
 
+use std::ops::AddAssign;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use x509_ocsp::{CertId, OcspRequest, Request, TbsRequest, Version};
 use crate::Outcome;
 use crate::client::Client;
 use crate::rounds::count;
-use crate::server::Server;
+use crate::server::{Server, cpu_of};
 
 /// Clients at once.
 const CLIENTS: usize = 32;
@@ -28,19 +29,45 @@ pub struct Asked {
     pub again: Vec<Arc<[u8]>>,
 }
 
-/// What a run took.
+/// What questions took.
+#[derive(Clone, Copy, Default)]
 pub struct Taken {
-    /// Microseconds of the server's CPU each.
-    pub cpu: f64,
     asked: usize,
+    /// CPU seconds of whoever answers.
+    cpu: f64,
     elapsed: Duration,
 }
 
 impl Taken {
+    /// Microseconds of CPU each.
+    pub fn micros(&self) -> f64 {
+        self.cpu * 1e6 / count(self.asked)
+    }
+
     /// Answers a second.
     pub fn per_second(&self) -> f64 {
         count(self.asked) / self.elapsed.as_secs_f64()
     }
+}
+
+impl AddAssign for Taken {
+    fn add_assign(&mut self, more: Self) {
+        self.asked += more.asked;
+        self.cpu += more.cpu;
+        self.elapsed += more.elapsed;
+    }
+}
+
+/// Asks, and takes the time of it; `cpu` tells CPU seconds of whoever answers.
+pub async fn timed(
+    requests: &[Arc<[u8]>],
+    cpu: impl Fn() -> Outcome<f64>,
+    ask: impl Future<Output = Outcome<()>>,
+) -> Outcome<Taken> {
+    let (before, begin) = (cpu()?, Instant::now());
+    ask.await?;
+    let elapsed = begin.elapsed();
+    Ok(Taken { asked: requests.len(), cpu: cpu()? - before, elapsed })
 }
 
 /// Requests for these certificates (PEM), by SHA-1 as RFC 5019 has it; `again` holds `repeats`.
@@ -94,24 +121,24 @@ fn request(issuer: &x509_cert::Certificate, certificate: &x509_cert::Certificate
     Ok(OcspRequest { tbs_request, optional_signature: None }.to_der()?.into())
 }
 
-/// Asks all of them, from one thread: what clients do beside it is not to slow the server down.
+/// Asks all of them over connections that are open, from one thread: what clients do beside it is not to slow the server down.
 pub async fn run(server: &Server, requests: &[Arc<[u8]>]) -> Outcome<Taken> {
-    let (port, asked, requests) = (server.public, requests.len(), requests.to_vec());
-    let (cpu, begin) = (server.cpu()?, Instant::now());
-    tokio::task::spawn_blocking(move || {
-        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(ask(port, &requests))
-    })
-    .await??;
-    let elapsed = begin.elapsed();
-    Ok(Taken { cpu: (server.cpu()? - cpu) * 1e6 / count(asked), asked, elapsed })
+    let (port, process, requests) = (server.public, server.process(), requests.to_vec());
+    let run = async move {
+        let mut clients = Vec::new();
+        for _ in 0..CLIENTS {
+            clients.push(Client::plain(port).await?);
+        }
+        timed(&requests, || cpu_of(process), ask(clients, &requests)).await
+    };
+    tokio::task::spawn_blocking(|| tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run)).await?
 }
 
-async fn ask(port: u16, requests: &[Arc<[u8]>]) -> Outcome<()> {
+async fn ask(clients: Vec<Client>, requests: &[Arc<[u8]>]) -> Outcome<()> {
     let mut tasks = JoinSet::new();
-    for number in 0..CLIENTS {
+    for (number, mut client) in clients.into_iter().enumerate() {
         let share: Vec<_> = requests.iter().skip(number).step_by(CLIENTS).cloned().collect();
         tasks.spawn(async move {
-            let mut client = Client::plain(port).await?;
             for request in share {
                 client.post_octets("/ocsp", "application/ocsp-request", &request).await?;
             }

@@ -70,7 +70,12 @@ impl Server {
 
     /// CPU seconds that the server used so far.
     pub fn cpu(&self) -> Outcome<f64> {
-        cpu_of(self.process.id())
+        cpu_of(self.process())
+    }
+
+    /// Its process.
+    pub fn process(&self) -> u32 {
+        self.process.id()
     }
 
     /// A path in the benchmark's own directory.

@@ -15,14 +15,15 @@ use crate::Outcome;
 use crate::client::Client;
 use crate::limits::{Bare, beside_signatures, cores, cpu};
 use crate::listed::Listed;
+use crate::nginx;
+use crate::ocsp::{self, Taken};
 use crate::report::Report;
 use crate::rounds::{self, Way, count};
 use crate::server::{Server, cpu_of};
-use crate::{nginx, ocsp};
 
 /// Connections that ask for what is kept.
 const CLIENTS: usize = 32;
-/// So many times the questions in process and the limit take turns.
+/// So many times first questions and the limit take turns.
 const PARTS: usize = 5;
 /// An answer that is so old is made anew.
 const AGED: Duration = Duration::from_secs(3_000);
@@ -44,8 +45,8 @@ pub struct Size {
 /// Takes all figures.
 pub async fn run(size: &Size, report: &Report) -> Outcome<()> {
     let number = size.misses;
-    let (micros, bare) = tokio::task::spawn_blocking(move || in_process(number)).await??;
-    share(report, "OCSP misses in process, beside bare signatures", micros, bare.sign);
+    let (misses, bare) = tokio::task::spawn_blocking(move || in_process(number)).await??;
+    share(report, "OCSP misses in process, beside bare signatures", misses.micros(), bare.sign);
     over_http(size, report).await?;
     lists(size, report).await
 }
@@ -55,8 +56,23 @@ fn share(report: &Report, what: &str, micros: f64, limit: f64) {
     report.figure(what, 1e6 / micros, "1/s", Some(1e6 / limit));
 }
 
-/// The whole of a miss but the sockets, by the CPU of this thread: microseconds each, and the limit.
-fn in_process(number: usize) -> Outcome<(f64, Bare)> {
+/// First questions, and the limit, which `threads` take: by turns, since a shared machine's pace changes from minute to minute.
+async fn in_turns(
+    requests: &[Arc<[u8]>],
+    threads: usize,
+    ask: impl AsyncFn(&[Arc<[u8]>]) -> Outcome<Taken>,
+) -> Outcome<(Taken, Bare)> {
+    let (mut taken, mut bare) = (Taken::default(), Vec::new());
+    for some in requests.chunks(requests.len().div_ceil(PARTS)) {
+        let (part, beside) = beside_signatures(threads, ask(some)).await?;
+        taken += part;
+        bare.push(beside);
+    }
+    Ok((taken, Bare::mean(&bare)))
+}
+
+/// The whole of a miss but the sockets, by the CPU of this thread; and the limit.
+fn in_process(number: usize) -> Outcome<(Taken, Bare)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let listed = Listed::with(0).await?;
@@ -70,22 +86,17 @@ fn in_process(number: usize) -> Outcome<(f64, Bare)> {
             listed.registrar.ocsp(request, listed.now()).await;
         }
         let now = listed.now() + AGED;
-        let (mut taken, mut bare) = (Duration::ZERO, Vec::new());
-        for some in requests.chunks(number.div_ceil(PARTS)) {
-            let ask = async {
-                let begin = cpu();
+        let ask = async |some: &[Arc<[u8]>]| {
+            let answers = async {
                 let mut octets = 0;
                 for request in some {
                     octets += listed.registrar.ocsp(request, now).await.der.len();
                 }
-                let taken = cpu().saturating_sub(begin);
-                if octets < some.len() * 300 { Err("the answers are failures".into()) } else { Ok(taken) }
+                if octets < some.len() * 300 { Err("the answers are failures".into()) } else { Ok(()) }
             };
-            let (part, beside) = beside_signatures(1, ask).await?;
-            taken += part;
-            bare.push(beside);
-        }
-        Ok((taken.as_secs_f64() * 1e6 / count(requests.len()), Bare::mean(&bare)))
+            ocsp::timed(some, || Ok(cpu().as_secs_f64()), answers).await
+        };
+        in_turns(&requests, 1, ask).await
     })
 }
 
@@ -104,12 +115,12 @@ async fn over_http(size: &Size, report: &Report) -> Outcome<()> {
     let first = asked.first_time.first().ok_or("no devices")?.clone();
     ocsp::run(&server, std::slice::from_ref(&first)).await?;
     let rest = asked.first_time.get(1..).unwrap_or_default();
-    let (misses, bare) = beside_signatures(cores(), ocsp::run(&server, rest)).await?;
-    share(report, "OCSP misses over HTTP, by server CPU, beside bare signatures", misses.cpu, bare.sign);
+    let (misses, bare) = in_turns(rest, cores(), async |some| ocsp::run(&server, some).await).await?;
+    share(report, "OCSP misses over HTTP, by server CPU, beside bare signatures", misses.micros(), bare.sign);
     report.figure("OCSP misses by POST", misses.per_second(), "1/s", None);
     let hits = ocsp::run(&server, &asked.again).await?;
     report.figure("OCSP hits by POST", hits.per_second(), "1/s", None);
-    report.figure("OCSP hit by POST: server CPU", hits.cpu, "µs", None);
+    report.figure("OCSP hit by POST: server CPU", hits.micros(), "µs", None);
 
     let path = STANDARD.encode(&first).replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
     let path = format!("/ocsp/{path}");
