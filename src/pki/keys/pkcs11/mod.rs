@@ -127,8 +127,8 @@ impl Token {
         self.pool.is_up()
     }
 
-    /// Lets go of the token, before the process ends: a thread of a module's that ends while the module itself is unloaded takes the
-    /// process down. It blocks.
+    /// Lets go of the token, before the process ends: then the module ends too, and a thread that closes a session in it afterwards, as
+    /// whoever lets go of this last would, takes the process down. It blocks.
     pub fn rest(&self) {
         self.pool.rest();
     }

@@ -94,6 +94,8 @@ impl Module {
     pub(super) fn load(settings: TokenSettings) -> Result<Self, TokenError> {
         let path = settings.module.clone();
         let library = Pkcs11::new(&path).map_err(|error| TokenError::Module { path: path.clone(), why: error.to_string() })?;
+        // Never unloaded: whoever lets go of it last may do so while the process ends, when the module ends by itself.
+        std::mem::forget(library.clone());
         let (anchor, is_initialized, comes_and_goes) = Default::default();
         Ok(Self { library, settings, anchor, is_initialized, comes_and_goes })
     }
@@ -217,8 +219,7 @@ impl Device for Module {
     type Session = Working;
 
     fn connect(&self, alone: bool) -> Result<(), TokenError> {
-        let former = self.anchor.lock().unwrap_or_else(PoisonError::into_inner).take();
-        drop(former);
+        self.leave();
         let comes_and_goes = self.comes_and_goes.load(Ordering::Relaxed);
         match self.log_in() {
             Err(TokenError::NoToken { .. } | TokenError::Lost(_)) if alone && comes_and_goes => {
@@ -237,5 +238,11 @@ impl Device for Module {
         let token = token.ok_or_else(|| TokenError::Lost("it is not connected".to_owned()))?;
         let session = self.library.open_ro_session(token.slot)?;
         Ok(Working { library: self.library.clone(), session, token, keys: HashMap::new() })
+    }
+
+    fn leave(&self) {
+        let anchor = self.anchor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Outside of the lock: closing is a call.
+        drop(anchor);
     }
 }

@@ -27,6 +27,9 @@ pub(super) trait Device: Send + Sync + 'static {
 
     /// Opens a session.
     fn open(&self) -> Result<Self::Session, TokenError>;
+
+    /// Closes what it holds open itself.
+    fn leave(&self);
 }
 
 /// The pool's bounds.
@@ -125,11 +128,15 @@ impl<D: Device> Pool<D> {
         tracing::error!(%error, "the token is not there; whatever needs its keys is refused till it is");
     }
 
-    /// Closes the sessions that are not in use, and ends the threads that have nothing to do.
+    /// Closes the sessions that are not in use and leaves the device, and ends the threads that have nothing to do.
     pub(super) fn rest(&self) {
         let idle = std::mem::take(&mut self.lock().idle);
-        // Sessions that cannot be closed in time are given up.
-        let _ = self.hands.within(self.limits.call.min(LEAVING), move || drop(idle));
+        let device = self.device.clone();
+        // What cannot be closed in time is given up.
+        let _ = self.hands.within(self.limits.call.min(LEAVING), move || {
+            drop(idle);
+            device.leave();
+        });
         self.hands.rest();
     }
 

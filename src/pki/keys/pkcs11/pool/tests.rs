@@ -15,6 +15,7 @@ struct Fake {
     connected_alone: AtomicUsize,
     open: Arc<AtomicUsize>,
     most_open: AtomicUsize,
+    is_left: AtomicBool,
 }
 
 /// A session of the fake; it knows of which connection it is.
@@ -63,6 +64,11 @@ impl Device for Fake {
         let open = open.map_err(|_| TokenError::TooManySessions)? + 1;
         self.most_open.fetch_max(open, Ordering::SeqCst);
         Ok(Held { connection: self.connections.load(Ordering::SeqCst), now: self.connections.clone(), open: self.open.clone() })
+    }
+
+    fn leave(&self) {
+        assert_eq!(self.open.load(Ordering::SeqCst), 0, "sessions first");
+        self.is_left.store(true, Ordering::SeqCst);
     }
 }
 
@@ -276,4 +282,14 @@ fn a_device_that_is_waited_for_counts_as_lost_until_it_comes() {
     pool.device.is_gone.store(false, Ordering::SeqCst);
     assert_eq!(pool.run(|held| held.sign()), Ok(1));
     assert!(pool.is_up());
+}
+
+#[test]
+fn who_rests_has_nothing_open() {
+    let pool = pool(2);
+    assert_eq!(pool.run(|session| session.sign()), Ok(1));
+    assert_eq!(pool.device.open.load(Ordering::SeqCst), 1);
+    pool.rest();
+    assert_eq!(pool.device.open.load(Ordering::SeqCst), 0);
+    assert!(pool.device.is_left.load(Ordering::SeqCst));
 }
