@@ -125,7 +125,6 @@ impl Registrar {
     /// The answer to the same request, while all that it says is still so.
     async fn kept_answer(&self, request: &[u8], now: Timestamp) -> Option<OcspAnswer> {
         let kept = self.published.answers.lock().get(request).cloned()?;
-        // A clock that was set back makes it an answer from the future, which clients refuse.
         let Given { at, fresh_until, .. } = kept.given;
         // A clock that was set back makes it an answer from the future, which clients refuse.
         let is_of_now = (at..at + KEPT_FOR).contains(&now);

@@ -97,7 +97,7 @@ impl Hands {
 }
 
 impl Drop for Hands {
-    /// A thread that ended while the process ends could meet the module's own unloading.
+    /// A module may tidy up after a thread that ends, which it cannot once it ends itself, with the process.
     fn drop(&mut self) {
         self.rest();
     }
