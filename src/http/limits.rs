@@ -1,7 +1,6 @@
 //! How large, how long and how often.
 //!
-//! Heads are actix-http's own: over HTTP/1.1 at most 96 header lines and 128 KiB, over HTTP/2 16 MiB (the h2 crate's default). A head that
-//! is not there within [`HEAD_TIME`] is answered with 408 by actix itself, without a body.
+//! Heads are actix-http's own: at most 96 header lines and 128 KiB. A head that is not there within [`HEAD_TIME`] is answered with 408 by actix itself, without a body.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -83,8 +82,7 @@ impl Body {
         Self(Some(payload))
     }
 
-    /// Reads what nobody read, up to [`MAX_DRAIN`] octets: a client of HTTP/2 takes a stream that is reset under its body for
-    /// an error and does not read our answer; over HTTP/1.1 the connection could not be used again.
+    /// Reads what nobody read, up to [`MAX_DRAIN`] octets: the connection could not be used again otherwise.
     pub async fn drain(&self) {
         let Some(payload) = &self.0 else { return };
         let mut left = MAX_DRAIN;

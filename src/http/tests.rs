@@ -308,6 +308,17 @@ async fn attempts_to_enroll_are_limited_by_address() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_doors_speak_http_1_1_alone() {
+    let stage = Installation::open(0).await;
+    for url in [stage.device("/v1/time"), stage.public("/healthz")] {
+        let answer = stage.curl(&["--http2", &url]);
+        assert!(answer.head.starts_with("HTTP/1.1 200"), "{}", answer.head);
+    }
+    assert!(stage.try_curl(&["--http2-prior-knowledge", &stage.public("/healthz")]).is_err());
+    stage.running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn openssl_cannot_resume_a_session() {
     let stage = Installation::open(0).await;
     enroll(&stage, "sensor-01").await;

@@ -76,7 +76,6 @@ fn door(doors: &Doors, verifier: Verifier) -> Result<ServerConfig, rustls::Error
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
 
