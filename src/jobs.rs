@@ -1,11 +1,15 @@
 //! What the server does by itself: heartbeat of the ledgers, the lapse of what was never confirmed, makers' authorities, revocation
-//! lists, the return of a lost PKCS#11 token, and the renewal of its own certificates. Each job goes on whatever befalls it; a failure is logged, counted, and tried again.
+//! lists, the return of a lost PKCS#11 token, and the renewal of its own certificates. Each job goes on whatever befalls it; a
+//! failure, a panic too, is logged, counted, and tried again.
 
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use fleetmark_domain::Refusal;
+use futures_util::FutureExt;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
 use tokio::task::JoinSet;
@@ -62,24 +66,32 @@ impl Jobs {
     /// Starts all jobs; they end when the set is dropped.
     pub fn start(&self) -> JoinSet<()> {
         let mut jobs = JoinSet::new();
-        jobs.spawn(self.clone().heartbeat());
-        jobs.spawn(self.clone().announce());
-        jobs.spawn(self.clone().probe());
-        jobs.spawn(self.clone().lapse());
-        jobs.spawn(self.clone().grace());
-        jobs.spawn(self.clone().makers());
-        jobs.spawn(self.clone().authorities());
-        jobs.spawn(self.clone().alarms());
-        jobs.spawn(self.clone().orders());
-        jobs.spawn(self.clone().externals());
-        jobs.spawn(self.clone().lists());
-        jobs.spawn(self.clone().status_lists());
-        jobs.spawn(self.clone().snapshots());
-        jobs.spawn(self.clone().renewal());
+        self.add(&mut jobs, "heartbeat", Self::heartbeat);
+        self.add(&mut jobs, "announce", Self::announce);
+        self.add(&mut jobs, "probe", Self::probe);
+        self.add(&mut jobs, "lapse", Self::lapse);
+        self.add(&mut jobs, "grace", Self::grace);
+        self.add(&mut jobs, "makers", Self::makers);
+        self.add(&mut jobs, "authorities", Self::authorities);
+        self.add(&mut jobs, "alarms", Self::alarms);
+        self.add(&mut jobs, "orders", Self::orders);
+        self.add(&mut jobs, "externals", Self::externals);
+        self.add(&mut jobs, "lists", Self::lists);
+        self.add(&mut jobs, "status_lists", Self::status_lists);
+        self.add(&mut jobs, "snapshots", Self::snapshots);
+        self.add(&mut jobs, "renewal", Self::renewal);
         if self.registrar.token_reachable().is_some() {
-            jobs.spawn(self.clone().token());
+            self.add(&mut jobs, "token", Self::token);
         }
         jobs
+    }
+
+    fn add<F>(&self, jobs: &mut JoinSet<()>, name: &'static str, job: fn(Self) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let this = self.clone();
+        jobs.spawn(revived(name, move || job(this.clone())));
     }
 
     async fn heartbeat(self) {
@@ -167,7 +179,9 @@ impl Jobs {
         let mut asking = JoinSet::new();
         loop {
             ticks.tick().await;
-            while asking.try_join_next().is_some() {}
+            while let Some(done) = asking.try_join_next() {
+                done.unwrap_or_else(|_| panicked("externals"));
+            }
             for id in self.registrar.externals_to_ask(self.clock.now()) {
                 let this = self.clone();
                 asking.spawn(async move {
@@ -296,7 +310,36 @@ fn every(period: Duration) -> tokio::time::Interval {
     ticks
 }
 
+/// Does a job, and after a panic does it anew.
+async fn revived<F: Future<Output = ()>>(name: &'static str, job: impl Fn() -> F) {
+    while AssertUnwindSafe(job()).catch_unwind().await.is_err() {
+        panicked(name);
+        sleep(LAPSE).await;
+    }
+}
+
+/// The panic's own words went to the log by the hook.
+fn panicked(job: &'static str) {
+    metrics::counter!("fleetmark_job_failures_total", "job" => job, "code" => Refusal::InternalError.code()).increment(1);
+    tracing::error!(job, "a job panicked and begins anew");
+}
+
 fn failed(job: &'static str, error: &Error) {
     metrics::counter!("fleetmark_job_failures_total", "job" => job, "code" => error.refusal.code()).increment(1);
     tracing::error!(job, code = error.refusal.code(), cause = error.chain(), "a job failed and is tried again");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_job_that_panics_begins_anew() {
+        let begun = AtomicU32::new(0);
+        let job = async || assert_ne!(begun.fetch_add(1, Ordering::Relaxed), 0, "the first time it panics");
+        revived("test", job).await;
+        assert_eq!(begun.into_inner(), 2);
+    }
 }
