@@ -25,9 +25,9 @@ const WRITTEN_WITHIN: Duration = Duration::from_secs(60);
 pub struct Pulse(AtomicI64);
 
 impl Pulse {
-    /// The store took a write at `now`.
+    /// The store took a write at `now`, which a clock that was put right has before the last one's time.
     pub fn written(&self, now: Timestamp) {
-        self.0.fetch_max(now.0, Ordering::Relaxed);
+        self.0.store(now.0, Ordering::Relaxed);
     }
 
     /// When it last did.
@@ -77,7 +77,7 @@ async fn ready(state: Data<State>, doors: Data<DoorCertificates>) -> HttpRespons
 pub fn readiness(pulse: &Pulse, lists: &[Arc<StoredCrl>], doors: &DoorCertificates, now: Timestamp) -> Readiness {
     let check = |name: &str, ok| Check { name: name.to_owned(), ok };
     let mut checks = vec![
-        check("store_writable", now.since(pulse.last()) <= WRITTEN_WITHIN),
+        check("store_writable", now.0.abs_diff(pulse.last().0) <= WRITTEN_WITHIN.as_secs()),
         check("crls_current", !lists.is_empty() && lists.iter().all(|list| now < list.next_update)),
     ];
     for (door, certificate) in &doors.0 {
@@ -99,8 +99,9 @@ mod tests {
             Arc::new(StoredCrl { authority: 1, number: 1, this_update, next_update: Timestamp(next_update), position: 0, der })
         };
         let pulse = Pulse::default();
+        // The clock was ahead, and was put right.
+        pulse.written(Timestamp(90_000));
         pulse.written(Timestamp(1000));
-        pulse.written(Timestamp(900));
         let doors = DoorCertificates(Vec::new());
         let wrong = |lists: &[_], now| {
             let readiness = readiness(&pulse, lists, &doors, Timestamp(now));
@@ -110,6 +111,7 @@ mod tests {
         };
         assert!(wrong(&[list(2000)], 1060).is_empty());
         assert_eq!(wrong(&[list(2000)], 1061), ["store_writable"]);
+        assert_eq!(wrong(&[list(2000)], 939), ["store_writable"]);
         assert_eq!(wrong(&[list(2000), list(1001)], 1001), ["crls_current"]);
         assert_eq!(wrong(&[], 1001), ["crls_current"]);
     }
