@@ -1,6 +1,7 @@
 //! OCSP answers: kept while what they say still holds, else signed.
 
 use std::collections::HashMap;
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -89,7 +90,8 @@ impl Answers {
 
     /// None is worth anything any more.
     pub(super) fn forget(&self) {
-        self.lock().clear();
+        let kept = mem::take(&mut *self.lock());
+        drop(kept);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Arc<KeptAnswer>>> {
@@ -98,10 +100,10 @@ impl Answers {
 
     fn keep(&self, request: &[u8], answer: KeptAnswer) {
         let mut kept = self.lock();
-        if kept.len() >= KEPT {
-            kept.clear();
-        }
+        // Dropped once the lock is free again: that takes milliseconds.
+        let _full = (kept.len() >= KEPT).then(|| mem::take(&mut *kept));
         kept.insert(request.to_vec(), Arc::new(answer));
+        drop(kept);
     }
 }
 
