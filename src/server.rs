@@ -16,6 +16,7 @@ use crate::config::profile::{self, NewProfile, Profile, ProfileSettings, pending
 use crate::config::{AuthorityAlgorithm, Config, KeyHome, Pkcs11, StoreLocation};
 use crate::http::State;
 use crate::http::admin::backups::Backups;
+use crate::http::descriptors::connections_within;
 use crate::http::device::feed::followers::Followers;
 use crate::http::limits::AddressLimit;
 use crate::http::listeners::{Addresses, Listeners};
@@ -472,13 +473,14 @@ async fn run(
             .and_then(|rate| AddressLimit::new(rate.per_second.get(), rate.burst.get()))
             .map(Arc::new),
         pulse: pulse.clone(),
+        texts: Arc::default(),
         started_at: now,
         metrics: begin.metrics.clone(),
         backups: Arc::new(Backups { data: config.data.clone(), passphrase: begin.passphrase.clone() }),
         followers: Arc::new(Followers::new(usize::try_from(config.limits.followers.get()).unwrap_or(usize::MAX))),
     };
-    let connections = usize::try_from(config.limits.connections.get()).unwrap_or(usize::MAX);
-    let options = Options { workers: config.workers.get(), max_connections: connections };
+    let wanted = usize::try_from(config.limits.connections.get()).unwrap_or(usize::MAX);
+    let options = Options { workers: config.workers.get(), max_connections: connections_within(wanted) };
     let tls = TlsDoors { device: doors.clone(), admin: doors };
     let running = start(listeners, &tls, state, options).map_err(ServerError::Serve)?;
     let jobs = Jobs {

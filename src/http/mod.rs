@@ -1,6 +1,7 @@
 //! The doors: wire in, wire out. Parses once, asks the registrar, writes the answer; decides nothing.
 //!
 //! - [`listeners`]: the doors' sockets, bound before anything else is done.
+//! - [`descriptors`]: how many connections they can have.
 //! - [`server`]: the servers behind them.
 //! - [`watch`]: around every request: its id, its time, its metrics, and what becomes of a handler that panics.
 //! - [`limits`]: how large, how long and how often.
@@ -14,6 +15,7 @@
 
 pub mod admin;
 pub mod caller;
+pub mod descriptors;
 pub mod device;
 pub mod limits;
 pub mod listeners;
@@ -34,6 +36,7 @@ use crate::registrar::Registrar;
 use crate::telemetry::clock::SharedClock;
 use device::feed::followers::Followers;
 use limits::AddressLimit;
+use public::files::Texts;
 use public::health::Pulse;
 
 /// What every handler may use.
@@ -49,6 +52,8 @@ pub struct State {
     pub enrollments: Option<Arc<AddressLimit>>,
     /// When the store was last known to take writes; whoever writes on a schedule reports here.
     pub pulse: Arc<Pulse>,
+    /// Large revocation lists in PEM.
+    pub texts: Arc<Texts>,
     /// When this process started.
     pub started_at: Timestamp,
     /// Renders what was counted, for `GET /metrics`.

@@ -32,8 +32,8 @@ use crate::tls::{self, Trust};
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 const DISCONNECT_TIME: Duration = Duration::from_secs(5);
 const HANDSHAKE_TIME: Duration = Duration::from_secs(3);
-/// Handshakes that one worker does at a time; more wait in the backlog.
-const HANDSHAKES: usize = 256;
+/// Handshakes that one worker does at a time; more wait in the backlog. One that only waits for its client costs nothing but its place.
+const HANDSHAKES: usize = 1_024;
 /// Requests in progress have so long when the server stops; then their connections are cut.
 const DRAIN_SECONDS: u64 = 8;
 /// The whole stop takes no longer.
@@ -44,7 +44,7 @@ const STOP_TIME: Duration = Duration::from_secs(10);
 pub struct Options {
     /// Threads of the device door, and of the public door.
     pub workers: usize,
-    /// Connections that one thread serves at a time; more wait in the backlog.
+    /// Connections of a door at a time, which its threads share evenly; more wait in the backlog.
     pub max_connections: usize,
 }
 
@@ -159,9 +159,10 @@ enum Sockets {
 }
 
 fn serve(site: Site, sockets: Sockets, options: Options) -> io::Result<Server> {
+    let workers = options.workers.max(1);
     let mut server = HttpServer::new(move || site.app())
-        .workers(options.workers.max(1))
-        .max_connections(options.max_connections)
+        .workers(workers)
+        .max_connections(options.max_connections.div_ceil(workers))
         .max_connection_rate(HANDSHAKES)
         .tls_handshake_timeout(HANDSHAKE_TIME)
         .keep_alive(KEEP_ALIVE)

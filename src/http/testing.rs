@@ -110,6 +110,7 @@ impl Installation {
             default_fleet: "default".parse().unwrap(),
             enrollments: AddressLimit::new(1, burst).map(Arc::new),
             pulse: Arc::default(),
+            texts: Arc::default(),
             started_at: now,
             metrics: PrometheusBuilder::new().build_recorder().handle(),
             backups: Arc::new(super::admin::backups::Backups {

@@ -78,6 +78,7 @@ async fn installation() -> (TempDir, State, Caller) {
         default_fleet: "default".parse().unwrap(),
         enrollments: None,
         pulse: Arc::default(),
+        texts: Arc::default(),
         started_at: now,
         metrics: PrometheusBuilder::new().build_recorder().handle(),
         backups: Arc::new(backups::Backups {

@@ -50,8 +50,7 @@ pub fn configure(config: &mut ServiceConfig) {
     config
         .service(readable("/ca/{file}", web::route().to(certificate)))
         .service(readable("/crl/{file}", web::route().to(list)))
-        .service(readable("/crl/{authority}/{file}", web::route().to(shard)))
-        .app_data(Data::new(Texts::default()));
+        .service(readable("/crl/{authority}/{file}", web::route().to(shard)));
 }
 
 /// A resource for GET and HEAD.
@@ -84,12 +83,7 @@ async fn certificate(request: HttpRequest, state: Data<State>, file: Path<String
     })
 }
 
-async fn list(
-    request: HttpRequest,
-    state: Data<State>,
-    texts: Data<Texts>,
-    file: Path<String>,
-) -> Result<HttpResponse, Problem> {
+async fn list(request: HttpRequest, state: Data<State>, file: Path<String>) -> Result<HttpResponse, Problem> {
     let (which, form) = file_name(&file, "crl").ok_or(Refusal::NotFound)?;
     let lists = match which {
         Which::All => [state.registrar.crls(), state.registrar.lists_above()].concat(),
@@ -114,17 +108,12 @@ async fn list(
         }),
         Form::Pem => {
             let make = || lists.iter().map(|list| crl_pem(&list.der)).collect::<String>();
-            validators.answer(&request, PEM, || texts.text(&validators.tag, make))
+            validators.answer(&request, PEM, || state.texts.text(&validators.tag, make))
         }
     })
 }
 
-async fn shard(
-    request: HttpRequest,
-    state: Data<State>,
-    texts: Data<Texts>,
-    path: Path<(String, String)>,
-) -> Result<HttpResponse, Problem> {
+async fn shard(request: HttpRequest, state: Data<State>, path: Path<(String, String)>) -> Result<HttpResponse, Problem> {
     let (authority, epoch, slice, form) = shard_name(&path.0, &path.1).ok_or(Refusal::NotFound)?;
     let shard = state.registrar.shard(authority, epoch, slice).await?.ok_or(Refusal::NotFound)?;
     let list = &shard.list;
@@ -134,7 +123,7 @@ async fn shard(
     let validators = Validators { tag: tag(&[name.as_bytes()], form), modified, max_age };
     Ok(match form {
         Form::Der => validators.answer(&request, CRL, || Bytes::from_owner(Sliced(shard.clone()))),
-        Form::Pem => validators.answer(&request, PEM, || texts.text(&validators.tag, || crl_pem(&list.octets))),
+        Form::Pem => validators.answer(&request, PEM, || state.texts.text(&validators.tag, || crl_pem(&list.octets))),
     })
 }
 
@@ -156,9 +145,9 @@ impl AsRef<[u8]> for Sliced {
     }
 }
 
-/// Large lists in PEM, by their tags: anybody may ask for one, and writing one of a million takes 60 MB.
+/// Large lists in PEM, by their tags, for all threads: anybody may ask for one, and writing one of a million takes 60 MB.
 #[derive(Default)]
-struct Texts(Mutex<VecDeque<(String, Bytes)>>);
+pub struct Texts(Mutex<VecDeque<(String, Bytes)>>);
 
 impl Texts {
     fn text(&self, tag: &str, make: impl FnOnce() -> String) -> Bytes {
