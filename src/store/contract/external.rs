@@ -14,6 +14,7 @@ use crate::store::acts::external::{
     Adopt, Arrival, ChangeExternal, CreateExternal, Fate, MergeForeign, Permit, PutForeignList,
 };
 use crate::store::acts::revocations::applies_to;
+use crate::store::acts::standing::{ChangeStanding, Scope};
 use crate::store::model::{
     AdoptWhen, Adopting, Among, Expected, External, ExternalCertificate, ExternalRules, ExternalSwitch, ForeignList, Pick,
     Sighted, StatusSource,
@@ -214,6 +215,7 @@ pub async fn works(store: &dyn Store) {
     assert_eq!(refusal(commit(store, create("other")).await), Some(Refusal::ExternalAuthorityTaken));
     imported_and_merged(store, &made).await;
     seen(store, &made).await;
+    suspended(store, &made).await;
     let ended = commit(store, ChangeExternal { switch: Some(ExternalSwitch::Ended), ..change(&made) }).await.unwrap();
     assert_eq!(ended.switch, ExternalSwitch::Ended);
     assert_eq!(refusal(commit(store, change_rules(&made, AdoptWhen::Import)).await), Some(Refusal::TransitionNotAllowed));
@@ -329,4 +331,48 @@ async fn seen(store: &dyn Store, made: &External) {
     commit(store, disable(ExternalSwitch::Disabled)).await.unwrap();
     assert_eq!(adopt(store, id, later, vec![shown(124, Permit::Sight)]).await, [Err(Refusal::ExternalDisabled)]);
     commit(store, disable(ExternalSwitch::Enabled)).await.unwrap();
+}
+
+/// A suspended device is let in by no other certificate for its key, whoever shows or imports it.
+async fn suspended(store: &dyn Store, made: &External) {
+    let adopt_rules = Adopting { when: AdoptWhen::OnSight, hourly: 100, most: 100 };
+    let rules = ExternalRules { adopt: adopt_rules, ..made.rules.clone() };
+    commit(store, ChangeExternal { rules: Some(rules), ..change(made) }).await.unwrap();
+    let (fleet, id) = (made.fleet.clone(), made.id);
+    assert_eq!(adopt(store, id, NOW, vec![arrival(130, "silo-130", Permit::Import)]).await, [Ok(Fate::Adopted)]);
+    let place = read(store, |rows| rows.external_certificate(&Fingerprint([130; 32]))).await.unwrap().unwrap().place;
+    let serial = read(store, move |rows| rows.certificate(place)).await.unwrap().unwrap().serial;
+    let listed = Expected { fingerprint: Fingerprint([132; 32]), authority: id, device: None, at: NOW };
+    commit(store, Expect { fleet: fleet.clone(), authority: id, expected: vec![listed] }).await.unwrap();
+    let ours = async |change| {
+        let ledger = LedgerName::Fleet(fleet_name("alpha"));
+        let scope = Scope::Certificate(serial);
+        let (by, departure) = (None, None);
+        let act = ChangeStanding { scope, ledger, change, by, details: details(), departure, at: NOW };
+        commit(store, act).await.unwrap();
+    };
+    let theirs = async |said| {
+        let said = vec![(Fingerprint([130; 32]), said, None)];
+        let act = MergeForeign { fleet: fleet_name("alpha"), authority: id, said, details: details(), at: NOW };
+        commit(store, act).await.unwrap();
+    };
+    let renewed = async |at| {
+        let arrivals = [(131, Permit::Sight), (132, Permit::Listed), (133, Permit::Import)].map(|(number, permit)| {
+            let mut renewed = arrival(number, "silo-130", permit);
+            renewed.foreign.key_hash = KeyHash([130; 32]);
+            renewed
+        });
+        adopt(store, id, at, arrivals.into()).await
+    };
+    ours(CertificateEvent::Held).await;
+    assert_eq!(renewed(NOW).await, [Err(Refusal::Held); 3]);
+    let ended = Timestamp(90_001);
+    assert_eq!(renewed(ended).await, [Err(Refusal::Held); 3]);
+    ours(CertificateEvent::Quarantined).await;
+    assert_eq!(renewed(NOW).await, [Err(Refusal::Quarantined); 3]);
+    ours(CertificateEvent::Released).await;
+    theirs(Standing::Held).await;
+    assert_eq!(renewed(NOW).await, [Err(Refusal::Held); 3]);
+    // Nobody lifts their hold of what has ended.
+    assert_eq!(renewed(ended).await, [Ok(Fate::Adopted); 3]);
 }

@@ -6,11 +6,12 @@ use fleetmark_external::{Foreign, serial_key, sha256};
 use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::{Adopted, Event};
 
+use crate::store::acts::external::as_we_say;
 use crate::store::acts::lease::epoch_floor;
 use crate::store::acts::subjects::with_attributes;
 use crate::store::model::{
     AdoptWhen, AuthorityId, Certificate, CertificateFilter, External, ExternalCertificate, ExternalSwitch, Sighted, Subject,
-    SubjectState,
+    SubjectId, SubjectState,
 };
 use crate::store::rows::{Rows, certificate_id};
 use crate::store::transaction::Transaction;
@@ -190,7 +191,22 @@ impl Adopt {
         if is_elsewhere || !rows.hardware_of(known.id)?.is_empty() {
             return Err(Refusal::ExternalNameTaken.into());
         }
+        self.check_suspended(rows, known.id)?;
         Ok(known)
+    }
+
+    /// A suspended device is let in by no other certificate. A hold by its authority alone counts until that certificate ends: nobody
+    /// asks about it from then on.
+    fn check_suspended(&self, rows: &mut dyn Rows, device: SubjectId) -> Result<(), StoreError> {
+        for certificate in rows.live_certificates_of(device)? {
+            let certificate = if certificate.not_after < self.at { as_we_say(rows, certificate)? } else { certificate };
+            match certificate.standing {
+                Standing::Held => return Err(Refusal::Held.into()),
+                Standing::Quarantined => return Err(Refusal::Quarantined.into()),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn adopt(
