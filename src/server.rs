@@ -275,6 +275,7 @@ async fn open(begin: &Start, absence: Absence) -> Result<Arc<Registrar>, ServerE
             proof: config.limits.proof,
             fleet: config.limits.fleet,
             installation: config.limits.installation,
+            renewal: config.limits.renewal,
         },
     };
     let registrar = Registrar::open(parts, begin.clock.now()).await.map_err(refused("the installation cannot be opened"))?;

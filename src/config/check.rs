@@ -195,6 +195,10 @@ const PROOF_PER_SECOND: u32 = 100;
 const FLEET_PER_SECOND: u32 = 1_000;
 const INSTALLATION_PER_SECOND: u32 = 2_000;
 
+/// Renewals of one identity an hour, unless the configuration says otherwise: the shortest lifetime with the earliest renewal takes
+/// one a minute.
+const RENEW_PER_HOUR: u32 = 60;
+
 fn limits(read: &Read) -> Result<Limits, ConfigError> {
     let raw = &read.raw.limits;
     let connections = raw.connections.unwrap_or(25_000);
@@ -220,7 +224,8 @@ fn limits(read: &Read) -> Result<Limits, ConfigError> {
     let proof = NonZeroU32::new(raw.proof_per_second.unwrap_or(PROOF_PER_SECOND));
     let fleet = NonZeroU32::new(raw.fleet_per_second.unwrap_or(FLEET_PER_SECOND));
     let installation = NonZeroU32::new(raw.installation_per_second.unwrap_or(INSTALLATION_PER_SECOND));
-    Ok(Limits { connections, followers, enroll, proof, fleet, installation })
+    let renewal = NonZeroU32::new(raw.renew_per_hour.unwrap_or(RENEW_PER_HOUR));
+    Ok(Limits { connections, followers, enroll, proof, fleet, installation, renewal })
 }
 
 /// Entries between two snapshots of a ledger, unless the configuration says otherwise.

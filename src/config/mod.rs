@@ -170,6 +170,8 @@ pub struct Limits {
     pub fleet: Option<NonZeroU32>,
     /// Certificates a second in all; None: no bound.
     pub installation: Option<NonZeroU32>,
+    /// Renewals of one identity an hour; None: no bound.
+    pub renewal: Option<NonZeroU32>,
 }
 
 /// A rate with a burst.

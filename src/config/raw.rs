@@ -79,6 +79,7 @@ pub(super) struct RawLimits {
     pub proof_per_second: Option<u32>,
     pub fleet_per_second: Option<u32>,
     pub installation_per_second: Option<u32>,
+    pub renew_per_hour: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -143,6 +143,7 @@ impl Registrar {
         if let Some(existing) = existing {
             return self.replay(&caller.subject, existing, Replay::Current, now);
         }
+        self.rates.admit_renewal(caller.subject.id)?;
         let ticket = Ticket {
             holder: Holder::Known(caller.subject.id),
             proof: Proof::Current(caller.certificate.serial),

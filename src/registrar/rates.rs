@@ -1,6 +1,8 @@
-//! How often certificates are issued: by one proof, in one fleet, in all. Counted once a proof was found good, so that nobody who has
-//! none can use up what a fleet may; addresses are limited at the doors, before anything of a request is looked at.
+//! How often certificates are issued: by one proof, in one fleet, in all; and to one identity that renews. Counted once a proof was
+//! found good, so that nobody who has none can use up what a fleet may; addresses are limited at the doors, before anything of a
+//! request is looked at.
 
+use std::hash::Hash;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -9,16 +11,16 @@ use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLim
 
 use super::Result;
 use crate::store::acts::record::Proof;
-use crate::store::model::{GroupId, HardwareId, TokenId};
+use crate::store::model::{GroupId, HardwareId, SubjectId, TokenId};
 
 /// So many seconds' worth may come at once: a batch of devices is switched on together.
 const BURST_SECONDS: u32 = 10;
-/// After so many questions it is looked whether the table of proofs has grown.
+/// After so many questions it is looked whether the table asked has grown.
 const SWEEP_EVERY: u32 = 1_024;
-/// A table larger than this forgets the proofs that have their whole burst again.
+/// A table larger than this forgets those that have their whole burst again.
 const MANY: usize = 16 * 1_024;
 
-/// Certificates a second, in the long run; None: no limit.
+/// Certificates a second, in the long run, or an hour where that is said; None: no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RateSettings {
     /// By one token, group or piece of hardware.
@@ -27,6 +29,8 @@ pub struct RateSettings {
     pub fleet: Option<NonZeroU32>,
     /// In the installation.
     pub installation: Option<NonZeroU32>,
+    /// To one identity that renews, an hour.
+    pub renewal: Option<NonZeroU32>,
 }
 
 /// What counts as one proof.
@@ -43,6 +47,7 @@ pub struct Rates {
     proof: Option<DefaultKeyedRateLimiter<Key>>,
     fleet: Option<DefaultKeyedRateLimiter<FleetName>>,
     installation: Option<DefaultDirectRateLimiter>,
+    renewal: Option<DefaultKeyedRateLimiter<SubjectId>>,
     asked: AtomicU32,
 }
 
@@ -54,6 +59,7 @@ impl Rates {
             proof: settings.proof.map(|rate| RateLimiter::keyed(quota(rate))),
             fleet: settings.fleet.map(|rate| RateLimiter::keyed(quota(rate))),
             installation: settings.installation.map(|rate| RateLimiter::direct(quota(rate))),
+            renewal: settings.renewal.map(|rate| RateLimiter::keyed(Quota::per_hour(rate))),
             asked: AtomicU32::new(0),
         }
     }
@@ -71,10 +77,7 @@ impl Rates {
             Proof::Installation | Proof::Current(_) | Proof::Rescue => return Ok(()),
         };
         if let Some(limiter) = &self.proof {
-            if self.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(SWEEP_EVERY) && limiter.len() > MANY {
-                limiter.retain_recent();
-            }
-            limiter.check_key(&key).map_err(|_| refused("proof"))?;
+            self.check(limiter, &key, "proof")?;
         }
         if let (Some(limiter), Some(fleet)) = (&self.fleet, fleet) {
             limiter.check_key(fleet).map_err(|_| refused("fleet"))?;
@@ -83,6 +86,21 @@ impl Rates {
             Some(limiter) => Ok(limiter.check().map_err(|_| refused("installation"))?),
             None => Ok(()),
         }
+    }
+
+    /// Counts one certificate for this identity, which renews.
+    ///
+    /// # Errors
+    /// `RateLimited`.
+    pub fn admit_renewal(&self, subject: SubjectId) -> Result<()> {
+        self.renewal.as_ref().map_or(Ok(()), |limiter| self.check(limiter, &subject, "renewal"))
+    }
+
+    fn check<K: Hash + Eq + Clone>(&self, limiter: &DefaultKeyedRateLimiter<K>, key: &K, limit: &'static str) -> Result<()> {
+        if self.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(SWEEP_EVERY) && limiter.len() > MANY {
+            limiter.retain_recent();
+        }
+        Ok(limiter.check_key(key).map_err(|_| refused(limit))?)
     }
 }
 
@@ -100,7 +118,7 @@ mod tests {
 
     fn rates(proof: u32, fleet: u32, installation: u32) -> Rates {
         let [proof, fleet, installation] = [proof, fleet, installation].map(NonZeroU32::new);
-        Rates::new(RateSettings { proof, fleet, installation })
+        Rates::new(RateSettings { proof, fleet, installation, renewal: None })
     }
 
     /// How many of 200 pass.
@@ -122,6 +140,13 @@ mod tests {
         assert!((10..=12).contains(&passed(&rates, 1, "alpha")));
         assert!((10..=12).contains(&passed(&rates, 1, "beta")));
         assert!((0..=2).contains(&passed(&rates, 2, "alpha")));
+    }
+
+    #[test]
+    fn an_identity_renews_so_often_an_hour_and_no_other_pays_for_it() {
+        let rates = Rates::new(RateSettings { renewal: NonZeroU32::new(20), ..RateSettings::default() });
+        let renewed = |subject| (0..200).filter(|_| rates.admit_renewal(subject).is_ok()).count();
+        assert_eq!([renewed(1), renewed(1), renewed(2)], [20, 0, 20]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::harness::device::{enroll, sha256};
 use crate::harness::server::text;
-use crate::harness::{Key, Server, run, shared, until};
+use crate::harness::{Device, Key, Server, run, shared, until};
 
 /// The names of the alarms in a fleet's ledger.
 async fn alarms(server: &Server, fleet: &str) -> Vec<String> {
@@ -113,5 +113,22 @@ fn who_has_no_proof_locks_nobody_out_and_one_proof_has_its_share() {
         // Another proof of the same fleet gets in.
         let token = server.token(fleet, "alone").await;
         enroll(&device, fleet, &token, &Key::new(), None).await.is(200);
+    });
+}
+
+#[test]
+fn a_device_renews_so_often_an_hour_and_the_same_key_again_is_no_renewal() {
+    let server = Server::start_with(&[], &[("FLEETMARK_LIMITS__RENEW_PER_HOUR", "3")]);
+    run(async {
+        let (one, other) = (Device::good(&server, "default", "one").await, Device::good(&server, "default", "other").await);
+        let mut connection = one.connect(&server).await;
+        let path = "/v1/fleets/default/renew";
+        for _ in 0..3 {
+            let body = json!({"csr": Key::new().csr()});
+            connection.post(path, &body).await.unwrap().is(200);
+            connection.post(path, &body).await.unwrap().is(200);
+        }
+        connection.post(path, &json!({"csr": Key::new().csr()})).await.unwrap().refused(429, "rate_limited");
+        other.renew(&server).await.confirm(&server).await.is(200);
     });
 }
