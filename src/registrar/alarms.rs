@@ -68,10 +68,14 @@ impl Alarms {
 }
 
 impl Registrar {
-    /// Raises an alarm about `subject` (0: none), and has it written into `ledger`.
+    /// Raises an alarm about `subject` (0: none), and has it written into `ledger`, where there is one.
     pub(super) fn raise(&self, name: &'static str, ledger: LedgerName, subject: SubjectId, what: &str, now: Timestamp) {
         // The entry says by its place which fleet it is about; the log must say it too.
         alarm(name, &format!("ledger {ledger}: {what}"));
+        // Whoever likes may name a fleet that is not there. It has no ledger.
+        if self.publisher.size(&ledger).is_none() {
+            return;
+        }
         let what = what.chars().filter(|c| !c.is_control()).take(MAX_NOTE).collect();
         self.alarms.put(Raised { name, ledger, subject, what, at: now });
     }
@@ -85,8 +89,7 @@ impl Registrar {
             let act = RecordAlarm { alarm: name, ledger: ledger.clone(), subject: *subject, details, at: *at };
             match commit(&*self.store, act).await {
                 Ok(()) => written += 1,
-                // A fleet that does not exist has no ledger.
-                Err(error) if error.refusal() == Refusal::StorageDamaged => {}
+                Err(error) if error.refusal() == Refusal::FleetUnknown => {}
                 Err(error) => {
                     self.alarms.back(raised);
                     return Err(error.into());

@@ -1,6 +1,6 @@
 //! An alarm is written into its ledger.
 
-use fleetmark_domain::{LedgerName, Timestamp};
+use fleetmark_domain::{LedgerName, Refusal, Timestamp};
 use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::Event;
 
@@ -31,6 +31,9 @@ impl Act for RecordAlarm {
     }
 
     fn perform(&self, transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
+        if !transaction.holds(&self.ledger) {
+            return Err(Refusal::FleetUnknown.into());
+        }
         let alarmed = Event::Alarmed { alarm: self.alarm.to_owned(), subject: self.subject };
         transaction.append(&self.ledger, self.at, alarmed, Some(&self.details)).map(drop)
     }

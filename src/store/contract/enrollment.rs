@@ -4,19 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use fleetmark_domain::{Kind, LedgerName, Serial, Standing, Timestamp};
+use fleetmark_domain::{Kind, LedgerName, Refusal, Serial, Standing, Timestamp};
 use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::AuthorityKind;
 use fleetmark_ledger::merkle::{Frontier, Head, leaf_hash};
 
 use super::{authority, certificate, fleet, fleet_name, ledger, subject, token};
+use crate::store::acts::alarms::RecordAlarm;
 use crate::store::acts::fleets::CreateFleet;
 use crate::store::acts::found::{AddAuthority, OpenSystemLedger};
 use crate::store::acts::lease::LeaseIndices;
 use crate::store::acts::record::{Holder, Proof, RecordCertificate, Recorded};
 use crate::store::acts::tokens::MintToken;
 use crate::store::model::{AuthorityRecord, Certificate, EpochRecord, StoredEntry, TokenState};
-use crate::store::{HeadSigner, Store, commit, read};
+use crate::store::{HeadSigner, Store, StoreError, commit, read};
 
 /// Keeps the newest head of each ledger.
 #[derive(Default)]
@@ -43,6 +44,10 @@ pub fn details() -> Details {
 pub async fn works(store: &dyn Store, heads: &Arc<Heads>) {
     let (alpha, at) = (LedgerName::Fleet(fleet_name("alpha")), Timestamp(60));
     found(store, &alpha, at).await;
+    // Whoever likes may name a fleet that is not there.
+    let nobodys = LedgerName::Fleet(fleet_name("nobodys"));
+    let alarm = RecordAlarm { alarm: "answer_wrong", ledger: nobodys, subject: 0, details: details(), at };
+    assert!(matches!(commit(store, alarm).await, Err(StoreError::Refused(Refusal::FleetUnknown))));
     let minted = token(9);
     let mint = MintToken { token: minted.clone(), subject: None, repeatable: None, details: details(), at };
     commit(store, mint).await.unwrap();
