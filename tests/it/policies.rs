@@ -16,18 +16,18 @@ use crate::harness::{Device, Key, Server, run, shared};
 use crate::matrix::operator;
 
 /// What the fleet's set is, with `more`.
-async fn with(server: &Server, scope: &str, more: &str) -> String {
+pub async fn with(server: &Server, scope: &str, more: &str) -> String {
     let active = server.owner().get(&format!("/v1/policies/{scope}")).await.is(200).json();
     format!("{}\n{more}\n", text(&active, "text"))
 }
 
-async fn put(client: &Client, scope: &str, cedar: &str) -> u64 {
+pub async fn put(client: &Client, scope: &str, cedar: &str) -> u64 {
     let put = client.post(&format!("/v1/policies/{scope}/versions"), &json!({"text": cedar})).await.is(201).json();
     assert_eq!(text(&put, "hash"), sha256(cedar.as_bytes()));
     put["version"].as_u64().unwrap()
 }
 
-async fn activate(client: &Client, scope: &str, version: u64) -> Answer {
+pub async fn activate(client: &Client, scope: &str, version: u64) -> Answer {
     client.post(&format!("/v1/policies/{scope}/versions/{version}/activate"), &json!({"note": "test"})).await
 }
 

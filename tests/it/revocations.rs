@@ -32,6 +32,7 @@ use crate::harness::server::text;
 use crate::harness::{Client, Connection, Device, Key, Server, run, shared, until};
 use crate::kill::verify;
 use crate::matrix::operator;
+use crate::policies::{activate, put, with};
 
 const ORDERS: &str = "/v1/revocations";
 const TRY: &str = "/v1/revocations/dry-run";
@@ -426,6 +427,7 @@ fn what_is_scheduled_runs_at_its_time_whether_or_not_the_server_was_there() {
         let kept = placed(&alice, &at("kept", 3)).await;
         let soon = placed(&second, &at("soon", 3_600)).await;
         let lost = placed(&alice, &at("lost", 3_600)).await;
+        let barred = placed(&second, &at("kept", 3_600)).await;
         let many = placed(&second, &json!({"fleet": fleet, "select": {"query": {"name": "m*"}}, "at": later(3_600)})).await;
         alice.post(&format!("{ORDERS}/{kept}/cancel"), &json!({})).await.is(200);
         server.stop();
@@ -458,6 +460,14 @@ fn what_is_scheduled_runs_at_its_time_whether_or_not_the_server_was_there() {
         owner.post(&format!("{ORDERS}/{many}/approve"), &json!({})).await.is(200);
         comes_to(owner, &many, "done").await;
         assert_eq!(standing(4).await, "revoked");
+
+        // So are those whose operator the policies forbid it by then.
+        let forbids = "@id(\"none\") forbid (principal, action == Action::\"ChangeStanding\", resource);";
+        let version = put(owner, &fleet, &with(&server, &fleet, forbids).await).await;
+        activate(owner, &fleet, version).await.is(200);
+        sql(&server, &format!("UPDATE revocations SET runs_at = {} WHERE id = 0x{barred}", now().0));
+        assert_eq!(comes_to(owner, &barred, "failed").await["failure"], "not_permitted");
+        assert_eq!(standing(1).await, "good");
     });
 }
 

@@ -1,15 +1,17 @@
 //! The server does what was ordered, part by part.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
-use fleetmark_domain::{LedgerName, Refusal, RevocationReason, Standing, Timestamp};
+use fleetmark_domain::{Action, FleetName, Refusal, RevocationReason, Standing, Timestamp};
 use fleetmark_ledger::details::Details;
 
-use super::shown;
+use super::{fleet_of, shown};
+use crate::registrar::caller::Caller;
 use crate::registrar::subjects::identity_of;
 use crate::registrar::{Registrar, Result};
 use crate::store::acts::revocations::{DoPart, ExpireOrder, StartOrder, next_part, reach};
-use crate::store::model::{Order, OrderId, OrderState, Subject, SubjectState};
+use crate::store::model::{Certificate, Order, OrderId, OrderState, Subject, SubjectId, SubjectState};
 use crate::store::rows::Rows;
 use crate::store::{StoreError, commit, read};
 
@@ -98,40 +100,48 @@ impl Registrar {
         let (order, reach, people) = read(&*self.store, move |rows| {
             let order = rows.order(id)?.ok_or(Refusal::NotFound)?;
             let people: Vec<_> = [Some(order.ordered_by), order.approved_by].into_iter().flatten().collect();
-            let people = people.into_iter().map(|id| standing_of(rows, id)).collect::<std::result::Result<Vec<_>, _>>()?;
+            let people = people.into_iter().map(|id| person(rows, id)).collect::<std::result::Result<Vec<_>, _>>()?;
             Ok((order.clone(), reach(rows, &order)?, people))
         })
         .await?;
         let actions = self.actions_for(&order).await?;
-        let may = |person: &Person| {
-            let subject = &person.subject;
-            let reaches = match &order.ledger {
-                LedgerName::Fleet(fleet) => subject.grants.as_ref().is_none_or(|grants| grants.contains(fleet)),
-                LedgerName::System => subject.grants.is_none(),
-            };
-            reaches
-                && subject.state != SubjectState::Out
-                && matches!(person.standing, Some(Standing::Good | Standing::Superseded))
-                && subject.role.is_some_and(|role| actions.iter().all(|action| role.may(*action)))
-        };
-        let refusal = if people.iter().all(may) { None } else { Some(Refusal::NotPermitted) };
+        let mut refusal = None;
+        for person in people {
+            if !self.may_still(person, &actions, fleet_of(&order.ledger), now)? {
+                refusal = Some(Refusal::NotPermitted);
+            }
+        }
         let act = StartOrder { id, ledger: order.ledger.clone(), reach, refusal, at: now };
         let Some(order) = commit(&*self.store, act).await? else { return Ok(false) };
         self.tell_of_order(&order, now);
         Ok(order.state == OrderState::Running)
     }
+
+    /// Whether a person has these rights now, as if asking with the newest certificate; from which address, nobody knows.
+    fn may_still(
+        &self,
+        (subject, certificate): Person,
+        actions: &BTreeSet<Action>,
+        fleet: Option<&FleetName>,
+        now: Timestamp,
+    ) -> Result<bool> {
+        let stands = |certificate: &Certificate| matches!(certificate.standing, Standing::Good | Standing::Superseded);
+        let Some(certificate) = certificate.filter(stands).filter(|_| subject.state != SubjectState::Out) else {
+            return Ok(false);
+        };
+        let (identity, policies) = (identity_of(&subject)?, self.policies());
+        let caller = Caller { identity, subject, certificate, at: now, source: None, policies };
+        Ok(actions.iter().all(|action| caller.may(*action, fleet).is_ok()))
+    }
 }
 
-/// An operator, and what its newest confirmed certificate is worth.
-struct Person {
-    subject: Subject,
-    standing: Option<Standing>,
-}
+/// An operator with its newest confirmed certificate.
+type Person = (Subject, Option<Certificate>);
 
-fn standing_of(rows: &mut dyn Rows, id: u64) -> std::result::Result<Person, StoreError> {
+fn person(rows: &mut dyn Rows, id: SubjectId) -> std::result::Result<Person, StoreError> {
     let subject = rows.subject(id)?.ok_or(StoreError::Unreadable { what: "subject" })?;
     let certificate = rows.certificate_of(id, subject.confirmed_generation)?;
-    Ok(Person { subject, standing: certificate.map(|certificate| certificate.standing) })
+    Ok((subject, certificate))
 }
 
 fn reason_of(order: &Order) -> Option<RevocationReason> {
