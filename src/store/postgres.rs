@@ -48,9 +48,6 @@ impl Postgres {
         let driver = Driver::new(&location)?;
         let postgres = Self { location, driver };
         let mut rows = postgres.connect_writer()?;
-        if !postgres.location.danger_async_replication {
-            connect::check_durability(&mut rows)?;
-        }
         rows.run(MIGRATION_LOCK)?;
         let migrated = bring_up_to_date(&mut rows.connection, MIGRATIONS, StoreError::Unavailable);
         rows.run(MIGRATION_UNLOCK)?;
@@ -68,6 +65,10 @@ impl Backend for Postgres {
         let mut rows = self.driver.connect(&self.location)?;
         // A statement or a lock that takes this long will not come to an end any more.
         rows.run("SET statement_timeout = '30s'; SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '60s'")?;
+        // Each time: after a failover or a restart the settings may be others.
+        if !self.location.danger_async_replication {
+            connect::check_durability(&mut rows)?;
+        }
         Ok(rows)
     }
 

@@ -39,8 +39,11 @@ fn a_server_that_is_not_the_right_one_is_refused() {
 #[test]
 fn a_server_that_may_lose_commits_is_refused() {
     let database = cluster().database();
-    cluster().sql("postgres", &format!("ALTER DATABASE {database} SET synchronous_commit = off"));
     let url = cluster().socket_url(&database);
+    let before = Postgres::open(location(&url)).unwrap();
+    cluster().sql("postgres", &format!("ALTER DATABASE {database} SET synchronous_commit = off"));
+    let error = before.connect_writer().err().unwrap();
+    assert!(text(&error).contains("synchronous_commit"), "{}", text(&error));
     let error = Postgres::open(location(&url)).err().unwrap();
     assert!(text(&error).contains("synchronous_commit"), "{}", text(&error));
     Postgres::open(location(&format!("{url}?danger_async_replication=true"))).unwrap();
