@@ -8,7 +8,8 @@ use fleetmark_ledger::entry::Event;
 use super::limits::{has_room, spend};
 use super::standing::set_standing;
 use super::subjects::{ledger_of, with_attributes};
-use super::{Repeatable, made_before, remember};
+use super::tokens::minted_before;
+use super::{Repeatable, remember};
 use crate::store::model::{Certificate, Hardware, Moving, Permits, Subject, SubjectId, SubjectState, Token, TokenState};
 use crate::store::transaction::Transaction;
 use crate::store::{Act, Lane, StoreError};
@@ -182,8 +183,8 @@ impl Act for Release {
     }
 
     fn perform(&self, transaction: &mut Transaction<'_>) -> Result<Token, StoreError> {
-        if made_before(transaction.rows, self.repeatable.as_ref())?.is_some() {
-            return transaction.rows.token(&self.token.id)?.ok_or_else(|| Refusal::NotFound.into());
+        if let Some(token) = minted_before(transaction.rows, &self.token, self.repeatable.as_ref())? {
+            return Ok(token);
         }
         let subject = transaction.rows.subject(self.subject)?.ok_or(Refusal::DeviceUnknown)?;
         let state = subject.state.next(DeviceEvent::Released)?;

@@ -91,6 +91,25 @@ pub(super) fn spent_again(token: Token, key: KeyHash) -> Token {
     Token { state, ..token }
 }
 
+/// The token as it was minted before, by a repeat. Id and secret come from the caller's key and request: so a repeat is known also once
+/// it is remembered no more.
+///
+/// # Errors
+/// `IdempotencyKeyReused`; `NotFound` where it is there no more.
+pub(super) fn minted_before(
+    rows: &mut dyn Rows,
+    token: &Token,
+    repeatable: Option<&Repeatable>,
+) -> Result<Option<Token>, StoreError> {
+    let is_remembered = made_before(rows, repeatable)?.is_some();
+    match rows.token(&token.id)? {
+        Some(earlier) if earlier.secret_hash == token.secret_hash => Ok(Some(earlier)),
+        Some(_) => Err(Refusal::IdempotencyKeyReused.into()),
+        None if is_remembered => Err(Refusal::NotFound.into()),
+        None => Ok(None),
+    }
+}
+
 /// Mints a token; registers the device that it is bound to, where that is not known.
 #[derive(Debug)]
 pub struct MintToken {
@@ -120,8 +139,7 @@ impl Act for MintToken {
             }
             None => None,
         };
-        if made_before(transaction.rows, self.repeatable.as_ref())?.is_some() {
-            let token = transaction.rows.token(&self.token.id)?.ok_or(Refusal::NotFound)?;
+        if let Some(token) = minted_before(transaction.rows, &self.token, self.repeatable.as_ref())? {
             return Ok((token, known));
         }
         if let Some(fleet) = &self.token.fleet

@@ -16,7 +16,7 @@ use crate::store::acts::found::{AddAuthority, OpenSystemLedger};
 use crate::store::acts::lease::LeaseIndices;
 use crate::store::acts::record::{Holder, Proof, RecordCertificate, Recorded};
 use crate::store::acts::tokens::MintToken;
-use crate::store::model::{AuthorityRecord, Certificate, EpochRecord, StoredEntry, TokenState};
+use crate::store::model::{AuthorityRecord, Certificate, EpochRecord, StoredEntry, Token, TokenState};
 use crate::store::{HeadSigner, Store, StoreError, commit, read};
 
 /// Keeps the newest head of each ledger.
@@ -51,6 +51,11 @@ pub async fn works(store: &dyn Store, heads: &Arc<Heads>) {
     let minted = token(9);
     let mint = MintToken { token: minted.clone(), subject: None, repeatable: None, details: details(), at };
     commit(store, mint).await.unwrap();
+    // A repeat that is remembered no more.
+    let mint = |token| MintToken { token, subject: None, repeatable: None, details: details(), at };
+    assert_eq!(commit(store, mint(minted.clone())).await.unwrap(), (minted.clone(), None));
+    let other = Token { secret_hash: [1; 32], ..minted.clone() };
+    assert_eq!(commit(store, mint(other)).await.unwrap_err().refusal(), Refusal::IdempotencyKeyReused);
     let lease =
         LeaseIndices { authority: 2, ledger: alpha.clone(), count: 8, window: Duration::from_secs(9), expires_at: at, at };
     let lease = commit(store, lease).await.unwrap();

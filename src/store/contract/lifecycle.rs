@@ -100,7 +100,7 @@ async fn named(store: &dyn Store, fleet: &str, name: &'static str) -> Option<Sub
 }
 
 async fn release(store: &dyn Store, sensor: &Subject, id: u8) {
-    let act = Release {
+    let act = || Release {
         subject: sensor.id,
         ledger: alpha(),
         heir: subject(Kind::Device, Some("beta"), "sensor"),
@@ -111,8 +111,9 @@ async fn release(store: &dyn Store, sensor: &Subject, id: u8) {
         details: [details(), details()],
         at: NOW,
     };
-    let minted = commit(store, act).await.unwrap();
+    let minted = commit(store, act()).await.unwrap();
     assert_eq!(minted.origin, Some(sensor.id));
+    assert_eq!(commit(store, act()).await.unwrap(), minted, "a repeat that is not remembered");
 }
 
 /// Enrolls in `beta` by the transfer token.
