@@ -113,20 +113,19 @@ impl Arrivals {
     /// Counts one; gives how many came in the hour that ends now.
     fn count(&mut self, now: Timestamp) -> u64 {
         let minute = now.0.div_euclid(MINUTE);
+        // What is an hour ahead is of a clock that was put back.
+        self.minutes.retain(|(at, _)| minute.saturating_sub(*at).saturating_abs() < HOUR / MINUTE);
         match self.minutes.back_mut() {
-            // A clock that was set back counts on in the minute where it was.
+            // One that was put back by less counts on in the minute where it was.
             Some((last, number)) if *last >= minute => *number = number.saturating_add(1),
             _ => self.minutes.push_back((minute, 1)),
-        }
-        while self.minutes.front().is_some_and(|(first, _)| minute.saturating_sub(*first) >= HOUR / MINUTE) {
-            self.minutes.pop_front();
         }
         self.minutes.iter().fold(0, |sum, (_, number)| sum.saturating_add(*number))
     }
 
     /// Whether to raise the alarm: once an hour.
     fn alarms(&mut self, now: Timestamp) -> bool {
-        let is_due = self.alarmed_at.is_none_or(|at| now.0.saturating_sub(at.0) >= HOUR);
+        let is_due = self.alarmed_at.is_none_or(|at| now.0.saturating_sub(at.0).saturating_abs() >= HOUR);
         if is_due {
             self.alarmed_at = Some(now);
         }

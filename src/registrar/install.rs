@@ -300,7 +300,7 @@ impl Registrar {
     /// Does the smallest write there is, so that a store that takes none is noticed; forgets remembered requests by it, and
     /// requests for approval that expired.
     pub async fn housekeeping(&self, now: Timestamp) -> Result<()> {
-        commit(&*self.store, ForgetRequests { before: now - REMEMBERED_FOR }).await?;
+        commit(&*self.store, ForgetRequests { before: now - REMEMBERED_FOR, after: now + REMEMBERED_FOR }).await?;
         self.tend_requests(now).await
     }
 

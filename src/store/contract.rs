@@ -485,22 +485,27 @@ fn touched_and_allowed(rows: &mut dyn Rows) {
     {
         rows.touch(operator, fleet, subject, Timestamp(at)).unwrap();
     }
+    let touched = |rows: &mut dyn Rows, operator, since| {
+        rows.touched(operator, &fleet_name("alpha"), Timestamp(since), Timestamp(179)).unwrap()
+    };
     // A minute counts whole.
-    assert_eq!(rows.touched(1, &alpha, Timestamp(-1)).unwrap(), 2);
-    assert_eq!(rows.touched(1, &alpha, Timestamp(0)).unwrap(), 0);
-    assert!(rows.has_touched(1, &alpha, 5, Timestamp(29)).unwrap());
-    assert!(!rows.has_touched(1, &alpha, 5, Timestamp(30)).unwrap());
-    assert!(!rows.has_touched(2, &beta, 5, Timestamp(0)).unwrap());
+    assert_eq!(touched(rows, 1, -1), 2);
+    assert_eq!(touched(rows, 1, 0), 0);
+    assert_eq!(rows.touched_at(1, &alpha, 5).unwrap(), Some(Timestamp(30)));
+    assert_eq!(rows.touched_at(2, &beta, 5).unwrap(), None);
     rows.touch(1, &alpha, 5, Timestamp(65)).unwrap();
-    assert_eq!(rows.touched(1, &alpha, Timestamp(-1)).unwrap(), 2, "a device counts once");
-    assert_eq!(rows.touched(1, &alpha, Timestamp(0)).unwrap(), 1);
+    assert_eq!(touched(rows, 1, -1), 2, "a device counts once");
+    assert_eq!(touched(rows, 1, 0), 1);
     for devices in [100_000, 7] {
         rows.count_touched(1, &alpha, Timestamp(119), devices).unwrap();
     }
-    assert_eq!(rows.touched(1, &alpha, Timestamp(59)).unwrap(), 100_008);
-    assert_eq!(rows.forget_touched(Timestamp(59)).unwrap(), 3);
-    assert_eq!(rows.touched(1, &alpha, Timestamp(-1)).unwrap(), 100_008);
-    assert_eq!(rows.touched(2, &alpha, Timestamp(-1)).unwrap(), 0);
+    // Of a clock that was ahead.
+    rows.touch(1, &alpha, 7, Timestamp(180)).unwrap();
+    assert_eq!(touched(rows, 1, 59), 100_008);
+    assert_eq!(rows.forget_touched(Timestamp(59), Timestamp(179)).unwrap(), 4);
+    assert_eq!(touched(rows, 1, -1), 100_008);
+    assert_eq!(touched(rows, 2, -1), 0);
+    assert_eq!(rows.touched(1, &alpha, Timestamp(-1), Timestamp(999)).unwrap(), 100_008);
 
     let allowance = |id, expires_at| Allowance {
         id,

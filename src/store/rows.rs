@@ -155,16 +155,16 @@ pub trait Rows {
     /// Forgets what was remembered before `before`.
     fn forget(&mut self, before: Timestamp) -> Result<u64, StoreError>;
 
-    /// How many devices of `fleet` this operator changed after the minute of `since`. What [`Self::count_touched`] counted and one of
-    /// these devices changed singly count twice.
-    fn touched(&mut self, operator: SubjectId, fleet: &FleetName, since: Timestamp) -> Result<u64, StoreError>;
-    /// Whether it changed this one after `since`.
-    fn has_touched(&mut self, operator: SubjectId, fleet: &FleetName, subject: SubjectId, since: Timestamp) -> Result<bool, StoreError>;
+    /// How many devices of `fleet` this operator changed after the minute of `since`, up to that of `until`. What [`Self::count_touched`]
+    /// counted and one of these devices changed singly count twice.
+    fn touched(&mut self, operator: SubjectId, fleet: &FleetName, since: Timestamp, until: Timestamp) -> Result<u64, StoreError>;
+    /// When it changed this one last.
+    fn touched_at(&mut self, operator: SubjectId, fleet: &FleetName, subject: SubjectId) -> Result<Option<Timestamp>, StoreError>;
     /// Counts devices that it changed at once.
     fn count_touched(&mut self, operator: SubjectId, fleet: &FleetName, at: Timestamp, devices: u64) -> Result<(), StoreError>;
     fn touch(&mut self, operator: SubjectId, fleet: &FleetName, subject: SubjectId, at: Timestamp) -> Result<(), StoreError>;
-    /// Forgets what was changed at or before `before`.
-    fn forget_touched(&mut self, before: Timestamp) -> Result<u64, StoreError>;
+    /// Forgets what was changed at or before `before`, or after `after`.
+    fn forget_touched(&mut self, before: Timestamp, after: Timestamp) -> Result<u64, StoreError>;
     /// How many devices the fleet has, those that are out among them. Counts them all.
     fn devices(&mut self, fleet: &FleetName) -> Result<u64, StoreError>;
     /// The fleet's allowances that have not expired. There are few.

@@ -4,7 +4,7 @@ use fleetmark_domain::{FleetName, Kind, LedgerName, Refusal, Timestamp};
 use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::Event;
 
-use super::limits::{WINDOW, usage};
+use super::limits::{has_touched, usage};
 use super::subjects::with_attributes;
 use crate::store::model::{Hardware, HardwareId, HardwareSource, Subject, SubjectId, SubjectState, Token};
 use crate::store::rows::Rows;
@@ -115,7 +115,7 @@ impl ImportDevices {
 
     /// Whether the operator may change one more device. `room` is how many more, once that is known.
     fn within_limit(&self, rows: &mut dyn Rows, room: &mut Option<u64>, known: Subject) -> Result<Plan, StoreError> {
-        if rows.has_touched(self.by, &self.fleet, known.id, self.at - WINDOW)? {
+        if has_touched(rows, self.by, &self.fleet, known.id, self.at)? {
             return Ok(Ok((Fate::Updated, Some(known))));
         }
         let left = if let Some(left) = *room {

@@ -15,8 +15,8 @@ use crate::store::rows::Rows;
 use crate::store::transaction::Transaction;
 use crate::store::{Act, StoreError};
 
-/// How far back a changed device counts.
-pub(super) const WINDOW: Duration = Duration::from_secs(3_600);
+/// How far back a changed device counts. As far ahead too: servers' clocks differ. What is further ahead is of a clock that was put back.
+const WINDOW: Duration = Duration::from_secs(3_600);
 /// What an operator may always change where the fleet sets nothing.
 const LEAST: u64 = 10;
 /// One device in a hundred, where that is more.
@@ -47,8 +47,8 @@ pub(super) fn spend(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let (Some(operator), Some(fleet)) = (operator, fleet) else { return Ok(()) };
-    if !rows.has_touched(operator, fleet, subject, now - WINDOW)? {
-        let used = rows.touched(operator, fleet, now - WINDOW)?;
+    if !has_touched(rows, operator, fleet, subject, now)? {
+        let used = touched(rows, operator, fleet, now)?;
         if used >= limit(rows, operator, fleet, used, now)? {
             return Err(Refusal::BlastRadiusExceeded.into());
         }
@@ -65,7 +65,7 @@ pub(super) fn fits(
     now: Timestamp,
 ) -> Result<bool, StoreError> {
     let Some(others) = devices.checked_sub(1) else { return Ok(true) };
-    let used = rows.touched(operator, fleet, now - WINDOW)?.saturating_add(others);
+    let used = touched(rows, operator, fleet, now)?.saturating_add(others);
     Ok(used < limit(rows, operator, fleet, used, now)?)
 }
 
@@ -78,22 +78,38 @@ pub(super) fn has_room(
     subject: SubjectId,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    if rows.has_touched(operator, fleet, subject, now - WINDOW)? {
+    if has_touched(rows, operator, fleet, subject, now)? {
         return Ok(true);
     }
-    let used = rows.touched(operator, fleet, now - WINDOW)?;
+    let used = touched(rows, operator, fleet, now)?;
     Ok(used < LEAST || used < counted(rows, fleet, now)? / OWN_SHARE)
 }
 
 /// What `operator` changed in `fleet` in the last hour, and may.
 pub fn usage(rows: &mut dyn Rows, operator: SubjectId, fleet: &FleetName, now: Timestamp) -> Result<Usage, StoreError> {
-    let used = rows.touched(operator, fleet, now - WINDOW)?;
+    let used = touched(rows, operator, fleet, now)?;
     let rules = rows.fleet(fleet)?.ok_or(Refusal::FleetUnknown)?;
     let own = match rules.blast_radius {
         Some(own) => own,
         None => LEAST.max(rows.devices(fleet)? / SHARE),
     };
     Ok(Usage { used, limit: own.saturating_add(allowed(rows, operator, fleet, now)?) })
+}
+
+/// Whether `operator` changed this device in the last hour.
+pub(super) fn has_touched(
+    rows: &mut dyn Rows,
+    operator: SubjectId,
+    fleet: &FleetName,
+    subject: SubjectId,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let at = rows.touched_at(operator, fleet, subject)?;
+    Ok(at.is_some_and(|at| now.0.abs_diff(at.0) < WINDOW.as_secs()))
+}
+
+fn touched(rows: &mut dyn Rows, operator: SubjectId, fleet: &FleetName, now: Timestamp) -> Result<u64, StoreError> {
+    rows.touched(operator, fleet, now - WINDOW, now + WINDOW)
 }
 
 /// The limit, as far as it is needed to know whether it is above `used`.

@@ -208,6 +208,8 @@ impl Act for WithdrawToken {
 pub struct ForgetRequests {
     /// Those before this.
     pub before: Timestamp,
+    /// Of what counted against limits, what lies after this, too: a clock was ahead.
+    pub after: Timestamp,
 }
 
 impl Act for ForgetRequests {
@@ -218,7 +220,7 @@ impl Act for ForgetRequests {
     }
 
     fn perform(&self, transaction: &mut Transaction<'_>) -> Result<u64, StoreError> {
-        transaction.rows.forget_touched(self.before)?;
+        transaction.rows.forget_touched(self.before, self.after)?;
         transaction.rows.forget(self.before)
     }
 }

@@ -57,13 +57,20 @@ pub fn minute(at: Timestamp) -> i64 {
 
 macro_rules! limit_rows {
     () => {
-        fn touched(&mut self, operator: SubjectId, fleet: &FleetName, since: Timestamp) -> Result<u64, StoreError> {
+        fn touched(
+            &mut self,
+            operator: SubjectId,
+            fleet: &FleetName,
+            since: Timestamp,
+            until: Timestamp,
+        ) -> Result<u64, StoreError> {
             let query = touched_minutes::table
                 .filter(touched_minutes::operator.eq(signed(operator)))
                 .filter(touched_minutes::fleet.eq(fleet.as_str()))
                 .filter(touched_minutes::minute.gt(minute(since)))
+                .filter(touched_minutes::minute.le(minute(until)))
                 .select(touched_minutes::devices);
-            // At most 61 rows.
+            // At most 121 rows.
             let devices: Vec<i64> = query.load(&mut self.connection).map_err(|error| self.fault(error))?;
             codes::number(devices.into_iter().fold(0, i64::saturating_add), "count")
         }
@@ -88,16 +95,15 @@ macro_rules! limit_rows {
             query.execute(&mut self.connection).map(drop).map_err(|error| self.fault(error))
         }
 
-        fn has_touched(
+        fn touched_at(
             &mut self,
             operator: SubjectId,
             fleet: &FleetName,
             subject: SubjectId,
-            since: Timestamp,
-        ) -> Result<bool, StoreError> {
+        ) -> Result<Option<Timestamp>, StoreError> {
             let query = touched::table.find((signed(operator), fleet.as_str(), signed(subject))).select(touched::at);
             let at: Option<i64> = query.get_result(&mut self.connection).optional().map_err(|error| self.fault(error))?;
-            Ok(at.is_some_and(|at| at > since.0))
+            Ok(at.map(Timestamp))
         }
 
         fn touch(
@@ -129,10 +135,11 @@ macro_rules! limit_rows {
             query.execute(&mut self.connection).map(drop).map_err(|error| self.fault(error))
         }
 
-        fn forget_touched(&mut self, before: Timestamp) -> Result<u64, StoreError> {
-            let minutes = touched_minutes::table.filter(touched_minutes::minute.le(minute(before)));
-            diesel::delete(minutes).execute(&mut self.connection).map_err(|error| self.fault(error))?;
-            let query = diesel::delete(touched::table.filter(touched::at.le(before.0)));
+        fn forget_touched(&mut self, before: Timestamp, after: Timestamp) -> Result<u64, StoreError> {
+            let is_void = touched_minutes::minute.le(minute(before)).or(touched_minutes::minute.gt(minute(after)));
+            let minutes = diesel::delete(touched_minutes::table.filter(is_void));
+            minutes.execute(&mut self.connection).map_err(|error| self.fault(error))?;
+            let query = diesel::delete(touched::table.filter(touched::at.le(before.0).or(touched::at.gt(after.0))));
             let forgotten = query.execute(&mut self.connection).map_err(|error| self.fault(error))?;
             Ok(u64::try_from(forgotten).unwrap_or(u64::MAX))
         }
