@@ -80,6 +80,16 @@ lists=$WORK/lists
 mkdir -p "$lists"
 cp "$TRUST/ca.pem" "$lists/ca.pem"
 holds "a list of every authority, each verified" swap_in_lists "$lists"
+# numbers FILE: of each list its issuer and its number.
+numbers() {
+    local pieces piece number
+    pieces=$(split_pem "$1") || return 1
+    for piece in "$pieces"/*.pem; do
+        number=$(openssl crl -in "$piece" -noout -crlnumber | sed 's/.*=0*x*//')
+        printf '%s\t%d\n' "$(openssl crl -in "$piece" -noout -issuer)" "$((16#$number))"
+    done | sort
+}
+numbers "$lists/crl.pem" >"$WORK/numbers.before"
 with_lists() { openssl verify -x509_strict -crl_check_all -CAfile "$ROOT" -untrusted "$TRUST/ca.pem" -CRLfile "$lists/crl.pem" "$1"; }
 holds "verify with lists: a good device" with_lists "$FILES/cert.pem"
 refused "the lists do not name a good device" lists_name "$lists/crl.pem" "$SERIAL"
@@ -99,14 +109,9 @@ prints "OCSP: held" 'Reason: certificateHold' ocsp -cert "$WORK/devices/sensor-0
 operator POST /v1/fleets/default/devices/sensor-02/release >/dev/null || bad "release failed"
 prints "OCSP: released" ': good$' ocsp -cert "$WORK/devices/sensor-02/current/cert.pem"
 
-# Numbers of lists never go back.
-list_of() { openssl crl -in "$1" -noout -crlnumber | sed 's/.*=0*x*//'; }
-before=0
-for pieces in $(split_pem "$lists/crl.pem"); do
-    for piece in "$pieces"/*.pem; do
-        [ -n "$(list_of "$piece")" ] || bad "a list without a number"
-        before=$((before + 1))
-    done
-done
-same "as many lists as authorities" "$(pem_count "$TRUST/ca.pem")" "$before"
+# Numbers of lists never go back, and that of the revoked device's list went up.
+numbers "$lists/crl.pem" >"$WORK/numbers.after"
+same "as many lists as authorities" "$(pem_count "$TRUST/ca.pem")" "$(grep -c . "$WORK/numbers.after")"
+onward() { paste "$WORK"/numbers.{before,after} | awk -F'\t' '$1 != $3 || $2 < 1 || $4 < $2 {back = 1} $4 > $2 {up = 1} END {exit back || !up}'; }
+holds "numbers of lists go up alone" onward
 finish
