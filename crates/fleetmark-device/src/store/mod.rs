@@ -30,7 +30,7 @@ use crate::bundle::Trust;
 use crate::error::Error;
 use crate::key::DeviceKey;
 use crate::trust::Roots;
-use files::{PUBLIC, Part, SECRET, json, make_dir, make_whole_dir, read_needed, relink, replace, sweep, take_away};
+use files::{PUBLIC, Part, SECRET, json, make_dir, make_whole_dir, read, read_needed, relink, replace, sweep, take_away};
 
 const SETTINGS: &str = "settings.json";
 const TRUST: &str = "trust.pem";
@@ -90,11 +90,13 @@ impl Store {
         self.dir.join(GENERATIONS)
     }
 
-    /// Finishes [`Self::adopt`] for a generation that was kept and not yet adopted.
+    /// Finishes [`Self::save_trust`], and [`Self::adopt`] for a generation that was kept and not yet adopted.
     fn recover(&self) -> Result<(), Error> {
-        let Some(newest) = self.numbers()?.pop() else { return Ok(()) };
+        let Some(newest) = self.numbers()?.pop() else { return self.spread_trust(None) };
         let newest = self.generation(newest)?;
-        if self.current()?.is_none_or(|current| current.number < newest.number) {
+        let current = self.current()?.map(|current| current.number);
+        self.spread_trust(current)?;
+        if current.is_none_or(|current| current < newest.number) {
             return self.adopt(&newest);
         }
         if newest.record.confirmed {
@@ -116,14 +118,22 @@ impl Store {
     /// Takes over what a trust bundle said, which [`crate::bundle`] judged: for this device's own connections, and for its other programs
     /// beside the certificate in use.
     pub fn save_trust(&self, trust: &Trust) -> Result<(), Error> {
-        let roots = trust.all_roots()?.pem();
-        // First what counts: the rest is made again from it.
+        // First what counts: after a power cut the rest is made again from it.
         replace(&self.dir, TRUST_STATE, &json(trust)?, PUBLIC)?;
-        replace(&self.dir, TRUST, roots.as_bytes(), PUBLIC)?;
-        match self.current()? {
-            Some(current) => replace(&self.path_of(current.number), "ca.pem", roots.as_bytes(), PUBLIC),
-            None => Ok(()),
+        self.spread_trust(self.current()?.map(|current| current.number))
+    }
+
+    /// Once a bundle was read, the files of roots are what it said, also those beside the certificate with this number.
+    fn spread_trust(&self, number: Option<u64>) -> Result<(), Error> {
+        let Some(trust) = self.trust()? else { return Ok(()) };
+        let roots = trust.all_roots()?.pem();
+        let beside = number.map(|number| (self.path_of(number), "ca.pem"));
+        for (dir, name) in [(self.dir.clone(), TRUST)].into_iter().chain(beside) {
+            if read(&dir.join(name))?.as_deref() != Some(roots.as_str()) {
+                replace(&dir, name, roots.as_bytes(), PUBLIC)?;
+            }
         }
+        Ok(())
     }
 
     /// Notes what is known about time.
@@ -190,6 +200,7 @@ impl Store {
     }
 
     fn point_to(&self, number: u64) -> Result<(), Error> {
+        self.spread_trust(Some(number))?;
         relink(&self.dir, CURRENT, &Path::new(GENERATIONS).join(number.to_string()))
     }
 

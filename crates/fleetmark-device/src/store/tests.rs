@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use tempfile::TempDir;
 
 use super::*;
@@ -126,6 +128,32 @@ fn a_cut_while_giving_up_is_made_good() {
     assert_eq!(store.current().expect("read").expect("identity"), kept[0]);
     store.abandon(&kept[0]).expect("abandon");
     assert!(store.current().expect("read").is_none());
+}
+
+#[test]
+fn what_a_bundle_said_reaches_other_programs_after_a_cut_and_a_step_back_too() {
+    let (dir, old, new) = (TempDir::new().expect("dir"), Authority::new("old"), Authority::new("new"));
+    let store = Store::open(dir.path()).expect("open");
+    for index in 1..=2 {
+        let key = DeviceKey::generate().expect("key");
+        store.adopt(&store.keep(&accepted(&old, &key, index), &key).expect("keep")).expect("adopt");
+    }
+    let root = serde_json::json!({ "state": "active", "certificate": STANDARD.encode(&new.root) });
+    let trust: Trust = serde_json::from_value(serde_json::json!({
+        "form": "fleetmark-trust-bundle/v1", "trust_domain": "t", "number": 1, "made_at": Timestamp(0), "roots": [root], "revoked": [],
+    }))
+    .expect("a bundle");
+    // Only the first step of `save_trust`.
+    replace(dir.path(), TRUST_STATE, &json(&trust).expect("JSON"), PUBLIC).expect("write");
+    drop(store);
+    let roots = trust.all_roots().expect("roots").pem();
+    let read = |file: &str| fs::read_to_string(dir.path().join(file)).expect("a file");
+    let store = Store::open(dir.path()).expect("open again");
+    assert_eq!((read("trust.pem"), read("current/ca.pem")), (roots.clone(), roots.clone()));
+    assert_ne!(read("generations/1/ca.pem"), roots, "nobody uses it");
+    store.abandon(&store.current().expect("read").expect("identity")).expect("abandon");
+    assert_eq!(read("current/ca.pem"), roots);
+    assert_eq!(read("generations/1/ca.pem"), roots);
 }
 
 #[test]
