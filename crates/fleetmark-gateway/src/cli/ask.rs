@@ -76,6 +76,8 @@ pub(super) async fn check(config: &Config, check: &Asked) -> Result<Report, Fail
         source: check.source,
         protocol: check.protocol.clone(),
         firmware: check.firmware.clone(),
+        // Whoever has only the certificate has not shown its key.
+        sighting: Some(false),
         ..Question::default()
     };
     let body = ask(config, Method::POST, "/v1/verdict", Some(&question)).await?;

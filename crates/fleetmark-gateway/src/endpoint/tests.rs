@@ -51,13 +51,17 @@ fn certificates(serial: &Serial) -> (CertificateDer<'static>, rcgen::Certificate
 
 impl World {
     fn start(max_requests: usize) -> Self {
+        Self::knowing(Standing::Good, max_requests)
+    }
+
+    fn knowing(standing: Standing, max_requests: usize) -> Self {
         // Refused the second time, which changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let double = Double::new(&["default"]);
         let serial = Serial::new(Epoch(1), Index(0), [3; 8]);
         let (authority, device) = certificates(&serial);
         double.authority(1, AuthorityKind::Of(Kind::Device), AuthorityState::Active, &authority);
-        double.certificate("default", Epoch(1), Index(0), 1, device.der(), Standing::Good, 7);
+        double.certificate("default", Epoch(1), Index(0), 1, device.der(), standing, 7);
         double.policy("system", Arc::new(Set::compile(DEFAULT_INSTALLATION).unwrap()));
         double.policy("default", Arc::new(Set::compile(DEFAULT_FLEET).unwrap()));
         let directory = tempfile::tempdir().unwrap();
@@ -99,6 +103,17 @@ impl World {
         assert_eq!(response.headers()["cache-control"], "no-store");
         response.json().await.unwrap()
     }
+}
+
+#[actix_web::test]
+async fn what_nobody_has_shown_the_key_of_is_not_reported() {
+    let world = World::knowing(Standing::Unconfirmed, 10);
+    let mut question = json!({ "certificate": world.pem, "action": "connect", "sighting": false });
+    assert_eq!(world.ask(&question).await["decision"], "allow");
+    assert_eq!(world.double.sightings("default"), 0);
+    question["sighting"] = json!(true);
+    assert_eq!(world.ask(&question).await["decision"], "allow");
+    assert_eq!(world.double.sightings("default"), 1);
 }
 
 #[actix_web::test]

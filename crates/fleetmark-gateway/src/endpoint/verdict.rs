@@ -78,6 +78,9 @@ pub struct Question {
     /// The device's firmware version.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub firmware: Option<String>,
+    /// False: nobody has shown the certificate's key, so that it is not reported as used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sighting: Option<bool>,
 }
 
 /// An answer's body.
@@ -208,6 +211,7 @@ fn wanted(question: &Question) -> Result<Wanted<'_>, Problem> {
         source: question.source.map(|source| source.to_canonical()),
         protocol: question.protocol.as_deref(),
         firmware: question.firmware.as_deref(),
+        shown: question.sighting.unwrap_or(true),
     })
 }
 

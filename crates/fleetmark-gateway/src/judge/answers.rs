@@ -195,7 +195,7 @@ mod tests {
     use fleetmark_domain::RevocationReason;
 
     fn wanted(topic: &str) -> Wanted<'_> {
-        Wanted { act: Act::Publish, topic: Some(topic), source: None, protocol: Some("mqtt"), firmware: None }
+        Wanted { act: Act::Publish, topic: Some(topic), source: None, protocol: Some("mqtt"), firmware: None, shown: true }
     }
 
     const ONE: Fingerprint = Fingerprint([1; 32]);

@@ -53,6 +53,8 @@ pub struct Wanted<'a> {
     pub protocol: Option<&'a str>,
     /// The device's firmware version, where it is known.
     pub firmware: Option<&'a str>,
+    /// Whether the peer showed that it holds the certificate's key: a first use, which confirms it, is reported then.
+    pub shown: bool,
 }
 
 /// The answer for one identity and one act.
@@ -194,7 +196,7 @@ impl Inner {
         let answer = self.ask(presented, &known, &identity, wanted, now);
         let allow = answer.reason == Reason::Allowed;
         let reason = if sight == Sight::Restricted && !allow { Reason::Quarantined } else { answer.reason };
-        if allow && known.standing == Standing::Unconfirmed {
+        if allow && wanted.shown && known.standing == Standing::Unconfirmed {
             self.report(presented);
         }
         let mut verdict = draft(reason);

@@ -109,7 +109,7 @@ impl World {
 }
 
 const CONNECT: Wanted<'static> =
-    Wanted { act: Act::Connect, topic: None, source: None, protocol: Some("mqtt"), firmware: None };
+    Wanted { act: Act::Connect, topic: None, source: None, protocol: Some("mqtt"), firmware: None, shown: true };
 
 fn publish(topic: &str) -> Wanted<'_> {
     Wanted { act: Act::Publish, topic: Some(topic), ..CONNECT }

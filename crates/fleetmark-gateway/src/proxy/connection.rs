@@ -110,7 +110,7 @@ async fn judge(
     let mut presented = Presented::parse(certificate).map_err(|reason| denied(reason, String::new()))?;
     let source = peer.ip().to_canonical();
     let protocol = shared.settings.protocol.as_deref();
-    let wanted = Wanted { act: Act::Connect, topic: None, source: Some(source), protocol, firmware: None };
+    let wanted = Wanted { act: Act::Connect, topic: None, source: Some(source), protocol, firmware: None, shown: true };
     let verdict = shared.watcher.judge.judge_patiently(&presented, &wanted, (shared.watcher.clock)()).await;
     shared.watcher.judge.recognize(&mut presented);
     let uri = presented.uri();
