@@ -330,7 +330,7 @@ fn keep_authority(dir: &Path, fingerprint: &Fingerprint, der: &[u8]) -> Result<(
     keep(&dir.join("authorities"), &format!("{fingerprint}.der"), der)
 }
 
-fn keep(dir: &Path, name: &str, octets: &[u8]) -> Result<(), DiskError> {
+pub(super) fn keep(dir: &Path, name: &str, octets: &[u8]) -> Result<(), DiskError> {
     std::fs::create_dir_all(dir)?;
     disk::replace(&dir.join(name), octets)
 }

@@ -9,10 +9,10 @@
 //! base64, over the statement's octets, by the key of the first of `certificates`: an operator's, which this gateway's `system`
 //! ledger holds in good standing under an operators' authority. Only a ledger that is broken is given up for it, or one whose new
 //! entries do not lead on from what was verified (the restored ledger has outgrown what was known): what was known of it is set
-//! aside as evidence, and all is fetched anew; the entries must pass through the head in the statement.
+//! aside as evidence, and all is fetched anew; the entries must pass through the head in the statement, and no smaller ledger counts.
+//! The word is kept beside what is then verified, since it says so after a restart too.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -28,6 +28,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::Shared;
 use super::alarm::Alarm;
+use super::beside::keep;
 use super::heads::{Heads, Signed};
 use super::worker::Worker;
 use crate::disk::{self, DiskError, LedgerDisk, sha256};
@@ -38,6 +39,8 @@ use crate::knowledge::{Change, Knowledge};
 pub const FORM: &str = "fleetmark-accept-restore/v1";
 /// The longest file, in octets.
 const MAX_FILE: u64 = 64 * 1024;
+/// The word that a ledger was fetched anew by, in its directory.
+const NAMED: &str = "restored";
 /// The most certificates of the chain.
 const MAX_CHAIN: usize = 4;
 
@@ -105,6 +108,23 @@ impl Statement {
         let (head, at) = head().filter(|_| form == FORM).ok_or(Refused::Form)?;
         if of == origin { Ok(Self { head, at }) } else { Err(Refused::OtherLedger) }
     }
+
+    /// As what was signed is compared; the word is its evidence.
+    fn signed(self, word: &[u8]) -> Signed {
+        Signed { head: self.head, at: self.at, note: String::from_utf8_lossy(word).into() }
+    }
+}
+
+/// The head that a word named which was accepted before; the gateway verified it then.
+pub(super) fn named(dir: &Path, origin: &str) -> Option<Signed> {
+    let octets = disk::read(&dir.join(NAMED), MAX_FILE).ok().flatten()?;
+    let word: Word = serde_json::from_slice(&octets).ok()?;
+    Some(Statement::parse(&word.statement, origin).ok()?.signed(&octets))
+}
+
+/// Keeps the word that named it.
+pub(super) fn keep_named(dir: &Path, named: &Signed) -> Result<(), DiskError> {
+    keep(dir, NAMED, named.note.as_bytes())
 }
 
 /// Looks for a word about a ledger that cannot be followed any more, and follows it.
@@ -198,10 +218,11 @@ impl Worker {
             return;
         }
         *disk = LedgerDisk::empty(&self.dir);
-        let note: Arc<str> = String::from_utf8_lossy(word).into();
-        let mut heads = Heads::default();
-        heads.must_cross(Signed { head: statement.head, at: statement.at, note });
-        *self.heads() = heads;
+        let named = statement.signed(word);
+        if let Err(error) = keep_named(&self.dir, &named) {
+            Alarm::DiskFailed.raise(Some(&self.name), &error.to_string());
+        }
+        *self.heads() = Heads::new(None, Some(named));
         self.leads_elsewhere.store(false, Ordering::Relaxed);
         self.ledger.write(|table| *table = Table::new(State::new(self.key.clone()), table.max_age));
         shared.knowledge.inner.combine_policies();

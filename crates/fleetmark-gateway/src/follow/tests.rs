@@ -488,6 +488,46 @@ async fn a_restored_server_is_believed_on_an_operators_word_alone() {
 }
 
 #[tokio::test]
+async fn a_ledger_below_the_head_that_a_word_names_is_not_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::start().await;
+    fake.furnish();
+    let operator = fake.enroll_operator();
+    fake.tell_all();
+    let running = follow(dir.path(), &fake);
+    until("all is here", || standing(&running.knowledge, 1).is_some() && running.knowledge.authorities().len() == 2).await;
+    fake.truncate("default", fake.entries("default").len() - 1);
+    fake.add("default", revoked(0), None);
+    fake.pass(30);
+    fake.tell("default");
+    until("it is broken", || is_broken(&running.knowledge)).await;
+    let honest = fake.entries("default");
+    let word = operator.word(&fake.note("default", 0), 1_800_000_040);
+    restore::accept_restored(dir.path(), &fleet(), &word).unwrap();
+    let ledger = dir.path().join("ledgers/default");
+    until("it is given up", || position(&running.knowledge) == 0 && reads(&ledger, "fleetmark-accept-restore")).await;
+    drop(running);
+    // Whoever answers leaves out what was revoked last, after a restart besides.
+    fake.truncate("default", honest.len() - 1);
+    fake.pass(30);
+    fake.tell("default");
+    let running = follow(dir.path(), &fake);
+    until("it is a step back", || ledger.join("broken").exists()).await;
+    assert_eq!((standing(&running.knowledge, 0), position(&running.knowledge)), (None, 0));
+    drop(running);
+    // The ledger is all there again.
+    fake.set_entries("default", honest);
+    let word = operator.word(&fake.note("default", 0), 1_800_000_080);
+    restore::accept_restored(dir.path(), &fleet(), &word).unwrap();
+    let running = follow(dir.path(), &fake);
+    until("it is followed anew", || {
+        fake.tell("default");
+        standing(&running.knowledge, 0) == Some(REVOKED) && !is_broken(&running.knowledge)
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_restored_ledger_that_has_outgrown_what_was_known_is_believed_on_a_word_too() {
     let dir = tempfile::tempdir().unwrap();
     let fake = Fake::start().await;

@@ -19,6 +19,7 @@ use super::alarm::Alarm;
 use super::client::Trouble;
 use super::heads::{Heads, Judged, Signed, Target};
 use super::pins::Followed;
+use super::restore;
 use super::wire::EntryEvent;
 use crate::clock::{Moment, Received};
 use crate::disk::{LedgerDisk, Restored};
@@ -57,19 +58,20 @@ impl Worker {
     pub(crate) fn open(shared: &Shared, followed: &Followed) -> Self {
         let dir = shared.dir.join("ledgers").join(followed.ledger.as_str());
         let broken = LedgerDisk::broken(&dir);
+        let named = restore::named(&dir, &followed.key.name);
         let (disk, restored) = LedgerDisk::open(&dir, &followed.key).unwrap_or_else(|error| {
             Alarm::DiskDiffers.raise(Some(&followed.ledger), &format!("{error}; it is set aside, and all is fetched anew"));
             if let Err(error) = shared.evidence.set_aside(shared.clock.wall(), Alarm::DiskDiffers.as_str(), &dir) {
                 Alarm::DiskFailed.raise(Some(&followed.ledger), &error.to_string());
             }
-            if broken.is_some()
-                && let Err(error) = LedgerDisk::set_broken(&dir, broken.as_deref())
-            {
+            let stays = broken.as_deref().map_or(Ok(()), |why| LedgerDisk::set_broken(&dir, Some(why)));
+            let stays = stays.and(named.as_ref().map_or(Ok(()), |named| restore::keep_named(&dir, named)));
+            if let Err(error) = stays {
                 Alarm::DiskFailed.raise(Some(&followed.ledger), &error.to_string());
             }
             (LedgerDisk::empty(&dir), None)
         });
-        let (mut table, heads) = Self::table(shared, followed, restored);
+        let (mut table, heads) = Self::table(shared, followed, restored, named);
         table.broken = broken.is_some();
         Self {
             name: followed.ledger.clone(),
@@ -103,16 +105,16 @@ impl Worker {
         }
     }
 
-    fn table(shared: &Shared, followed: &Followed, restored: Option<Restored>) -> (Table, Heads) {
+    fn table(shared: &Shared, followed: &Followed, restored: Option<Restored>, named: Option<Signed>) -> (Table, Heads) {
         let Some(restored) = restored else {
-            return (Table::new(State::new(followed.key.clone()), followed.max_age), Heads::default());
+            return (Table::new(State::new(followed.key.clone()), followed.max_age), Heads::new(None, named));
         };
         let mut table = Table::new(restored.state, followed.max_age);
         table.received = restored.mark.restore(shared.clock.as_ref());
         table.attributes = restored.attributes;
         let checkpoint = restored.checkpoint;
         let signed = Signed { head: checkpoint.head, at: checkpoint.at, note: restored.note.into() };
-        (table, Heads::new(Some(signed)))
+        (table, Heads::new(Some(signed), named))
     }
 
     /// Takes a checkpoint that came at `moment`.
