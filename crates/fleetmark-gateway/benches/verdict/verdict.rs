@@ -24,7 +24,14 @@ pub fn run(report: &Report) -> Outcome<()> {
     let presented = Presented::parse(&der).map_err(|reason| reason.as_str())?;
     // Between rcgen's usual dates.
     let now = Timestamp(1_800_000_000);
-    let wanted = |topic| Wanted { act: Act::Publish, topic: Some(topic), source: None, protocol: Some("mqtt"), firmware: None, shown: true };
+    let wanted = |topic| Wanted {
+        act: Act::Publish,
+        topic: Some(topic),
+        source: None,
+        protocol: Some("mqtt"),
+        firmware: None,
+        shown: true,
+    };
     let own = wanted("default/sensor-01/temperature");
     let verdict = judge.judge(&presented, &own, now);
     if !verdict.allow {

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files::{DiskError, create, read, replace, step, sync_parent};
 use super::log::{Log, Record};
+use super::wanted::Wanted;
 use crate::clock::Mark;
 
 /// The longest `head`, in octets: a note has at most 16 KiB.
@@ -45,6 +46,8 @@ struct Head {
     /// The signed checkpoint that snapshot and log give.
     note: String,
     mark: Mark,
+    /// The first entry whose details are wanted; None: there is none.
+    wanted: Option<u64>,
 }
 
 /// What was on disk, verified.
@@ -55,6 +58,8 @@ pub(crate) struct Restored {
     pub(crate) note: String,
     pub(crate) mark: Mark,
     pub(crate) attributes: Attributes,
+    /// Entries whose details are wanted, by position.
+    pub(crate) wanted: BTreeMap<u64, Wanted>,
 }
 
 /// Writes one ledger's directory.
@@ -65,7 +70,7 @@ pub(crate) struct LedgerDisk {
     head: Option<Head>,
     /// None: nothing can be appended; the next save writes everything.
     log: Option<Log>,
-    /// The snapshot's length, in octets.
+    /// What the log is compared with, in octets: the snapshot's length, and the log's own when it was written.
     base: u64,
     /// When everything was last tried to be written.
     tried: Option<Instant>,
@@ -101,8 +106,21 @@ impl LedgerDisk {
         let checkpoint = key.open(&head.note).map_err(|_| DiskError::Form("the checkpoint in head"))?;
         let mut state = read_snapshot(dir, &head, key)?;
         let mut attributes = read_attributes(dir, &head)?;
+        let mut wanted = BTreeMap::new();
+        let mut want = |one: Wanted| {
+            // Those before are here; of those behind some may be, and are fetched again.
+            if head.wanted.is_some_and(|first| first <= one.position) {
+                wanted.insert(one.position, one);
+            }
+        };
         let log = Log::open(&dir.join(format!("log.{}", head.generation)), |record| match record {
-            Record::Entry(entry) => state.frontier().size() < checkpoint.head.size && state.append(&entry).is_ok(),
+            Record::Entry(octets) => {
+                let position = state.frontier().size();
+                let entry = if position < checkpoint.head.size { state.append(&octets).ok() } else { None };
+                entry.as_ref().and_then(|entry| Wanted::of(entry, position)).into_iter().for_each(&mut want);
+                entry.is_some()
+            }
+            Record::Wanted(octets) => Wanted::decode(&octets).map(&mut want).is_some(),
             Record::Attributes(octets) => match serde_json::from_slice::<Of>(&octets) {
                 Ok(of) => {
                     attributes.insert(of.subject, Arc::new(of.attributes));
@@ -119,7 +137,7 @@ impl LedgerDisk {
         let disk =
             Self { dir: dir.to_owned(), generation: head.generation, head: Some(head), log: Some(log), base, tried: None };
         disk.sweep();
-        Ok((disk, Some(Restored { state, checkpoint, note, mark, attributes })))
+        Ok((disk, Some(Restored { state, checkpoint, note, mark, attributes, wanted })))
     }
 
     /// The clocks' mark that is on disk.
@@ -146,12 +164,13 @@ impl LedgerDisk {
         (self.log, self.tried) = (None, None);
     }
 
-    /// Appends what came, and replaces the head. After a crash it is as before or as after.
-    pub(crate) fn append(&mut self, records: &[Record], note: &str, mark: Mark) -> Result<(), DiskError> {
+    /// Appends what came, and replaces the head; `wanted` is the first entry whose details are. After a crash it is as before or as
+    /// after.
+    pub(crate) fn append(&mut self, records: &[Record], wanted: Option<u64>, note: &str, mark: Mark) -> Result<(), DiskError> {
         let (Some(log), Some(head)) = (&mut self.log, &self.head) else {
             return Err(DiskError::Form("the log"));
         };
-        let head = Head { note: note.to_owned(), mark, ..head.clone() };
+        let head = Head { note: note.to_owned(), mark, wanted, ..head.clone() };
         if !records.is_empty()
             && let Err(error) = log.append(records)
         {
@@ -167,17 +186,27 @@ impl LedgerDisk {
     }
 
     /// Writes everything anew. After a crash it is as before or as after.
-    pub(crate) fn write(&mut self, state: &State, attributes: &Attributes, note: &str, mark: Mark) -> Result<(), DiskError> {
+    pub(crate) fn write(
+        &mut self,
+        state: &State,
+        attributes: &Attributes,
+        wanted: &BTreeMap<u64, Wanted>,
+        note: &str,
+        mark: Mark,
+    ) -> Result<(), DiskError> {
         step()?;
         fs::create_dir_all(&self.dir)?;
         self.generation += 1;
         let name = |kind: &str| self.dir.join(format!("{kind}.{}", self.generation));
         let (snapshot, base) = write_snapshot(&name("snapshot"), state)?;
         let attributes = write_attributes(&name("attributes"), attributes)?;
-        let log = Log::create(&name("log"))?;
-        let snapshot = Some(snapshot);
-        self.replace_head(Head { generation: self.generation, snapshot, attributes, note: note.to_owned(), mark })?;
-        (self.log, self.base) = (Some(log), base);
+        let mut log = Log::create(&name("log"))?;
+        log.append(&wanted.values().map(|one| Record::Wanted(one.encode())).collect::<Vec<_>>())?;
+        let (snapshot, note) = (Some(snapshot), note.to_owned());
+        let wanted = wanted.keys().next().copied();
+        self.replace_head(Head { generation: self.generation, snapshot, attributes, note, mark, wanted })?;
+        self.base = base + log.length();
+        self.log = Some(log);
         self.sweep();
         Ok(())
     }

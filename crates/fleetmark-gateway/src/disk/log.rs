@@ -13,6 +13,7 @@ use super::files::{DiskError, create, step, sync_parent};
 const MAX_PAYLOAD: usize = 1024 * 1024;
 const ENTRY: u8 = 1;
 const ATTRIBUTES: u8 = 2;
+const WANTED: u8 = 3;
 
 /// What the log holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub(crate) enum Record {
     Entry(Vec<u8>),
     /// One device's attributes, as JSON.
     Attributes(Vec<u8>),
+    /// An entry below the snapshot's size whose details are wanted.
+    Wanted(Vec<u8>),
 }
 
 impl Record {
@@ -28,6 +31,7 @@ impl Record {
         match self {
             Self::Entry(octets) => (ENTRY, octets),
             Self::Attributes(octets) => (ATTRIBUTES, octets),
+            Self::Wanted(octets) => (WANTED, octets),
         }
     }
 }
@@ -115,6 +119,7 @@ fn next(reader: &mut impl Read, offset: u64) -> Option<(Record, u64)> {
     match kind {
         ENTRY => Some((Record::Entry(payload), end)),
         ATTRIBUTES => Some((Record::Attributes(payload), end)),
+        WANTED => Some((Record::Wanted(payload), end)),
         _ => None,
     }
 }

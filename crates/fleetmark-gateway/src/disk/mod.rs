@@ -10,8 +10,10 @@ pub(crate) mod faults;
 mod files;
 mod ledger;
 mod log;
+mod wanted;
 
 pub use evidence::Evidence;
 pub use files::{DiskError, read, replace};
 pub(crate) use ledger::{Attributes, LedgerDisk, Restored, attributes_record, sha256};
 pub(crate) use log::Record;
+pub(crate) use wanted::Wanted;

@@ -1,12 +1,12 @@
 //! What belongs to a ledger and is not in it: policies' texts, authorities' certificates, details; and what goes to disk.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use fleetmark_domain::{Fingerprint, LedgerName};
-use fleetmark_ledger::details::{Commitment, Details};
+use fleetmark_ledger::details::Details;
 use fleetmark_ledger::state::ActivePolicy;
 use fleetmark_policy::{MAX_TEXT, Set};
 
@@ -17,7 +17,7 @@ use super::client::Trouble;
 use super::wire::{AttributesPage, Seen};
 use super::worker::Worker;
 use crate::clock::Mark;
-use crate::disk::{self, Attributes, DiskError, Record, attributes_record, sha256};
+use crate::disk::{self, Attributes, DiskError, Record, Wanted, attributes_record, sha256};
 use crate::knowledge::{Change, Sighting};
 
 /// The largest authority's certificate, in octets.
@@ -34,14 +34,6 @@ const SAVE_EVERY: Duration = Duration::from_secs(30);
 const PAGE: u64 = 1_000;
 /// The most devices whose attributes are kept.
 const MAX_SUBJECTS: usize = 20_000_000;
-
-/// An entry whose details are wanted.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Wanted {
-    pub(super) position: u64,
-    pub(super) subject: u64,
-    pub(super) commitment: Option<Commitment>,
-}
 
 impl Worker {
     /// All that belongs to the ledger. What fails is tried again after the next checkpoint.
@@ -185,22 +177,34 @@ impl Worker {
         }
     }
 
-    /// The details of registrations and changes: attributes.
+    /// The details of registrations and changes: attributes. Those of one tile that cannot be used keep no others waiting.
     async fn get_details(&self, shared: &Shared) -> Result<(), Trouble> {
-        let wanted = std::mem::take(&mut *self.details.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut by_tile: BTreeMap<u64, Vec<Wanted>> = BTreeMap::new();
-        for one in wanted {
-            by_tile.entry(one.position / TILE).or_default().push(one);
-        }
-        let mut outcome = Ok(());
-        for (number, wanted) in by_tile {
-            let got = if outcome.is_ok() { self.details_of(shared, number, &wanted).await } else { Err(Trouble::NotSigned) };
-            if let Err(trouble) = got {
-                self.details.lock().unwrap_or_else(PoisonError::into_inner).extend(wanted);
-                outcome = outcome.and(Err(trouble));
+        let (mut outcome, mut late, mut next) = (Ok(()), HashSet::new(), 0);
+        while let Some((number, mut wanted)) = self.next_details(next) {
+            next = (number + 1) * TILE;
+            // A later change of the same device waits with the earlier one, which would undo it.
+            wanted.retain(|one| !late.contains(&one.subject));
+            if wanted.is_empty() {
+                continue;
+            }
+            match self.details_of(shared, number, &wanted).await {
+                Ok(()) => {}
+                Err(trouble) if trouble.is_of_all() => return Err(trouble),
+                Err(trouble) => {
+                    late.extend(wanted.iter().map(|one| one.subject));
+                    outcome = outcome.and(Err(trouble));
+                }
             }
         }
         outcome
+    }
+
+    /// The first tile from this position on with entries whose details are wanted, and those entries.
+    fn next_details(&self, from: u64) -> Option<(u64, Vec<Wanted>)> {
+        let details = self.details();
+        let number = details.range(from..).next()?.0 / TILE;
+        let tile = details.range(number * TILE..(number + 1) * TILE);
+        Some((number, tile.map(|(_, one)| *one).collect()))
     }
 
     async fn details_of(&self, shared: &Shared, number: u64, wanted: &[Wanted]) -> Result<(), Trouble> {
@@ -223,6 +227,9 @@ impl Worker {
                 return Err(self.alarm(shared, Alarm::DetailsDiffer, &what, &[("details", octets)]));
             };
             changed.push((one.subject, details.attributes));
+        }
+        for one in wanted {
+            self.details().remove(&one.position);
         }
         self.keep_attributes(shared, changed).await;
         Ok(())
@@ -293,14 +300,18 @@ impl Worker {
         if records.is_empty() && fresh && !disk.wants_whole() {
             return;
         }
-        let whole = disk.wants_whole().then(|| self.ledger.read(|table| (table.state.clone(), table.attributes.clone())));
+        let whole = disk.wants_whole().then(|| {
+            let (state, attributes) = self.ledger.read(|table| (table.state.clone(), table.attributes.clone()));
+            (state, attributes, self.details().clone())
+        });
         if whole.is_some() && !disk.may_retry(shared.clock.now()) {
             return;
         }
+        let wanted = self.details().keys().next().copied();
         let (records, note) = (records.to_vec(), note.to_owned());
         let written = tokio::task::spawn_blocking(move || match whole {
-            Some((state, attributes)) => disk.write(&state, &attributes, &note, mark),
-            None => disk.append(&records, &note, mark),
+            Some((state, attributes, wanted)) => disk.write(&state, &attributes, &wanted, &note, mark),
+            None => disk.append(&records, wanted, &note, mark),
         });
         let outcome = written.await.unwrap_or(Err(DiskError::Form("the log")));
         if let Err(error) = outcome {

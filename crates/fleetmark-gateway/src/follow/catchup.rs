@@ -1,7 +1,7 @@
 //! From what is verified to a signed head: nothing is visible as verified before its root is.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use fleetmark_domain::{LedgerName, Standing};
@@ -11,12 +11,11 @@ use fleetmark_ledger::snapshot;
 
 use super::Shared;
 use super::alarm::Alarm;
-use super::beside::Wanted;
 use super::bundle::{self, TILE};
 use super::client::{Trouble, chunk};
 use super::heads::Target;
 use super::worker::Worker;
-use crate::disk::{Attributes, Record};
+use crate::disk::{Attributes, Record, Wanted};
 use crate::knowledge::Change;
 use crate::knowledge::table::State;
 
@@ -92,18 +91,19 @@ impl Worker {
                 Trouble::NotSigned
             })?;
             for (entry, octets) in applied.iter().zip(some) {
+                self.want_details(Wanted::of(entry, position));
                 if self.changes_grants(&entry.event) {
                     shared.ask_soon.notify_one();
                 }
                 let known = self.ledger.read(|table| table.pushed.has(position, octets));
-                changes.extend(self.change(entry, position).filter(|_| !known));
+                changes.extend(self.change(entry).filter(|_| !known));
                 position += 1;
             }
         }
         Ok(changes)
     }
 
-    fn change(&self, entry: &Entry, position: u64) -> Option<Change> {
+    fn change(&self, entry: &Entry) -> Option<Change> {
         match &entry.event {
             Event::StandingChanged { standing: Standing::Good | Standing::Unconfirmed, .. } => None,
             Event::StandingChanged { certificates, .. } => {
@@ -111,10 +111,6 @@ impl Worker {
             }
             Event::AuthorityChanged { .. } | Event::PolicyActivated { .. } | Event::ExternalAuthorityChanged(_) => {
                 Some(Change::Everything)
-            }
-            Event::Registered { subject, .. } | Event::Changed { subject } => {
-                self.want_details(Wanted { position, subject: *subject, commitment: entry.details });
-                None
             }
             _ => None,
         }
@@ -126,10 +122,10 @@ impl Worker {
             || (self.name == LedgerName::System && matches!(event, Event::Changed { .. }))
     }
 
-    fn want_details(&self, wanted: Wanted) {
+    fn want_details(&self, wanted: impl IntoIterator<Item = Wanted>) {
         // `system`'s details are withheld from gateways.
         if matches!(self.name, LedgerName::Fleet(_)) {
-            self.details.lock().unwrap_or_else(PoisonError::into_inner).push(wanted);
+            self.details().extend(wanted.into_iter().map(|one| (one.position, one)));
         }
     }
 
@@ -176,12 +172,9 @@ impl Worker {
                 if self.heads().check(state.frontier()).is_err() {
                     return Err(self.root_mismatch(shared, target, &octets));
                 }
-                match entry.event {
-                    Event::Registered { subject, .. } | Event::Changed { subject } => {
-                        wanted.push(Wanted { position, subject, commitment: entry.details });
-                    }
-                    Event::SnapshotMade { size, hash } => found |= vouched == Some((size, hash)),
-                    _ => {}
+                wanted.extend(Wanted::of(&entry, position));
+                if let Event::SnapshotMade { size, hash } = entry.event {
+                    found |= vouched == Some((size, hash));
                 }
             }
         }
@@ -191,9 +184,7 @@ impl Worker {
         if !found {
             return Err(self.alarm(shared, Alarm::SnapshotRefused, "the ledger does not vouch for the snapshot", &[]));
         }
-        for one in wanted {
-            self.want_details(one);
-        }
+        self.want_details(wanted);
         self.show(shared, target, state, attributes).await;
         Ok(())
     }

@@ -48,6 +48,11 @@ impl Trouble {
     pub(crate) const fn is_absent(&self) -> bool {
         matches!(self, Self::Refused { status: 404, .. })
     }
+
+    /// Whatever else the server were asked for now, it would not do better.
+    pub(crate) const fn is_of_all(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Refused { status: 429 | 500.., .. })
+    }
 }
 
 /// Talks to the one of `servers` that answers.

@@ -223,6 +223,7 @@ impl Worker {
             Alarm::DiskFailed.raise(Some(&self.name), &error.to_string());
         }
         *self.heads() = Heads::new(None, Some(named));
+        self.details().clear();
         self.leads_elsewhere.store(false, Ordering::Relaxed);
         self.ledger.write(|table| *table = Table::new(State::new(self.key.clone()), table.max_age));
         shared.knowledge.inner.combine_policies();

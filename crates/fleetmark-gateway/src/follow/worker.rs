@@ -1,5 +1,6 @@
 //! One ledger: its checkpoints judged, its news taken, its entries fetched.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,7 +23,7 @@ use super::pins::Followed;
 use super::restore;
 use super::wire::EntryEvent;
 use crate::clock::{Moment, Received};
-use crate::disk::{LedgerDisk, Restored};
+use crate::disk::{LedgerDisk, Restored, Wanted};
 use crate::knowledge::Change;
 use crate::knowledge::pushed::Taken;
 use crate::knowledge::table::{Ledger, State, Table};
@@ -41,8 +42,8 @@ pub(crate) struct Worker {
     pub(super) dir: PathBuf,
     pub(super) heads: Mutex<Heads>,
     pub(super) disk: Arc<tokio::sync::Mutex<LedgerDisk>>,
-    /// Registrations and changes whose details are not here yet.
-    pub(super) details: Mutex<Vec<super::beside::Wanted>>,
+    /// Registrations and changes whose details are not here yet, by position.
+    details: Mutex<BTreeMap<u64, Wanted>>,
     /// The newest head could not be reached, because the entries do not lead to it from what was verified.
     pub(super) leads_elsewhere: AtomicBool,
     /// Held while entries are fetched and applied, and while an operator's word makes all of it begin anew.
@@ -71,6 +72,7 @@ impl Worker {
             }
             (LedgerDisk::empty(&dir), None)
         });
+        let details = restored.as_ref().map(|restored| restored.wanted.clone()).unwrap_or_default();
         let (mut table, heads) = Self::table(shared, followed, restored, named);
         table.broken = broken.is_some();
         Self {
@@ -80,7 +82,7 @@ impl Worker {
             dir,
             heads: Mutex::new(heads),
             disk: Arc::new(tokio::sync::Mutex::new(disk)),
-            details: Mutex::default(),
+            details: Mutex::new(details),
             leads_elsewhere: AtomicBool::new(false),
             turn: tokio::sync::Mutex::default(),
             ahead: Mutex::default(),
@@ -276,6 +278,10 @@ impl Worker {
 
     pub(crate) fn heads(&self) -> std::sync::MutexGuard<'_, Heads> {
         self.heads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn details(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Wanted>> {
+        self.details.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has the newest checkpoint asked for and reached.

@@ -48,7 +48,8 @@ impl Watcher {
     /// What `live` wants, as it did when it came.
     pub(super) fn judge(&self, live: &Live) -> Verdict {
         let protocol = self.protocol.as_deref();
-        let wanted = Wanted { act: Act::Connect, topic: None, source: Some(live.source), protocol, firmware: None, shown: true };
+        let wanted =
+            Wanted { act: Act::Connect, topic: None, source: Some(live.source), protocol, firmware: None, shown: true };
         self.judge.judge(&live.presented, &wanted, (self.clock)())
     }
 

@@ -1,4 +1,5 @@
 use fleetmark_domain::{Epoch, Index, Kind, Standing, Timestamp};
+use fleetmark_ledger::details::Commitment;
 use fleetmark_ledger::entry::{AuthorityKind, AuthorityState, Entry, Event, Issued};
 use fleetmark_ledger::note::LedgerKey;
 
@@ -75,10 +76,10 @@ fn written(dir: &Path) -> Growing {
     growing.issue(0);
     let (mut disk, none) = LedgerDisk::open(dir, &growing.key.verifier()).unwrap();
     assert!(none.is_none() && disk.wants_whole());
-    disk.write(&growing.state, &attributes(), &growing.note(), mark()).unwrap();
+    disk.write(&growing.state, &attributes(), &BTreeMap::new(), &growing.note(), mark()).unwrap();
     let record = growing.issue(1);
     let more = attributes_record(8, &BTreeMap::from([("group".to_owned(), "b".to_owned())])).unwrap();
-    disk.append(&[record, more], &growing.note(), mark()).unwrap();
+    disk.append(&[record, more], None, &growing.note(), mark()).unwrap();
     growing
 }
 
@@ -96,6 +97,40 @@ fn what_is_written_is_read() {
 }
 
 #[test]
+fn entries_whose_details_are_wanted_are_named_until_they_are_here() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut growing = Growing::new();
+    let register = |growing: &mut Growing, subject| {
+        let entry = Entry {
+            at: Timestamp(1_800_000_000),
+            event: Event::Registered { subject, kind: Kind::Device },
+            details: Some(Commitment([9; 32])),
+        };
+        let octets = entry.encode().unwrap();
+        let wanted = Wanted::of(&entry, growing.state.frontier().size()).unwrap();
+        growing.state.append(&octets).unwrap();
+        (wanted, Record::Entry(octets))
+    };
+    let read = |growing: &Growing| {
+        let (disk, restored) = LedgerDisk::open(dir.path(), &growing.key.verifier()).unwrap();
+        (disk, restored.map(|restored| restored.wanted.into_values().collect::<Vec<_>>()))
+    };
+    let (in_snapshot, _) = register(&mut growing, 7);
+    let bare = Wanted { position: 1, subject: 6, commitment: None };
+    let wanted = [bare, in_snapshot].map(|one| (one.position, one)).into();
+    read(&growing).0.write(&growing.state, &attributes(), &wanted, &growing.note(), mark()).unwrap();
+    let (in_log, record) = register(&mut growing, 8);
+    read(&growing).0.append(&[record], Some(bare.position), &growing.note(), mark()).unwrap();
+    assert_eq!(read(&growing).1.unwrap(), [bare, in_snapshot, in_log]);
+    for (first, left) in [(in_snapshot.position, &[in_snapshot, in_log][..]), (in_log.position, &[in_log])] {
+        read(&growing).0.append(&[], Some(first), &growing.note(), mark()).unwrap();
+        assert_eq!(read(&growing).1.unwrap(), left);
+    }
+    read(&growing).0.append(&[], None, &growing.note(), mark()).unwrap();
+    assert_eq!(read(&growing).1.unwrap(), []);
+}
+
+#[test]
 fn a_disk_that_fails_at_any_act_leaves_the_old_or_the_new() {
     let base = tempfile::tempdir().unwrap();
     let original = base.path().join("original");
@@ -109,9 +144,9 @@ fn a_disk_that_fails_at_any_act_leaves_the_old_or_the_new() {
             let record = growing.issue(2);
             fail_after(Some(acts));
             let outcome = if whole {
-                disk.write(&growing.state, &attributes(), &growing.note(), mark())
+                disk.write(&growing.state, &attributes(), &BTreeMap::new(), &growing.note(), mark())
             } else {
-                disk.append(&[record], &growing.note(), mark())
+                disk.append(&[record], None, &growing.note(), mark())
             };
             let failed = has_failed();
             fail_after(None);
@@ -125,7 +160,7 @@ fn a_disk_that_fails_at_any_act_leaves_the_old_or_the_new() {
             }
             failures += 1;
             // The disk has room again: everything is written anew.
-            disk.write(&growing.state, &attributes(), &growing.note(), mark()).unwrap();
+            disk.write(&growing.state, &attributes(), &BTreeMap::new(), &growing.note(), mark()).unwrap();
             assert_eq!(certificates(&dir, &growing).unwrap(), Some(3), "after {acts} acts");
         }
         assert!(failures > 5, "every act was made to fail");
@@ -161,7 +196,7 @@ fn entries_beyond_the_signed_head_do_not_count() {
     let note = growing.note();
     let (mut disk, _) = LedgerDisk::open(dir.path(), &growing.key.verifier()).unwrap();
     let record = growing.issue(2);
-    disk.append(&[record], &note, mark()).unwrap();
+    disk.append(&[record], None, &note, mark()).unwrap();
     assert_eq!(certificates(dir.path(), &growing).unwrap(), Some(2));
     // What was cut is gone: the log goes on from the signed head.
     assert_eq!(certificates(dir.path(), &growing).unwrap(), Some(2));

@@ -237,12 +237,17 @@ impl Fake {
         self.add("system", Event::AuthorityChanged { authority: 2, kind, state, fingerprint: sha256(ISSUING) }, None);
         self.add("system", Event::FleetChanged { version: 1 }, None);
         self.add("default", Event::EpochOpened { authority: 2, epoch: Epoch(1) }, None);
-        let attributes = BTreeMap::from([("group".to_owned(), "a".to_owned())]);
-        let details =
-            Details { salt: [1; 16], actor: "fleetmark".to_owned(), subject: None, reason: None, note: None, attributes };
-        self.add("default", Event::Registered { subject: 8, kind: Kind::Device }, Some(&details));
+        self.put_into(Event::Registered { subject: 8, kind: Kind::Device }, "a");
         self.issue(0, 7, Standing::Good);
         self.issue(1, 8, Standing::Good);
+    }
+
+    /// A device is registered or changed, and is in this group from then on.
+    pub(super) fn put_into(&self, event: Event, group: &str) {
+        let attributes = BTreeMap::from([("group".to_owned(), group.to_owned())]);
+        let details =
+            Details { salt: [1; 16], actor: "fleetmark".to_owned(), subject: None, reason: None, note: None, attributes };
+        self.add("default", event, Some(&details));
     }
 
     /// An operator whom no ledger knows.

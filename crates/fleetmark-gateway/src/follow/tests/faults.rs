@@ -26,7 +26,7 @@ async fn a_full_disk_costs_nothing_but_a_restart_without_the_server() {
     let with_clock = || Setup { clock: clock.clone(), ..setup(dir.path(), &fake) };
     let running = run(with_clock());
     let ledger = dir.path().join("ledgers/default");
-    until("attributes are on disk", || reads(&ledger, "group")).await;
+    until("attributes are on disk", || reads(&ledger, "group") && reads(&ledger, r#""wanted":null"#)).await;
     let head = || std::fs::read(ledger.join("head")).unwrap();
     let before = head();
     faults::fill(dir.path(), true);
@@ -67,6 +67,57 @@ async fn a_full_disk_costs_nothing_but_a_restart_without_the_server() {
     })
     .await;
     assert!(!is_broken(&knowledge) && !evidence(dir.path(), "disk_differs"));
+}
+
+fn group(knowledge: &Knowledge, subject: u64) -> Option<String> {
+    knowledge.attributes(&fleet(), subject).get("group").cloned()
+}
+
+#[tokio::test]
+async fn details_that_had_not_come_before_a_restart_are_fetched_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::start().await;
+    fake.furnish();
+    fake.tell_all();
+    fake.tamper("tile/details", |_| Reply::Status(503));
+    let running = follow(dir.path(), &fake);
+    settled(dir.path(), &fake).await;
+    // The first is below what was written whole, the second is in the log.
+    fake.put_into(Event::Registered { subject: 9, kind: fleetmark_domain::Kind::Device }, "b");
+    fake.tell("default");
+    settled(dir.path(), &fake).await;
+    drop(running);
+    let running = follow(dir.path(), &fake);
+    assert_eq!(position(&running.knowledge), u64::try_from(fake.entries("default").len()).unwrap());
+    assert_eq!((group(&running.knowledge, 8), group(&running.knowledge, 9)), (None, None));
+    fake.honest();
+    until("attributes are here", || {
+        fake.tell("default");
+        (group(&running.knowledge, 8), group(&running.knowledge, 9)) == (Some("a".to_owned()), Some("b".to_owned()))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn details_that_cannot_be_used_keep_no_others_waiting_but_those_of_the_same_device() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::start().await;
+    fake.furnish();
+    (2..270).for_each(|index| fake.issue(index, u64::from(index), Standing::Good));
+    fake.put_into(Event::Changed { subject: 8 }, "b");
+    fake.put_into(Event::Registered { subject: 900, kind: fleetmark_domain::Kind::Device }, "c");
+    fake.tamper("tile/details/000", |_| Reply::Status(404));
+    fake.tell_all();
+    let running = follow(dir.path(), &fake);
+    until("the other device's are here", || group(&running.knowledge, 900).is_some()).await;
+    assert_eq!(group(&running.knowledge, 8), None);
+    fake.honest();
+    until("they are here", || {
+        fake.tell("default");
+        group(&running.knowledge, 8).is_some()
+    })
+    .await;
+    until("the newest count", || group(&running.knowledge, 8).as_deref() == Some("b")).await;
 }
 
 #[tokio::test]
