@@ -153,6 +153,30 @@ static void story(void)
     judge("gate: ", "nothing to open", gate_take(&gate, 0, 0, now), FLEETMARK_STATUS_MALFORMED);
 }
 
+/* Whatever was wrong, a list that did not open lets nobody in, and nothing of an earlier list is left. */
+static void misuse(void)
+{
+    const vector *vector = vector_named("by-hand");
+    fleetmark_status_list list;
+    uint8_t point[65];
+    for (int at = 0; at < 65; at++) {
+        point[at] = vector->point[at];
+    }
+    point[64] ^= 1;
+    const uint8_t *points[] = {point, 0, vector->point};
+    const fleetmark_status_terms *terms[] = {&vector->terms, &vector->terms, 0};
+    const int codes[] = {FLEETMARK_STATUS_BAD_KEY, FLEETMARK_STATUS_BAD_KEY, FLEETMARK_STATUS_MALFORMED};
+    for (int at = 0; at < 3; at++) {
+        fleetmark_status_open(&list, vector->octets, vector->length, &vector->terms, vector->point);
+        judge("misuse: ", "refused", fleetmark_status_open(&list, vector->octets, vector->length, terms[at], points[at]), codes[at]);
+        judge("misuse: ", "nobody in", fleetmark_status_query(&list, 0), FLEETMARK_STATUS_UNREADABLE);
+    }
+    fleetmark_status_open(&list, vector->octets, vector->length, &vector->terms, vector->point);
+    judge("misuse: ", "no verifier", fleetmark_status_open_with(&list, vector->octets, vector->length, &vector->terms, 0),
+          FLEETMARK_STATUS_BAD_KEY);
+    judge("misuse: ", "nobody in by it", fleetmark_status_query(&list, 0), FLEETMARK_STATUS_UNREADABLE);
+}
+
 /* --- a firmware with a P-256 of its own: here one that only looks whether it is asked the right thing --- */
 
 static int own_verify(void *context, const uint8_t *message, size_t length, const uint8_t *signature)
@@ -197,6 +221,7 @@ static void every_vector(void)
 int main(void)
 {
     story();
+    misuse();
     own_cryptography();
     every_vector();
     board_write("stack ");

@@ -68,6 +68,8 @@ pub unsafe extern "C" fn fleetmark_status_open_with(
     terms: *const RawTerms,
     verifier: *const RawVerifier,
 ) -> c_int {
+    // SAFETY: passed on as it came.
+    unsafe { close(list) };
     // SAFETY: null, or what the header file asks for.
     let Some(verifier) = (unsafe { verifier.as_ref() }) else { return refused(Refusal::BadKey) };
     // SAFETY: passed on as they came.
@@ -84,6 +86,8 @@ pub unsafe extern "C" fn fleetmark_status_open(
     terms: *const RawTerms,
     point: *const u8,
 ) -> c_int {
+    // SAFETY: passed on as it came.
+    unsafe { close(list) };
     // SAFETY: null, or 65 octets.
     let Some(point) = (unsafe { point.cast::<[u8; 65]>().as_ref() }) else { return refused(Refusal::BadKey) };
     match crate::key::P256Key::from_point(point) {
@@ -112,15 +116,26 @@ pub unsafe extern "C" fn fleetmark_status_query_serial(list: *const RawList, ser
     answered(unsafe { opened(list) }.map_or(Answer::Unreadable, |list| list.query_serial(serial)))
 }
 
+/// First of all, whatever fails then: a list that did not open answers `unreadable`.
+///
 /// # Safety
-/// `list` is null or writable, `octets` null or `length` octets that outlive the list, `terms` null or readable.
+/// `list` is null or writable; what is in it need not be a list yet.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "size: it is one store")]
+unsafe fn close(list: *mut RawList) {
+    if !list.is_null() {
+        // SAFETY: not null, and writable by the caller's word.
+        unsafe { (&raw mut (*list).body).write(core::ptr::null()) };
+    }
+}
+
+/// # Safety
+/// `list` is null or writable and closed, `octets` null or `length` octets that outlive the list, `terms` null or readable.
 unsafe fn open(list: *mut RawList, octets: *const u8, length: usize, terms: *const RawTerms, key: &impl Verify) -> c_int {
     // SAFETY: by the caller's word.
     let (Some(out), Some(raw)) = (unsafe { list.as_mut() }, unsafe { terms.as_ref() }) else {
         return refused(Refusal::Malformed);
     };
-    // A list that did not open answers `unreadable`.
-    out.body = core::ptr::null();
     if octets.is_null() || length > LONGEST {
         return refused(Refusal::Malformed);
     }

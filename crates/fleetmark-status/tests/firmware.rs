@@ -93,6 +93,7 @@ fn a_firmware_lets_in_whom_it_should_and_is_small() {
         for name in STORY {
             assert!(lines.contains(&format!("ok gate: {name}")), "{machine}: no word of {name}\n{said}");
         }
+        assert_eq!(said.matches("ok misuse: nobody in").count(), 4, "{machine}: {said}");
         assert_eq!(vectors().difference(&lines).collect::<Vec<_>>(), Vec::<&String>::new(), "{machine}: every vector\n{said}");
         let stack = lines.iter().find_map(|line| line.strip_prefix("stack ")?.strip_suffix(" octets"));
         let stack: u32 = stack.expect("the stack").parse().expect("a number");
