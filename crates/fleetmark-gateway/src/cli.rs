@@ -276,7 +276,7 @@ fn accept_restored(config: &Config, ledger: &str, word: &Path) -> Result<Report,
             "An operator makes one: fleetmark ledger accept-restore LEDGER --out FILE.",
             2,
         ),
-        error @ DiskError::Io(_) => Error::damaged(&config.dir, &error).into(),
+        error => Error::damaged(&config.dir, &error).into(),
     })?;
     let text = format!("laid before the gateway, which verifies it: see its log, or fleetmark-gateway status ({ledger})");
     Ok(Report::done(text, json!({ "ok": true, "outcome": "handed_over", "ledger": ledger.as_str() })))

@@ -14,6 +14,9 @@ pub enum DiskError {
     /// A file is not of the form that this program writes.
     #[error("{0} is not as this program writes it")]
     Form(&'static str),
+    /// It would not be read back.
+    #[error("{0} would be longer than what is read back")]
+    TooLong(&'static str),
 }
 
 /// A file of at most `limit` octets; None where there is none.

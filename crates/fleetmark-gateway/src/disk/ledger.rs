@@ -23,8 +23,8 @@ use crate::clock::Mark;
 const MAX_HEAD: u64 = 64 * 1024;
 /// The longest snapshot that is read back, in octets: some 400 million certificates.
 const MAX_SNAPSHOT: u64 = 8 << 30;
-/// The longest file of attributes.
-const MAX_ATTRIBUTES: u64 = 1 << 30;
+/// The longest file of attributes, in octets: 20 million devices with some 200 each.
+pub(crate) const MAX_ATTRIBUTES: u64 = 4 << 30;
 /// A log shorter than this is not compacted, in octets.
 const SHORT_LOG: u64 = 8 * 1024 * 1024;
 
@@ -194,12 +194,14 @@ impl LedgerDisk {
         note: &str,
         mark: Mark,
     ) -> Result<(), DiskError> {
+        let attributes = encode_attributes(attributes, MAX_ATTRIBUTES)?;
         step()?;
         fs::create_dir_all(&self.dir)?;
         self.generation += 1;
         let name = |kind: &str| self.dir.join(format!("{kind}.{}", self.generation));
         let (snapshot, base) = write_snapshot(&name("snapshot"), state)?;
-        let attributes = write_attributes(&name("attributes"), attributes)?;
+        replace(&name("attributes"), &attributes)?;
+        let attributes = sha256(&attributes);
         let mut log = Log::create(&name("log"))?;
         log.append(&wanted.values().map(|one| Record::Wanted(one.encode())).collect::<Vec<_>>())?;
         let (snapshot, note) = (Some(snapshot), note.to_owned());
@@ -282,11 +284,14 @@ fn read_attributes(dir: &Path, head: &Head) -> Result<Attributes, DiskError> {
     Ok(all.into_iter().map(|of| (of.subject, Arc::new(of.attributes))).collect())
 }
 
-fn write_attributes(path: &Path, attributes: &Attributes) -> Result<Fingerprint, DiskError> {
+fn encode_attributes(attributes: &Attributes, limit: u64) -> Result<Vec<u8>, DiskError> {
     let all: Vec<Of> = attributes.iter().map(|(subject, of)| Of { subject: *subject, attributes: (**of).clone() }).collect();
     let octets = serde_json::to_vec(&all).map_err(|_| DiskError::Form("the attributes"))?;
-    replace(path, &octets)?;
-    Ok(sha256(&octets))
+    if u64::try_from(octets.len()).is_ok_and(|length| length <= limit) {
+        Ok(octets)
+    } else {
+        Err(DiskError::TooLong("the attributes"))
+    }
 }
 
 /// SHA-256, as a fingerprint.

@@ -99,8 +99,18 @@ impl Client {
     }
 
     pub(crate) async fn json<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<T, Trouble> {
+        self.json_of(path, query).await.map(|(answer, _)| answer)
+    }
+
+    /// The same, and how many octets it had.
+    pub(crate) async fn json_of<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Result<(T, usize), Trouble> {
         let body = self.get(path, query, MAX_JSON).await?;
-        serde_json::from_slice(&body).map_err(|error| Trouble::Answer(format!("{path}: {error}")))
+        let answer = serde_json::from_slice(&body).map_err(|error| Trouble::Answer(format!("{path}: {error}")))?;
+        Ok((answer, body.len()))
     }
 
     /// An answer that is read in chunks.

@@ -6,6 +6,7 @@ mod faults;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fleetmark_device::{DeviceTime, Roots};
@@ -367,6 +368,25 @@ async fn a_cold_start_takes_a_snapshot_that_the_ledger_vouches_for() {
             assert_eq!(position(&running.knowledge), 0, "{what}");
         }
     }
+}
+
+#[tokio::test]
+async fn pages_of_attributes_that_do_not_end_are_given_up_and_empty_ones_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::start().await;
+    fake.furnish();
+    (3..700).for_each(|index| fake.issue(index, u64::from(index), Standing::Good));
+    fake.snapshot(false);
+    let pages = AtomicU64::new(1);
+    fake.tamper("/attributes", move |honest| match pages.fetch_add(1, Ordering::SeqCst) {
+        page @ ..50 => Reply::Ok(format!(r#"{{"subjects": [], "next": {page}}}"#).into_bytes()),
+        _ => Reply::Ok(honest),
+    });
+    fake.tell_all();
+    let running = follow(dir.path(), &fake);
+    until("the fleet is here", || standing(&running.knowledge, 699).is_some()).await;
+    assert_eq!(running.knowledge.attributes(&fleet(), 8).get("group").map(String::as_str), Some("a"));
+    assert_eq!((fake.asked("/snapshot"), fake.asked("/attributes")), (3, 50));
 }
 
 #[tokio::test]

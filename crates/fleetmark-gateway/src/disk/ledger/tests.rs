@@ -131,6 +131,13 @@ fn entries_whose_details_are_wanted_are_named_until_they_are_here() {
 }
 
 #[test]
+fn attributes_that_would_not_be_read_back_are_not_written() {
+    let length = u64::try_from(encode_attributes(&attributes(), u64::MAX).unwrap().len()).unwrap();
+    assert!(encode_attributes(&attributes(), length).is_ok());
+    assert!(matches!(encode_attributes(&attributes(), length - 1), Err(DiskError::TooLong(_))));
+}
+
+#[test]
 fn a_disk_that_fails_at_any_act_leaves_the_old_or_the_new() {
     let base = tempfile::tempdir().unwrap();
     let original = base.path().join("original");
