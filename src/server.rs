@@ -95,6 +95,16 @@ pub enum ServerError {
     /// A restore's marker cannot be read.
     #[error("what the restore left cannot be read")]
     Restored(#[source] BoxError),
+    /// The store is not the database that was restored.
+    #[error(
+        "a backup was restored into {directory}, and its database is not where the configuration has the store, {store}: bring it there"
+    )]
+    OtherDatabase {
+        /// The data directory.
+        directory: String,
+        /// The store.
+        store: String,
+    },
     /// A door failed while it served.
     #[error("a door failed")]
     Serve(#[source] std::io::Error),
@@ -253,6 +263,7 @@ enum Absence {
 
 async fn open(begin: &Start, absence: Absence) -> Result<Arc<Registrar>, ServerError> {
     let config = &begin.config;
+    check_restored(config)?;
     let keys = open_keys(begin, absence)?;
     let profiles = Profiles::load(config.profiles.as_deref()).map_err(|error| ServerError::Keys(error.into()))?;
     let weak_lists = WeakLists::load(config.weak_lists.as_deref()).map_err(|error| ServerError::Keys(error.into()))?;
@@ -523,15 +534,35 @@ fn follow_authorities(registrar: &Registrar) -> Arc<ArcSwap<Trust>> {
     trust
 }
 
+/// After a restore: the store is what was restored, neither another one nor one to be made.
+fn check_restored(config: &Config) -> Result<(), ServerError> {
+    if pending_restore(config)?.is_none() {
+        return Ok(());
+    }
+    let restored = config.data.database();
+    let is_other = match &config.store {
+        StoreLocation::Sqlite(path) => !path.exists() || (*path != restored && restored.exists()),
+        StoreLocation::Postgres(_) => restored.exists(),
+    };
+    if !is_other {
+        return Ok(());
+    }
+    let directory = config.data.directory().display().to_string();
+    Err(ServerError::OtherDatabase { directory, store: config.store.to_string() })
+}
+
+fn pending_restore(config: &Config) -> Result<Option<restored::Restored>, ServerError> {
+    restored::pending(config.data.directory()).map_err(|error| ServerError::Restored(error.into()))
+}
+
 /// After a restore: raises the epochs above all that may have been issued since the backup, and says so.
 async fn settle_restore(begin: &Start, registrar: &Registrar) -> Result<Option<restored::Restored>, ServerError> {
-    let directory = begin.config.data.directory();
-    let Some(marker) = restored::pending(directory).map_err(|error| ServerError::Restored(error.into()))? else {
+    let Some(marker) = pending_restore(&begin.config)? else {
         return Ok(None);
     };
     let raised = registrar.raise_epochs(marker.backup.highest_epoch, begin.clock.now()).await;
     raised.map_err(refused("the epochs cannot be raised after the restore"))?;
-    restored::settle(directory, &marker).map_err(|error| ServerError::Restored(error.into()))?;
+    restored::settle(begin.config.data.directory(), &marker).map_err(|error| ServerError::Restored(error.into()))?;
     tracing::warn!(
         backup = %marker.backup.made_at,
         "restored: what was issued, confirmed or revoked after the backup is not known here"

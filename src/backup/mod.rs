@@ -27,7 +27,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use manifest::{FileName, LedgerHead, Manifest};
-pub use read::{Inspection, inspect, is_whole, restore};
+pub use read::{Inspection, inspect, is_whole, move_database, restore};
 pub use restored::Restored;
 pub use write::{Content, Item, write};
 
@@ -73,6 +73,17 @@ pub enum BackupError {
     /// The directory to restore into holds something.
     #[error("{}: a backup is restored into an empty directory, and this is none", .0.display())]
     NotEmpty(PathBuf),
+    /// There is a database already where the restored one belongs.
+    #[error(
+        "{}: the configuration's database belongs here, and there is a file already. Move it away, and what lies beside it (-wal, -shm); \
+         then move the restored one here: {}", there.display(), restored.display()
+    )]
+    DatabaseThere {
+        /// What is there.
+        there: PathBuf,
+        /// The restored one.
+        restored: PathBuf,
+    },
     /// The system gives no randomness.
     #[error("the system gives no randomness for the backup's salt")]
     Random,

@@ -76,6 +76,32 @@ pub fn restore(input: impl Read, passphrase: &SecretString, directory: &Path, no
     Ok(restored)
 }
 
+/// Moves the restored database to where the configuration has it, which may be on another disk; it replaces nothing. It blocks.
+///
+/// # Errors
+/// [`BackupError::DatabaseThere`], also for a log without its database: SQLite would add it to the restored one;
+/// [`BackupError::File`].
+pub fn move_database(restored: &Path, place: &Path) -> Result<(), BackupError> {
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let mut name = place.as_os_str().to_owned();
+        name.push(suffix);
+        if Path::new(&name).exists() {
+            return Err(BackupError::DatabaseThere { there: name.into(), restored: restored.to_owned() });
+        }
+    }
+    let directory = place.parent().unwrap_or(Path::new("/"));
+    let failed = || BackupError::at(place);
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(BackupError::at(directory))?;
+    // tempfile makes it with mode 0600, and removes it when anything below fails.
+    let mut copy = tempfile::Builder::new().prefix(".restoring").tempfile_in(directory).map_err(failed())?;
+    let mut database = File::open(restored).map_err(BackupError::at(restored))?;
+    std::io::copy(&mut database, copy.as_file_mut()).map_err(failed())?;
+    copy.as_file().sync_all().map_err(failed())?;
+    copy.persist_noclobber(place).map_err(|error| failed()(error.error))?;
+    sync(directory)?;
+    fs::remove_file(restored).map_err(BackupError::at(restored))
+}
+
 /// Whether a file has a backup's header and ends with an end mark. It needs no passphrase, and so tells a backup that was
 /// cut off, but not one that was changed.
 ///

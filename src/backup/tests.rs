@@ -87,6 +87,29 @@ fn what_is_backed_up_is_restored() {
 }
 
 #[test]
+fn a_database_that_belongs_elsewhere_is_moved_and_replaces_nothing() {
+    let parent = tempfile::tempdir().unwrap();
+    let (restored, place) = (parent.path().join("fleetmark.db"), parent.path().join("other/disk.db"));
+    std::fs::write(&restored, b"restored").unwrap();
+    std::fs::create_dir(parent.path().join("other")).unwrap();
+    for old in ["disk.db", "disk.db-wal"] {
+        let old = place.with_file_name(old);
+        std::fs::write(&old, b"old").unwrap();
+        let refused = move_database(&restored, &place).unwrap_err().to_string();
+        assert!([&old, &restored].iter().all(|path| refused.contains(path.to_str().unwrap())), "{refused}");
+        assert_eq!(std::fs::read(&old).unwrap(), b"old");
+        std::fs::remove_file(old).unwrap();
+    }
+    move_database(&restored, &place).unwrap();
+    assert_eq!(std::fs::read(&place).unwrap(), b"restored");
+    assert_eq!(place.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        (listing(parent.path()), listing(place.parent().unwrap())),
+        (vec!["other".to_owned()], vec!["disk.db".to_owned()])
+    );
+}
+
+#[test]
 fn a_wrong_passphrase_is_told_from_damage() {
     let octets = backup(&sample_items());
     let wrong = "another passphrase".into();

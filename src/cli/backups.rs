@@ -13,7 +13,7 @@ use super::serve::ServerArguments;
 use super::session::{Session, print, print_json};
 use crate::backup::{self, Inspection, Manifest};
 use crate::config::passphrase::{self, Surroundings};
-use crate::config::pin;
+use crate::config::{Config, StoreLocation, pin};
 use crate::server::missing_in_token;
 use crate::telemetry::clock::{Clock as _, SystemClock};
 
@@ -105,10 +105,13 @@ async fn authorities_in_token(session: &Session) -> Result<Vec<u64>, Failure> {
 fn restore(file: &Path, server: &ServerArguments, json: bool) -> Result<(), Failure> {
     let passphrase = passphrase_of(server)?;
     let restored = backup::restore(open(file)?, &passphrase, &server.data, SystemClock.now())?;
-    let token = check_token(server, &passphrase, &restored.backup.token_keys);
+    let rest = server.config().and_then(|config| {
+        place_database(&config)?;
+        check_token(&config, &passphrase, &restored.backup.token_keys)
+    });
     if json {
         print_json(&serde_json::to_value(&restored).unwrap_or_default())?;
-        return token;
+        return rest;
     }
     print(&described(&restored.backup))?;
     print(&format!(
@@ -117,21 +120,34 @@ fn restore(file: &Path, server: &ServerArguments, json: bool) -> Result<(), Fail
         server.data.display(),
         restored.backup.made_at,
     ))?;
-    token
+    rest
+}
+
+/// Brings the database to where the restored configuration has it.
+fn place_database(config: &Config) -> Result<(), Failure> {
+    const ADVICE: &str = "All else is restored; the server does not start before its database is in place (docs/backup.md).";
+    let restored = config.data.database();
+    let moved = match &config.store {
+        StoreLocation::Sqlite(place) if *place == restored => return Ok(()),
+        StoreLocation::Sqlite(place) => backup::move_database(&restored, place).map_err(|error| chain(&error)),
+        StoreLocation::Postgres(_) => {
+            Err(format!("the configuration's store is {}, and {} is a database of SQLite's", config.store, restored.display()))
+        }
+    };
+    moved.map_err(|why| Failure::Failed(why, Some(ADVICE)))
 }
 
 /// Whether the token of the restored configuration has the keys that the backup does not.
-fn check_token(server: &ServerArguments, passphrase: &SecretString, labels: &[String]) -> Result<(), Failure> {
+fn check_token(config: &Config, passphrase: &SecretString, labels: &[String]) -> Result<(), Failure> {
     const ADVICE: &str =
         "Everything else is restored. Bring the token, or restore its own backup, before the server is started (docs/hsm.md).";
     if labels.is_empty() {
         return Ok(());
     }
-    let config = server.config()?;
     let failed = |why: String| Failure::Failed(format!("{} keys are in the PKCS#11 token: {why}", labels.len()), Some(ADVICE));
     let pin = config.keys.pkcs11.as_ref().map(|token| pin::find(token, &Surroundings::of_process())).transpose();
     let pin = pin.map_err(|error| failed(chain(&error)))?.flatten();
-    let missing = missing_in_token(&config, passphrase, pin.as_ref().map(|pin| &pin.secret), labels);
+    let missing = missing_in_token(config, passphrase, pin.as_ref().map(|pin| &pin.secret), labels);
     let missing = missing.map_err(|error| failed(chain(&error)))?;
     if missing.is_empty() {
         // On standard error, so that `--json` stays JSON.

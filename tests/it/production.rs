@@ -105,6 +105,55 @@ fn after_a_restore_no_epoch_is_used_again_and_what_came_after_the_backup_is_refu
     });
 }
 
+#[test]
+fn a_database_outside_the_data_directory_is_restored_to_its_place_and_no_other_is_served() {
+    let disk = tempfile::tempdir().unwrap();
+    let place = disk.path().join("other.db");
+    let mut server = Server::start(&["--store", &format!("sqlite:{}", place.display())]);
+    let (operator, backup) =
+        (server.data().join("operator").display().to_string(), server.scratch("backup").display().to_string());
+    let (code, said) = fleetmark(&["--operator", &operator, "backup", "create", "--out", &backup]);
+    assert_eq!(code, Some(0), "{said}");
+    let after = run(Device::good(&server, "default", "after"));
+    assert_eq!(server.stop(), Some(0));
+
+    let lost = server.scratch("lost");
+    fs::rename(server.data(), &lost).unwrap();
+    let (data, passphrase) = (server.data().display().to_string(), lost.join("passphrase").display().to_string());
+    let restore = || fleetmark(&["backup", "restore", &backup, "--data", &data, "--passphrase-file", &passphrase]);
+    let starts = |command: &str| fleetmark(&[command, "--data", &data, "--passphrase-file", &passphrase]);
+    // The old database is there: neither is it overwritten, nor served as if it were the restored one.
+    let (code, said) = restore();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(place.to_str().unwrap()) && said.contains(&format!("{data}/fleetmark.db")), "{said}");
+    for command in ["serve", "up"] {
+        let (code, said) = starts(command);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("its database is not where the configuration has the store"), "{said}");
+    }
+    // On a new machine it is put in place; without it none is made.
+    fs::remove_dir_all(server.data()).unwrap();
+    let old = server.scratch("old");
+    fs::create_dir(&old).unwrap();
+    for file in fs::read_dir(disk.path()).unwrap().map(|entry| entry.unwrap()) {
+        fs::copy(file.path(), old.join(file.file_name())).unwrap();
+        fs::remove_file(file.path()).unwrap();
+    }
+    let (code, said) = restore();
+    assert_eq!(code, Some(0), "{said}");
+    fs::rename(&place, disk.path().join("away.db")).unwrap();
+    let (code, said) = starts("up");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(!place.exists() && said.contains("its database is not where"), "{said}");
+    fs::rename(disk.path().join("away.db"), &place).unwrap();
+
+    fs::copy(lost.join("passphrase"), server.data().join("passphrase")).unwrap();
+    copy_profile(&lost.join("operator"), &server.data().join("operator"));
+    server.start_again();
+    assert!(server.log().contains("estored from a backup"), "{}", server.log());
+    assert_eq!(run(after.verdict(&server)), "not_on_ledger");
+}
+
 fn copy_profile(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for file in fs::read_dir(from).unwrap() {
