@@ -396,14 +396,19 @@ async fn install(begin: &Start, registrar: &Registrar) -> Result<(), ServerError
 /// Makes the first operator's profile on this machine: the one key that is born beside the server.
 async fn first_operator(begin: &Start, registrar: &Registrar) -> Result<(), ServerError> {
     let directory = begin.config.data.operator();
-    if Profile::open(&directory).is_ok() {
-        return Ok(());
-    }
+    let Err(missing) = Profile::open(&directory) else { return Ok(()) };
+    // After a restore, or when the profile was moved away.
+    let passed_over = || {
+        tracing::warn!(
+            %missing,
+            "the first operator's profile is not here; where it is nowhere else, `fleetmark operator recover NAME` makes one"
+        );
+        Ok(())
+    };
     let is_pending = directory.join(profile::PENDING_KEY).exists();
     let is_wanted = is_pending || registrar.lacks_owner().await.map_err(refused("the operators cannot be read"))?;
     if !is_wanted {
-        // After a restore, or when the profile was moved away: `fleetmark operator recover` makes a new key.
-        return Ok(());
+        return passed_over();
     }
     let failed = |error: BoxError| ServerError::Operator(error);
     // Kept before it is certified: a start that died in between goes on with the same key.
@@ -412,7 +417,7 @@ async fn first_operator(begin: &Start, registrar: &Registrar) -> Result<(), Serv
     let csr = request(&key_pem).map_err(failed)?;
     let name: Name = FIRST_OPERATOR.parse().map_err(|error: fleetmark_domain::name::NameError| failed(error.into()))?;
     let enrolled = registrar.first_operator(&name, &csr, begin.clock.now()).await;
-    let Some(enrollment) = enrolled.map_err(refused("the first operator cannot be admitted"))? else { return Ok(()) };
+    let Some(enrollment) = enrolled.map_err(refused("the first operator cannot be admitted"))? else { return passed_over() };
     let certificates: Vec<_> = std::iter::once(&enrollment.certificate.der).chain(&enrollment.chain).collect();
     let new = NewProfile {
         settings: Some(ProfileSettings {

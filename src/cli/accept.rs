@@ -55,7 +55,7 @@ impl AcceptArguments {
     /// # Errors
     /// [`Failure`].
     pub async fn run(self, json: bool) -> Result<(), Failure> {
-        if self.dir.join("cert.pem").exists() {
+        if profile::is_there(&self.dir)? {
             return Err(ProfileError::Exists(self.dir).into());
         }
         let token = Token::new(&self.token)?;

@@ -1,7 +1,8 @@
 //! An operator's profile: a directory (mode 0700) with `operator.toml`, `key.pem` (mode 0600), `cert.pem` and `ca.pem`.
 //!
-//! Renewal makes `key.pem.new` before it asks, so that an answer that was lost is asked for again with the same key, then
-//! `cert.pem.new`, and then renames both. [`Profile::open`] finishes what was interrupted.
+//! Who asks for a certificate makes `key.pem.new` before, so that an answer that was lost is asked for again with the same key. All else is
+//! written, `cert.pem.new` last, and then both are renamed, the key first. From `cert.pem.new` on, what was interrupted is finished by
+//! whoever comes next; before it, the key is still there to ask with. So there is a profile where there is `cert.pem`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -13,6 +14,9 @@ use zeroize::Zeroizing;
 
 /// The key of a request that was not answered yet.
 pub(crate) const PENDING_KEY: &str = "key.pem.new";
+
+/// The certificate that was asked for with it, until both are renamed.
+const NEW_CERTIFICATE: &str = "cert.pem.new";
 
 /// The largest file of a profile, in octets.
 const MAX_FILE: u64 = 256 * 1024;
@@ -108,7 +112,7 @@ impl Profile {
     /// [`ProfileError`].
     pub fn open(directory: &Path) -> Result<Self, ProfileError> {
         let path = directory.join("operator.toml");
-        if !path.exists() {
+        if !path.exists() || !is_there(directory)? {
             return Err(ProfileError::Missing(directory.display().to_string()));
         }
         let text = read_limited(&path)?;
@@ -119,9 +123,7 @@ impl Profile {
                 return Err(form(&path, "a server is https://HOST:PORT"));
             }
         }
-        let profile = Self { directory: directory.to_owned(), settings };
-        profile.finish_renewal()?;
-        Ok(profile)
+        Ok(Self { directory: directory.to_owned(), settings })
     }
 
     /// The private key, PKCS#8 PEM.
@@ -155,47 +157,52 @@ impl Profile {
     /// [`ProfileError::File`].
     pub fn renewed(&self, certificate_pem: &str, ca_pem: &str) -> Result<(), ProfileError> {
         write_durably(&self.directory.join("ca.pem"), ca_pem.as_bytes(), 0o644)?;
-        write_durably(&self.directory.join("cert.pem.new"), certificate_pem.as_bytes(), 0o644)?;
-        self.finish_renewal()
-    }
-
-    /// `cert.pem.new` is there only once the renewal was answered: from then on both files may only go forward.
-    fn finish_renewal(&self) -> Result<(), ProfileError> {
-        if !self.directory.join("cert.pem.new").exists() {
-            return Ok(());
-        }
-        for name in ["key.pem", "cert.pem"] {
-            let new = self.directory.join(format!("{name}.new"));
-            if new.exists() {
-                std::fs::rename(&new, self.directory.join(name)).map_err(at(&new))?;
-            }
-        }
-        sync_directory(&self.directory)
+        write_durably(&self.directory.join(NEW_CERTIFICATE), certificate_pem.as_bytes(), 0o644)?;
+        finish(&self.directory)
     }
 }
 
-/// Makes a profile's files, `operator.toml` last; the directory is made with mode 0700.
+/// Whether key and certificate are there; finishes what was interrupted.
+///
+/// # Errors
+/// [`ProfileError::File`].
+pub fn is_there(directory: &Path) -> Result<bool, ProfileError> {
+    finish(directory)?;
+    Ok(directory.join("cert.pem").exists())
+}
+
+/// `cert.pem.new` is there only once all else is: from then on key and certificate may only go forward.
+fn finish(directory: &Path) -> Result<(), ProfileError> {
+    if !directory.join(NEW_CERTIFICATE).exists() {
+        return Ok(());
+    }
+    for name in ["key.pem", "cert.pem"] {
+        let new = directory.join(format!("{name}.new"));
+        if new.exists() {
+            std::fs::rename(&new, directory.join(name)).map_err(at(&new))?;
+        }
+    }
+    sync_directory(directory)
+}
+
+/// Makes a profile's files; the directory is made with mode 0700.
 ///
 /// # Errors
 /// [`ProfileError::Exists`] where there is a certificate, unless `replace`; [`ProfileError::File`].
 pub fn create(directory: &Path, new: &NewProfile<'_>, replace: bool) -> Result<(), ProfileError> {
-    if directory.join("cert.pem").exists() && !replace {
+    if is_there(directory)? && !replace {
         return Err(ProfileError::Exists(directory.to_owned()));
     }
     make_directory(directory)?;
-    write_durably(&directory.join("key.pem"), new.key_pem.as_bytes(), 0o600)?;
-    let pending = directory.join(PENDING_KEY);
-    if pending.exists() {
-        std::fs::remove_file(&pending).map_err(at(&pending))?;
-    }
+    write_durably(&directory.join(PENDING_KEY), new.key_pem.as_bytes(), 0o600)?;
     write_durably(&directory.join("ca.pem"), new.ca_pem.as_bytes(), 0o644)?;
-    write_durably(&directory.join("cert.pem"), new.certificate_pem.as_bytes(), 0o644)?;
-    let Some(settings) = &new.settings else {
-        return Ok(());
-    };
-    let path = directory.join("operator.toml");
-    let settings = toml::to_string(settings).map_err(|error| form(&path, &error.to_string()))?;
-    write_durably(&path, settings.as_bytes(), 0o644)
+    if let Some(settings) = &new.settings {
+        let path = directory.join("operator.toml");
+        let settings = toml::to_string(settings).map_err(|error| form(&path, &error.to_string()))?;
+        write_durably(&path, settings.as_bytes(), 0o644)?;
+    }
+    write_durably(&directory.join(NEW_CERTIFICATE), new.certificate_pem.as_bytes(), 0o644)?;
+    finish(directory)
 }
 
 /// The key to ask for a certificate with: the one of a request that was not answered, else `make`'s, kept in `directory`
@@ -207,6 +214,8 @@ pub fn pending_key<E: From<ProfileError>>(
     directory: &Path,
     make: impl FnOnce() -> Result<Zeroizing<String>, E>,
 ) -> Result<Zeroizing<String>, E> {
+    // The key of a request that was answered is pending no more.
+    finish(directory)?;
     let path = directory.join(PENDING_KEY);
     if path.exists() {
         let octets = read_secret(&path)?;

@@ -248,6 +248,30 @@ fn a_renewal_that_was_interrupted_is_finished() {
 }
 
 #[test]
+fn a_profile_that_was_half_made_keeps_its_key_and_is_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = ProfileSettings { server: "https://a:9443".to_owned(), device_door: "https://a:8443".to_owned() };
+    let new = NewProfile { settings: Some(settings), key_pem: "key 1", certificate_pem: "cert 1", ca_pem: "ca" };
+    for file in ["ca.pem", "operator.toml", "cert.pem.new"] {
+        let place = directory.path().join(file);
+        let pending = |key: &str| {
+            profile::pending_key::<ProfileError>(&place, || Ok(zeroize::Zeroizing::new(key.to_owned()))).unwrap().to_string()
+        };
+        assert_eq!(pending("key 1"), "key 1");
+        // What is in the way of one file is like a disk that is full when it is written.
+        let in_the_way = place.join(format!(".{file}.{}", std::process::id()));
+        std::fs::create_dir(&in_the_way).unwrap();
+        assert!(matches!(profile::create(&place, &new, false), Err(ProfileError::File { .. })), "{file}");
+        std::fs::remove_dir(&in_the_way).unwrap();
+        assert!(!profile::is_there(&place).unwrap() && Profile::open(&place).is_err(), "{file}");
+        assert_eq!(pending("key 2"), "key 1", "{file}: the certificate is asked for again with the same key");
+        profile::create(&place, &new, false).unwrap();
+        assert_eq!(*Profile::open(&place).unwrap().key_pem().unwrap(), b"key 1");
+        assert_eq!(pending("key 2"), "key 2", "{file}");
+    }
+}
+
+#[test]
 fn what_was_given_at_the_first_start_is_kept() {
     let directory = tempfile::tempdir().unwrap();
     let layout = Layout::new(directory.path().join("data"));
