@@ -87,6 +87,16 @@ fn what_is_backed_up_is_restored() {
 }
 
 #[test]
+fn the_marker_of_the_manual_is_read() {
+    let manual = include_str!("../../docs/backup.md");
+    let (_, marker) = manual.split_once("```json\n").unwrap();
+    let data = tempfile::tempdir().unwrap();
+    std::fs::write(data.path().join("restored.json"), marker.split_once("```").unwrap().0).unwrap();
+    let restored = restored::pending(data.path()).unwrap().unwrap();
+    assert_eq!((restored.backup.highest_epoch, restored.backup.trust_domain.as_str()), (Epoch(12), "fleet.example"));
+}
+
+#[test]
 fn a_database_that_belongs_elsewhere_is_moved_and_replaces_nothing() {
     let parent = tempfile::tempdir().unwrap();
     let (restored, place) = (parent.path().join("fleetmark.db"), parent.path().join("other/disk.db"));

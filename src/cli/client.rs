@@ -29,6 +29,8 @@ const MAX_PAGE: usize = 500;
 /// A client of one admin door.
 pub struct Client {
     http: reqwest::Client,
+    /// For what the server prepares before it answers, however long that takes: keepalive alone (reqwest's) ends it.
+    patient: reqwest::Client,
     base: Url,
 }
 
@@ -110,9 +112,11 @@ impl Client {
             .with_root_certificates(store)
             .with_client_auth_cert(chain, key)
             .map_err(|_| unusable(&at("key.pem"), "private key of the certificate in cert.pem"))?;
-        let http = builder().tls_backend_preconfigured(tls).build().map_err(|error| Failure::of(&error))?;
+        let built = |builder: reqwest::ClientBuilder| builder.build().map_err(|error| Failure::of(&error));
+        let http = built(builder().tls_backend_preconfigured(tls.clone()))?;
+        let patient = built(patient_builder().tls_backend_preconfigured(tls))?;
         let base = Url::parse(&profile.settings.server).map_err(|_| unusable(&at("operator.toml"), "URL of a server"))?;
-        Ok(Self { http, base })
+        Ok(Self { http, patient, base })
     }
 
     /// `GET`.
@@ -193,12 +197,13 @@ impl Client {
         }
     }
 
-    /// `POST`s and writes the answer's octets to `out` as they come; gives their number.
+    /// `POST`s and writes the answer's octets to `out` as they come; gives their number. It waits for as long as the server is there.
     ///
     /// # Errors
     /// [`Failure`].
     pub async fn download(&self, ask: Ask<'_>, out: &mut impl Write) -> Result<u64, Failure> {
-        let mut response = self.request(Method::POST, &ask)?.send().await.map_err(|error| unsent(&error))?;
+        let request = prepared(&self.patient, &self.base, Method::POST, &ask)?;
+        let mut response = request.send().await.map_err(|error| unsent(&error))?;
         if !response.status().is_success() {
             return Err(refused(response).await);
         }
@@ -228,22 +233,24 @@ impl Client {
     }
 
     fn request(&self, method: Method, ask: &Ask<'_>) -> Result<reqwest::RequestBuilder, Failure> {
-        let mut request = self.http.request(method, url(&self.base, ask)?);
-        if let Some(body) = &ask.body {
-            request = request.json(body);
-        }
-        if let Some(etag) = &ask.if_match {
-            request = request.header(reqwest::header::IF_MATCH, etag);
-        }
-        if ask.creates {
-            let mut key = [0; 16];
-            SystemRandom::new()
-                .fill(&mut key)
-                .map_err(|_| Failure::Failed("the system gives no randomness".to_owned(), None))?;
-            request = request.header("Idempotency-Key", hex::encode(key));
-        }
-        Ok(request)
+        prepared(&self.http, &self.base, method, ask)
     }
+}
+
+fn prepared(http: &reqwest::Client, base: &Url, method: Method, ask: &Ask<'_>) -> Result<reqwest::RequestBuilder, Failure> {
+    let mut request = http.request(method, url(base, ask)?);
+    if let Some(body) = &ask.body {
+        request = request.json(body);
+    }
+    if let Some(etag) = &ask.if_match {
+        request = request.header(reqwest::header::IF_MATCH, etag);
+    }
+    if ask.creates {
+        let mut key = [0; 16];
+        SystemRandom::new().fill(&mut key).map_err(|_| Failure::Failed("the system gives no randomness".to_owned(), None))?;
+        request = request.header("Idempotency-Key", hex::encode(key));
+    }
+    Ok(request)
 }
 
 /// What an answer says, where it says yes.
@@ -260,11 +267,15 @@ async fn answered(response: Response) -> Result<Answer, Failure> {
 
 /// What every client of ours has in common: no proxy, no redirect, time limits.
 pub fn builder() -> reqwest::ClientBuilder {
+    patient_builder().read_timeout(READ_TIMEOUT)
+}
+
+/// The same for a server that may be silent for long.
+fn patient_builder() -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(READ_TIMEOUT)
         .user_agent(concat!("fleetmark/", env!("CARGO_PKG_VERSION")))
 }
 
@@ -340,6 +351,8 @@ fn unusable(path: &str, what: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     fn at(path: &[&str], query: Vec<(&'static str, Option<String>)>) -> Result<String, Failure> {
@@ -365,10 +378,35 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("port");
         let address = listener.local_addr().expect("address");
         drop(listener);
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = builder().build().expect("client");
-        let client = Client { http, base: Url::parse(&format!("http://{address}")).expect("url") };
-        let failure = client.get(Ask::path(&["v1"])).await.err().expect("nobody listens");
+        let failure = client(address, READ_TIMEOUT).get(Ask::path(&["v1"])).await.err().expect("nobody listens");
         assert_eq!(failure.code(), 4, "{failure}");
+    }
+
+    /// A client without TLS, which bears a silence of `silence`.
+    fn client(address: SocketAddr, silence: Duration) -> Client {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = builder().read_timeout(silence).build().expect("client");
+        let patient = patient_builder().build().expect("client");
+        Client { http, patient, base: Url::parse(&format!("http://{address}")).expect("url") }
+    }
+
+    #[tokio::test]
+    async fn a_download_is_waited_for_longer_than_another_answer() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("port");
+        let address = listener.local_addr().expect("address");
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.expect("connection");
+                let _ = std::io::Read::read(&mut stream, &mut [0; 1024]).expect("request");
+                std::thread::sleep(Duration::from_millis(600));
+                // The one that was not waited for is closed by now.
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\nmade");
+            }
+        });
+        let client = client(address, Duration::from_millis(100));
+        assert_eq!(client.post(Ask::path(&["v1"])).await.err().expect("it is silent").code(), 4);
+        let mut made = Vec::new();
+        assert_eq!(client.download(Ask::path(&["v1"]), &mut made).await.expect("downloaded"), 4);
+        assert_eq!(made, b"made");
     }
 }

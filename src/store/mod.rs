@@ -203,7 +203,8 @@ pub trait Store: Send + Sync {
         false
     }
 
-    /// A consistent copy of the database in a file, where the backend can make one (SQLite).
+    /// A consistent copy of the database in a file, where the backend can make one (SQLite); else
+    /// [`Refusal::BackedUpElsewhere`].
     async fn copy_to(&self, file: &std::path::Path) -> Result<(), StoreError>;
 
     /// Finishes what is queued and stops.

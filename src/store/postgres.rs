@@ -18,6 +18,7 @@ use diesel::result::{DatabaseErrorKind, Error};
 use diesel_async::AsyncPgConnection;
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use fleetmark_domain::Refusal;
 
 use super::StoreError;
 use super::backend::{Backend, Connection};
@@ -79,7 +80,7 @@ impl Backend for Postgres {
     }
 
     fn copy_to(&self, _: &Path) -> Result<(), StoreError> {
-        Err(StoreError::Unavailable("PostgreSQL is copied with its own tools: pg_dump or pg_basebackup".into()))
+        Err(Refusal::BackedUpElsewhere.into())
     }
 }
 

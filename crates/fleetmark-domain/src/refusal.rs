@@ -207,6 +207,7 @@ refusals! {
     StorageLocked => "storage_locked", Unavailable, "The server's database is locked by another process. Nothing was changed.";
     StorageDamaged => "storage_damaged", Unavailable, "The server's database is damaged. Nothing was changed.";
     StorageUnavailable => "storage_unavailable", Unavailable, "The server's database cannot be reached. Try again later.";
+    BackedUpElsewhere => "backed_up_elsewhere", Conflict, "The database is PostgreSQL's, and is backed up with its own tools (docs/backup.md).";
     AuthorityUnavailable => "authority_unavailable", Unavailable, "The issuing authority cannot sign now. Try again later.";
     HsmUnavailable => "hsm_unavailable", Unavailable, "The hardware that holds the issuing authority's key cannot be reached. Try again later.";
     AuthorityReplaced => "authority_replaced", Unavailable, "The authority that was to issue was replaced at this moment. Nothing was issued.";

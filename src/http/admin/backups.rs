@@ -14,7 +14,7 @@ use secrecy::SecretString;
 
 use super::Answer;
 use super::extract::By;
-use super::openapi::Look;
+use super::openapi::Delete;
 use crate::backup::{self, Content, Item, Manifest};
 use crate::config::Layout;
 use crate::http::State;
@@ -45,7 +45,7 @@ impl std::fmt::Debug for Backups {
 /// server's keys.
 #[utoipa::path(
     tag = "server",
-    responses((status = 200, description = "The backup", content_type = "application/octet-stream"), Look)
+    responses((status = 200, description = "The backup", content_type = "application/octet-stream"), Delete)
 )]
 #[post("/v1/backups")]
 pub async fn make_backup(state: web::Data<State>, by: By) -> Answer {

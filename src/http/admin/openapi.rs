@@ -35,7 +35,7 @@ refusals! {
     Act: 400 401 403 404 405 408 409 413 414 415 422 429 500 503;
     /// Of a change that may be conditional.
     Change: 400 401 403 404 405 408 409 412 413 414 415 422 429 500 503;
-    /// Of a deletion.
+    /// Of an act without a body.
     Delete: 401 403 404 405 409 414 429 500 503;
 }
 

@@ -133,7 +133,8 @@ async fn a_lost_connection_is_replaced() {
         assert!(failures <= crate::store::engine::READERS);
     };
     assert_eq!(value, Some(vec![1]));
-    assert!(matches!(store.copy_to(Path::new("/nonexistent")).await, Err(StoreError::Unavailable(_))));
+    let copied = store.copy_to(Path::new("/nonexistent")).await;
+    assert!(matches!(copied, Err(StoreError::Refused(Refusal::BackedUpElsewhere))));
     store.stop().await;
 }
 
