@@ -207,13 +207,46 @@ fn a_list_names_what_was_revoked_once_and_for_all() {
     let mut listed =
         |lines: Vec<ToRevoke>| root.list(lines, LIST_LIFETIME, &people(), now()).map(|done| done.answer.verified().unwrap());
     let once = listed(vec![line.clone()]).unwrap();
-    assert_eq!((once.list_facts.serials.len(), once.record.revoked.len(), once.record.list.entries), (1, 1, 1));
+    assert_eq!((once.list_facts.revoked.len(), once.record.revoked.len(), once.record.list.entries), (1, 1, 1));
     let twice = listed(vec![line.clone()]).unwrap();
-    assert_eq!((twice.list_facts.serials.len(), twice.record.revoked.len()), (1, 0));
+    assert_eq!((twice.list_facts.revoked.len(), twice.record.revoked.len()), (1, 0));
     assert!(twice.list_facts.number > once.list_facts.number);
     let unknown = ToRevoke { serial: "01".to_owned() + &"09".repeat(16), ..line.clone() };
     assert!(matches!(listed(vec![unknown]), Err(CeremonyError::Refused { .. })));
     assert!(matches!(listed(vec![ToRevoke { serial: "x".to_owned(), ..line }]), Err(CeremonyError::Refused { .. })));
+}
+
+#[test]
+fn what_is_taken_over_keeps_its_reasons_and_dates_and_what_is_refused_leaves_no_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let (mut root, _) = create(&path("server"), "p256");
+    let (_, other) = create(&path("other"), "p256");
+    let answer = sign(&mut root, &asked(1), now()).unwrap().answer.verified().unwrap();
+    let serial = crate::pki::issue::facts(&answer.authorities[0].1).unwrap().serial.unwrap();
+    let since = now() - std::time::Duration::from_secs(30 * 86_400);
+    let line = ToRevoke { serial: serial.to_string(), reason: RevocationReason::KeyCompromise, since };
+    let done = root.list(vec![line], LIST_LIFETIME, &people(), now()).unwrap();
+    let before = done.answer.verified().unwrap();
+    let (list, other_list) = (before.list.clone(), other.answer.verified().unwrap().list);
+    let key = |root: &str| std::fs::read(path(root).join("keys/root.key.pem")).unwrap();
+    let take = |key: &[u8], list: &[u8]| {
+        RootDirectory::take_over(&path("vault"), secret(), (key, &before.root, list), &people(), now())
+    };
+    assert!(matches!(take(&key("other"), &list), Err(CeremonyError::Foreign(_))));
+    assert!(matches!(take(&key("server"), &other_list), Err(CeremonyError::Foreign(_))));
+    let kept = path("vault").join("keys/root.key.pem");
+    assert!(!kept.exists(), "the key of a root that was not taken over");
+    std::fs::create_dir_all(kept.parent().unwrap()).unwrap();
+    std::fs::write(&kept, key("other")).unwrap();
+    assert!(matches!(take(&key("server"), &list), Err(CeremonyError::Pki(crate::pki::PkiError::KeyExists(_)))));
+    assert_eq!(std::fs::read(&kept).unwrap(), key("other"));
+    std::fs::remove_file(&kept).unwrap();
+    let (_, taken) = take(&key("server"), &list).unwrap();
+    let taken = taken.answer.verified().unwrap().list_facts;
+    assert!(taken.number > before.list_facts.number);
+    assert_eq!(taken.revoked, before.list_facts.revoked);
+    assert_eq!((taken.revoked[0].since, taken.revoked[0].reason), (since, RevocationReason::KeyCompromise));
 }
 
 /// A request for a root that is to replace `old`, as a server writes it.

@@ -216,6 +216,7 @@ impl OfflineCommand {
                 create(&ceremony, trust_domain, key.as_deref(), &by_request, json, now)
             }
             Self::TakeOver { ceremony, key, certificate, crl, out } => {
+                unused(&out)?;
                 let (key, certificate, crl) = (read(&key)?, read(&certificate)?, read(&crl)?);
                 let files = (&key[..], &certificate[..], &crl[..]);
                 let taken =

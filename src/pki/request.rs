@@ -1,7 +1,8 @@
 //! Requests of our own authorities (PKCS#10, RFC 2986), for a root on another machine or a corporate authority.
 
-use fleetmark_domain::Timestamp;
+use fleetmark_domain::{RevocationReason, Timestamp};
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, IsCa, KeyUsagePurpose};
+use x509_parser::revocation_list::RevokedCertificate;
 
 use super::issue::{NoKey, to_be_signed};
 use super::keys::{KeyAlgorithm, Signer};
@@ -48,8 +49,26 @@ pub struct ListFacts {
     pub this_update: Timestamp,
     /// Until when the next one is there; None where it does not say.
     pub next_update: Option<Timestamp>,
-    /// The serials that it lists, content octets of each INTEGER.
-    pub serials: Vec<Vec<u8>>,
+    /// What it lists.
+    pub revoked: Vec<Listed>,
+}
+
+impl ListFacts {
+    /// Whether it lists this serial, content octets of the INTEGER.
+    pub fn names(&self, serial: &[u8]) -> bool {
+        self.revoked.iter().any(|line| line.serial == serial)
+    }
+}
+
+/// A line of a revocation list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Content octets of the INTEGER.
+    pub serial: Vec<u8>,
+    /// Since when.
+    pub since: Timestamp,
+    /// Why; `unspecified` where it does not say, or says what we do not know.
+    pub reason: RevocationReason,
 }
 
 /// Reads a list in DER and verifies it by its issuer's certificate.
@@ -72,8 +91,17 @@ pub fn verified_list(der: &[u8], issuer: &[u8]) -> Result<ListFacts, PkiError> {
         number: number.ok_or_else(|| PkiError::List("its number is above 2^64".to_owned()))?,
         this_update: Timestamp(list.last_update().timestamp()),
         next_update: list.next_update().map(|at| Timestamp(at.timestamp())),
-        serials: list.iter_revoked_certificates().map(|line| line.raw_serial().to_vec()).collect(),
+        revoked: list.iter_revoked_certificates().map(listed).collect(),
     })
+}
+
+fn listed(line: &RevokedCertificate<'_>) -> Listed {
+    let reason = line.reason_code().and_then(|(_, code)| RevocationReason::from_code(code.0));
+    Listed {
+        serial: line.raw_serial().to_vec(),
+        since: Timestamp(line.revocation_date.timestamp()),
+        reason: reason.unwrap_or(RevocationReason::Unspecified),
+    }
 }
 
 /// The lists in a PEM text, or the one in DER.
@@ -99,10 +127,8 @@ pub fn lists(octets: &[u8]) -> Result<Vec<Vec<u8>>, PkiError> {
 mod tests {
     use std::time::Duration;
 
-    use fleetmark_domain::RevocationReason;
-
     use super::*;
-    use crate::pki::crl::{CrlHeader, RevokedCertificate, build, entries};
+    use crate::pki::crl::{self, CrlHeader, build, entries};
     use crate::pki::csr::VerifiedCsr;
     use crate::pki::keys::KeyAlgorithm;
     use crate::pki::testing::{Installation, key, openssl};
@@ -129,11 +155,12 @@ mod tests {
         let serial = fleetmark_domain::Serial::new(fleetmark_domain::Epoch(1), fleetmark_domain::Index(3), [7; 8]);
         let header =
             CrlHeader { number: 9, this_update: one.now, next_update: one.now + Duration::from_secs(86_400), point: None };
-        let line = RevokedCertificate { serial, since: one.now, reason: Some(RevocationReason::KeyCompromise) };
+        let (since, reason) = (one.now - Duration::from_secs(7), RevocationReason::KeyCompromise);
+        let line = crl::RevokedCertificate { serial, since, reason: Some(reason) };
         let der = build(&one.root, &header, &[&entries(&[line])]).unwrap();
         let facts = verified_list(&der, &one.root.certificate).unwrap();
         assert_eq!((facts.number, facts.this_update, facts.next_update), (9, header.this_update, Some(header.next_update)));
-        assert_eq!(facts.serials, [serial.octets().to_vec()]);
+        assert_eq!(facts.revoked, [Listed { serial: serial.octets().to_vec(), since, reason }]);
         assert!(matches!(verified_list(&der, &other.root.certificate), Err(PkiError::BadSignature)));
         assert!(matches!(verified_list(&[&der[..], &[0]].concat(), &one.root.certificate), Err(PkiError::List(_))));
         let mut spoiled = der.clone();

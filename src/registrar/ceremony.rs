@@ -6,7 +6,7 @@
 mod answers;
 
 use fleetmark_domain::standing::Choices;
-use fleetmark_domain::{Action, Epoch, FleetName, Index, Kind, Refusal, Sight, Standing, Timestamp, View};
+use fleetmark_domain::{Action, Epoch, FleetName, Index, Kind, Refusal, Serial, Sight, Standing, Timestamp, View};
 use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
 
 pub use answers::Accepted;
@@ -223,13 +223,14 @@ impl Registrar {
         let (asked, crl, out) =
             read(&*self.store, move |rows| Ok((rows.root_requests()?, rows.crl(id)?, rows.not_good(id, 0, u64::MAX, now)?)))
                 .await?;
-        let mut listed = Vec::new();
+        let mut listed = None;
         if let (Some(crl), Some(root)) = (crl, root) {
             file.list = crl.number;
             let damaged = |cause| Error::caused(Refusal::StorageDamaged, cause);
-            listed = verified_list(&crl.der, &root.record.certificate).map_err(damaged)?.serials;
+            listed = Some(verified_list(&crl.der, &root.record.certificate).map_err(damaged)?);
         }
-        for certificate in out.iter().filter(|one| !listed.iter().any(|serial| *serial == one.serial.octets())) {
+        let is_listed = |serial: Serial| listed.as_ref().is_some_and(|list| list.names(serial.octets()));
+        for certificate in out.iter().filter(|one| !is_listed(one.serial)) {
             if let Sight::Revoked(reason) = certificate.standing.seen_by(View::Crl, false, Choices::default()) {
                 let (serial, since) = (certificate.serial.to_string(), certificate.changed_at);
                 file.revoke.push(ToRevoke { serial, reason, since });

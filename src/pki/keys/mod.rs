@@ -23,6 +23,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use self::encryption::decrypt;
 use self::files::Files;
 use self::pkcs11::{Token, TokenError};
 use super::PkiError;
@@ -178,6 +179,14 @@ impl Keys {
             Some(name) => self.token_for(label)?.load(checked(name)?),
             None => self.files.load(label),
         }
+    }
+
+    /// Opens a key file that is not in its place: `text` is what it holds, `path` where it belongs, for errors.
+    ///
+    /// # Errors
+    /// [`PkiError::WrongPassphrase`], [`PkiError::DamagedKey`].
+    pub fn of_file(path: &Path, text: &[u8], passphrase: &SecretString) -> Result<Arc<dyn Signer>, PkiError> {
+        signer(&decrypt(path, text, passphrase)?).ok_or_else(|| PkiError::DamagedKey(path.to_owned()))
     }
 
     /// Opens the key that a certificate is for. One in a token that is not there now is taken as certified: the token is looked at

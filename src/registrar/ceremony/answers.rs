@@ -312,7 +312,7 @@ impl Registrar {
         let live = all.iter().filter(|one| one.record.state != AuthorityState::Revoked && !one.record.is_root());
         let named = live.filter_map(|authority| {
             let serial = facts(&authority.record.certificate).ok()?.serial?;
-            let is_listed = answer.list_facts.serials.iter().any(|listed| *listed == serial.octets());
+            let is_listed = answer.list_facts.names(serial.octets());
             let reason = answer.record.revoked.iter().find(|(named, _)| *named == serial).map(|(_, reason)| *reason);
             is_listed.then(|| (authority.record.id, reason.unwrap_or(RevocationReason::Unspecified)))
         });
@@ -340,7 +340,7 @@ fn mismatch(name: &str, why: &str) -> Error {
 
 /// Before a root's first list.
 const fn no_list() -> request::ListFacts {
-    request::ListFacts { number: 0, this_update: Timestamp(0), next_update: None, serials: Vec::new() }
+    request::ListFacts { number: 0, this_update: Timestamp(0), next_update: None, revoked: Vec::new() }
 }
 
 fn stored_list(authority: AuthorityId, answer: &Verified, position: u64) -> StoredCrl {
@@ -408,8 +408,10 @@ fn check_list(list: &request::ListFacts, before: &request::ListFacts, now: Times
     if list.this_update > now || list.next_update.is_none_or(|end| end <= now) {
         return refused("The list does not hold now: look at the clocks of both machines.".to_owned());
     }
-    match before.serials.iter().find(|serial| !list.serials.contains(serial)) {
-        Some(missing) => refused(format!("The list does not name {}, which the one before it names.", hex::encode(missing))),
+    match before.revoked.iter().find(|line| !list.names(&line.serial)) {
+        Some(missing) => {
+            refused(format!("The list does not name {}, which the one before it names.", hex::encode(&missing.serial)))
+        }
         None => Ok(()),
     }
 }
@@ -438,11 +440,13 @@ fn verified(octets: &[u8]) -> Result<Verified> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use request::ListFacts;
+    use request::{ListFacts, Listed};
 
     fn list(number: u64, from: i64, to: i64, serials: &[u8]) -> ListFacts {
-        let serials = serials.iter().map(|serial| vec![*serial]).collect();
-        ListFacts { number, this_update: Timestamp(from), next_update: Some(Timestamp(to)), serials }
+        let line =
+            |serial: &u8| Listed { serial: vec![*serial], since: Timestamp(from), reason: RevocationReason::Unspecified };
+        let revoked = serials.iter().map(line).collect();
+        ListFacts { number, this_update: Timestamp(from), next_update: Some(Timestamp(to)), revoked }
     }
 
     #[test]
