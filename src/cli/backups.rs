@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::client::Ask;
 use super::failure::{Failure, chain};
-use super::serve::ServerArguments;
+use super::files::open;
+use super::serve::Installation;
 use super::session::{Session, print, print_json};
 use crate::backup::{self, Inspection, Manifest};
 use crate::config::passphrase::{self, Surroundings};
@@ -31,14 +32,14 @@ pub enum BackupCommand {
         /// The backup
         file: PathBuf,
         #[command(flatten)]
-        server: Box<ServerArguments>,
+        installation: Installation,
     },
     /// Check a backup and say what is in it
     Inspect {
         /// The backup
         file: PathBuf,
         #[command(flatten)]
-        server: Box<ServerArguments>,
+        installation: Installation,
     },
 }
 
@@ -50,8 +51,8 @@ impl BackupCommand {
     pub async fn run(self, profile: Option<&Path>, json: bool) -> Result<(), Failure> {
         match self {
             Self::Create { out } => create(&Session::open(profile, json)?, &out).await,
-            Self::Restore { file, server } => restore(&file, &server, json),
-            Self::Inspect { file, server } => inspect(&file, &server, json),
+            Self::Restore { file, installation } => restore(&file, &installation, json),
+            Self::Inspect { file, installation } => inspect(&file, &installation, json),
         }
     }
 }
@@ -102,10 +103,10 @@ async fn authorities_in_token(session: &Session) -> Result<Vec<u64>, Failure> {
     Ok(in_token.filter_map(|authority| authority.get("id").and_then(Value::as_u64)).collect())
 }
 
-fn restore(file: &Path, server: &ServerArguments, json: bool) -> Result<(), Failure> {
-    let passphrase = passphrase_of(server)?;
-    let restored = backup::restore(open(file)?, &passphrase, &server.data, SystemClock.now())?;
-    let rest = server.config().and_then(|config| {
+fn restore(file: &Path, installation: &Installation, json: bool) -> Result<(), Failure> {
+    let passphrase = passphrase_of(installation)?;
+    let restored = backup::restore(open(file)?, &passphrase, &installation.data, SystemClock.now())?;
+    let rest = installation.config().and_then(|config| {
         place_database(&config)?;
         check_token(&config, &passphrase, &restored.backup.token_keys)
     });
@@ -117,7 +118,7 @@ fn restore(file: &Path, server: &ServerArguments, json: bool) -> Result<(), Fail
     print(&format!(
         "Restored into {}. Certificates issued after {} are not in it: at its next start the server opens new epochs far above the \
          highest one, and says what was lost.\nStop any server that still runs on the old data before you start this one.\n",
-        server.data.display(),
+        installation.data.display(),
         restored.backup.made_at,
     ))?;
     rest
@@ -157,8 +158,8 @@ fn check_token(config: &Config, passphrase: &SecretString, labels: &[String]) ->
     Err(failed(format!("it lacks {}", missing.join(", "))))
 }
 
-fn inspect(file: &Path, server: &ServerArguments, json: bool) -> Result<(), Failure> {
-    let inspection: Inspection = backup::inspect(open(file)?, &passphrase_of(server)?)?;
+fn inspect(file: &Path, installation: &Installation, json: bool) -> Result<(), Failure> {
+    let inspection: Inspection = backup::inspect(open(file)?, &passphrase_of(installation)?)?;
     if json {
         return print_json(&serde_json::to_value(&inspection).unwrap_or_default());
     }
@@ -182,14 +183,7 @@ fn described(manifest: &Manifest) -> String {
     std::iter::once(head).chain(ledgers).chain(token).collect()
 }
 
-fn open(path: &Path) -> Result<File, Failure> {
-    File::open(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Failure::NotFound(format!("{}: there is no such file", path.display())),
-        _ => Failure::Failed(format!("{}: {error}", path.display()), None),
-    })
-}
-
 /// The passphrase that the installation had when the backup was made.
-fn passphrase_of(server: &ServerArguments) -> Result<SecretString, Failure> {
-    Ok(passphrase::read(&server.config()?, &Surroundings::of_process(), false)?.secret)
+fn passphrase_of(installation: &Installation) -> Result<SecretString, Failure> {
+    Ok(passphrase::read(&installation.config()?, &Surroundings::of_process(), false)?.secret)
 }

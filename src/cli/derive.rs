@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -14,6 +13,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::failure::Failure;
+use super::files::{open, write_new};
 use super::session::{print, print_json};
 
 /// The lengths of a group's key, in octets.
@@ -46,8 +46,14 @@ impl DeriveArguments {
         let group_key = read_group_key(self.key_file.as_deref())?;
         let keys = self.devices.iter().map(|name| (name, Zeroizing::new(hex::encode(&*device_key(&group_key, name)))));
         if let Some(directory) = &self.out {
+            let file = |name: &Name| directory.join(format!("{name}.key"));
             for (name, key) in keys {
-                write_new(&directory.join(format!("{name}.key")), &key)?;
+                let line = Zeroizing::new(format!("{}\n", *key));
+                write_new(&file(name), line.as_bytes(), 0o600)?;
+            }
+            if json {
+                let items = self.devices.iter().map(|name| json!({"device": name.as_str(), "file": file(name)}));
+                return print_json(&json!({"group": self.group.as_str(), "items": items.collect::<Vec<_>>()}));
             }
             return print(&format!("{} keys of group {} are in {}.\n", self.devices.len(), self.group, directory.display()));
         }
@@ -75,7 +81,7 @@ fn read_group_key(path: Option<&Path>) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let failed = |why: &str| Failure::Failed(format!("{place}: {why}"), None);
     let mut key = Zeroizing::new(Vec::with_capacity(256));
     let read = match path {
-        Some(path) => std::fs::File::open(path).and_then(|file| file.take(MAX_FILE).read_to_end(&mut key)),
+        Some(path) => open(path)?.take(MAX_FILE).read_to_end(&mut key),
         None => std::io::stdin().take(MAX_FILE).read_to_end(&mut key),
     };
     read.map_err(|error| failed(&error.to_string()))?;
@@ -84,11 +90,4 @@ fn read_group_key(path: Option<&Path>) -> Result<Zeroizing<Vec<u8>>, Failure> {
         return Err(failed("this is base64; decode it first: openssl base64 -d -A"));
     }
     if KEY.contains(&key.len()) { Ok(key) } else { Err(failed("a group's key has 32 to 64 octets")) }
-}
-
-/// Writes a key into a file that is not there yet.
-fn write_new(path: &Path, key: &str) -> Result<(), Failure> {
-    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let written = file.and_then(|mut file| std::io::Write::write_all(&mut file, format!("{key}\n").as_bytes()));
-    written.map_err(|error| Failure::Failed(format!("{}: {error}", path.display()), None))
 }

@@ -11,6 +11,7 @@ use super::arguments::{Listing, Why, WhyRevoked, object};
 use super::client::Ask;
 use super::devices::Fleet;
 use super::failure::Failure;
+use super::files::unreadable;
 use super::session::{Session, print, print_json};
 use super::table::{Column, table};
 
@@ -479,7 +480,7 @@ async fn send(
 }
 
 fn read(file: &Path) -> Result<String, Failure> {
-    fs::read_to_string(file).map_err(|error| Failure::Failed(format!("{}: {error}", file.display()), None))
+    fs::read_to_string(file).map_err(unreadable(file))
 }
 
 /// The word of an option, as the API has it too.

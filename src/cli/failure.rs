@@ -242,7 +242,10 @@ fn advice_on(code: &str) -> Option<&'static str> {
 
 impl From<ProfileError> for Failure {
     fn from(error: ProfileError) -> Self {
-        Self::of(&error)
+        match error {
+            ProfileError::Missing(_) => Self::NotFound(error.to_string()),
+            error => Self::of(&error),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! `fleetmark group`.
 
 use std::fs::{self, DirBuilder};
-use std::io::{ErrorKind, Read as _};
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,7 @@ use super::client::Ask;
 use super::derive::DeriveArguments;
 use super::devices::Fleet;
 use super::failure::Failure;
+use super::files;
 use super::session::{Session, print};
 use super::table::Column;
 use crate::config::profile::write_durably;
@@ -31,9 +32,9 @@ const COLUMNS: [Column; 5] = [
 const SERIALS: [Column; 2] = [Column("SERIAL", "serial"), Column("DEVICE", "device")];
 const FIRST: [&str; 6] = ["name", "fleet", "proof", "state", "admitted", "key"];
 /// The largest file that is read, in octets.
-const MAX_FILE: u64 = 16 * 1024 * 1024;
+const MAX_FILE: usize = 16 * 1024 * 1024;
 /// The longest key of a group, in octets.
-const MAX_KEY: u64 = 64;
+const MAX_KEY: usize = 64;
 
 /// `fleetmark group`
 #[derive(Debug, Subcommand)]
@@ -277,7 +278,7 @@ impl GroupCommand {
                 let Change { group, ca, rules } = *change;
                 let mut body = Map::from_iter([("rules".to_owned(), rules.body())]);
                 if let Some(ca) = ca {
-                    body.insert("ca".to_owned(), text(&ca)?.into());
+                    body.insert("ca".to_owned(), files::text(&ca, MAX_FILE)?.into());
                 }
                 session.print_record(&session.client.change(&group.path(), Value::Object(body)).await?, &FIRST)
             }
@@ -304,10 +305,10 @@ impl Create {
             ("rules".to_owned(), rules.body()),
         ]);
         if let Some(ca) = ca {
-            body.insert("ca".to_owned(), text(&ca)?.into());
+            body.insert("ca".to_owned(), files::text(&ca, MAX_FILE)?.into());
         }
         if let Some(file) = key_file {
-            let key = Zeroizing::new(octets(&file, MAX_KEY)?);
+            let key = Zeroizing::new(files::read(&file, MAX_KEY)?);
             body.insert("key".to_owned(), STANDARD.encode(&*key).into());
         }
         let ask = Ask::path(&["v1", "fleets", &group.fleet.name, "groups"]).body(Value::Object(body)).creates();
@@ -324,7 +325,7 @@ impl SerialsCommand {
                 let media_type = if is_json { "application/x-ndjson" } else { "text/csv" };
                 let query = vec![("keep", keep.then(|| "true".to_owned()))];
                 let ask = Ask { query, ..group.ask(&["serials"]) };
-                let changed = session.client.put_octets(ask, media_type, octets(&file, MAX_FILE)?).await?;
+                let changed = session.client.put_octets(ask, media_type, files::read(&file, MAX_FILE)?).await?;
                 session.print_record(&changed, &["listed", "removed"])
             }
             Self::Remove { group, serial } => {
@@ -385,22 +386,4 @@ fn number(text: &str) -> Result<Value, String> {
 #[expect(clippy::unnecessary_wraps, reason = "a parser of clap's")]
 fn word(text: &str) -> Result<Value, String> {
     Ok(if text == "none" { Value::Null } else { text.into() })
-}
-
-fn text(path: &Path) -> Result<String, Failure> {
-    String::from_utf8(octets(path, MAX_FILE)?)
-        .map_err(|_| Failure::Failed(format!("{}: this is no text", path.display()), None))
-}
-
-/// A file of at most `most` octets.
-fn octets(path: &Path, most: u64) -> Result<Vec<u8>, Failure> {
-    let failed = |why: String| Failure::Failed(format!("{}: {why}", path.display()), None);
-    let file = fs::File::open(path).map_err(|error| failed(error.to_string()))?;
-    let mut octets = Vec::new();
-    file.take(most + 1).read_to_end(&mut octets).map_err(|error| failed(error.to_string()))?;
-    if u64::try_from(octets.len()).is_ok_and(|length| length <= most) {
-        Ok(octets)
-    } else {
-        Err(failed(format!("it is longer than {most} octets")))
-    }
 }

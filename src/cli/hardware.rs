@@ -1,6 +1,5 @@
 //! `fleetmark device hardware`.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -12,13 +11,14 @@ use super::arguments::Listing;
 use super::client::Ask;
 use super::devices::Device;
 use super::failure::Failure;
+use super::files;
 use super::session::{Session, print};
 use super::table::Column;
 
 const COLUMNS: [Column; 3] = [Column("HARDWARE", "id"), Column("KNOWN BY", "source"), Column("SINCE", "since")];
 const FIRST: [&str; 3] = ["id", "source", "since"];
 /// The largest file of a public key, in octets.
-const MAX_FILE: u64 = 2048;
+const MAX_FILE: usize = 2048;
 
 /// `fleetmark device hardware`
 #[derive(Debug, Subcommand)]
@@ -76,14 +76,7 @@ fn at<'a>(device: &'a Device, id: Option<&'a str>) -> Ask<'a> {
 
 /// A public key as it is sent: PEM as it is, all else in base64.
 fn read_key(path: &Path) -> Result<String, Failure> {
-    let failed = |why: &str| Failure::Failed(format!("{}: {why}", path.display()), None);
-    let mut octets = Vec::new();
-    let file = std::fs::File::open(path).map_err(|error| failed(&error.to_string()))?;
-    file.take(MAX_FILE + 1).read_to_end(&mut octets).map_err(|error| failed(&error.to_string()))?;
-    if u64::try_from(octets.len()).unwrap_or(u64::MAX) > MAX_FILE {
-        return Err(failed("it is too long for a public key"));
-    }
-    match String::from_utf8(octets) {
+    match String::from_utf8(files::read(path, MAX_FILE)?) {
         Ok(text) if text.starts_with("-----BEGIN PUBLIC KEY-----") => Ok(text),
         Ok(text) => Ok(STANDARD.encode(text.as_bytes())),
         Err(error) => Ok(STANDARD.encode(error.as_bytes())),

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::arguments::object;
 use super::client::Ask;
 use super::failure::Failure;
+use super::files::unreadable;
 use super::session::Session;
 
 const FIRST: [&str; 3] = ["url", "secret", "version"];
@@ -58,10 +59,7 @@ impl HookCommand {
     pub async fn run(self, session: &Session) -> Result<(), Failure> {
         match self {
             Self::Set(Settings { fleet, url, roots, keep_secret }) => {
-                let roots = roots.map(|file| {
-                    std::fs::read_to_string(&file)
-                        .map_err(|error| Failure::Failed(format!("{}: {error}", file.display()), None))
-                });
+                let roots = roots.map(|file| std::fs::read_to_string(&file).map_err(unreadable(&file)));
                 let body = object([
                     ("url", Some(Value::from(url))),
                     ("roots", roots.transpose()?.map(Value::from)),

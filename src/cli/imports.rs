@@ -14,6 +14,7 @@ use super::arguments::duration;
 use super::client::Ask;
 use super::devices::Fleet;
 use super::failure::{Failure, harmless};
+use super::files::open;
 use super::session::{Session, print, print_json};
 use crate::http::admin::wire::{ImportError, ImportReport, ImportedToken};
 
@@ -94,7 +95,7 @@ impl Part {
 
 impl Parts {
     fn open(path: &Path, format: ListFormat) -> Result<Self, Failure> {
-        let file = File::open(path).map_err(|error| at(path, &error))?;
+        let file = open(path)?;
         let mut parts = Self { file: BufReader::new(file), format, head: (Vec::new(), 0), next: 1, is_ended: false };
         if format == ListFormat::Csv {
             let mut is_empty = true;

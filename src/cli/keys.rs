@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::arguments::{Listing, object};
 use super::client::Ask;
 use super::failure::Failure;
+use super::files::{open, unreadable};
 use super::session::{Session, print};
 use super::table::Column;
 
@@ -70,12 +71,11 @@ impl Key {
 
 fn of_file(file: &Path) -> Result<String, Failure> {
     let mut text = String::new();
-    let read = if file.as_os_str() == "-" {
-        std::io::stdin().take(MAX_FILE).read_to_string(&mut text)
+    if file.as_os_str() == "-" {
+        std::io::stdin().take(MAX_FILE).read_to_string(&mut text).map_err(unreadable(file))?;
     } else {
-        std::fs::File::open(file).and_then(|file| file.take(MAX_FILE).read_to_string(&mut text))
-    };
-    read.map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?;
+        open(file)?.take(MAX_FILE).read_to_string(&mut text).map_err(unreadable(file))?;
+    }
     key_hash(&text).ok_or_else(|| Failure::Usage(format!("{} holds no public key in PEM", file.display())))
 }
 

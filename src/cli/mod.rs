@@ -2,6 +2,7 @@
 //! server, `doctor`, `operator recover` and `backup restore` work on its machine.
 //!
 //! - [`failure`]: what is printed when something fails, and the exit codes.
+//! - [`files`]: what is read and made.
 //! - [`client`]: the admin door over mTLS.
 //! - [`session`]: a client, and how its answers are printed.
 //! - [`table`]: tables for people; programs take `--json`.
@@ -18,6 +19,7 @@ mod devices;
 mod doctor;
 mod external;
 pub mod failure;
+mod files;
 mod fleets;
 mod groups;
 mod hardware;

@@ -15,6 +15,7 @@ use time::format_description::well_known::Rfc3339;
 use super::arguments::{Listing, Why, object, pair};
 use super::client::Ask;
 use super::failure::Failure;
+use super::files::{open, unreadable};
 use super::session::{Session, print, print_json};
 use super::table::Column;
 use crate::http::admin::wire::{PolicyAnswer, PolicyCheck, PolicyQuestion};
@@ -258,13 +259,13 @@ fn told(answer: &PolicyAnswer) -> String {
 
 fn read(file: &Path) -> Result<String, Failure> {
     use std::io::Read as _;
-    let at = |error: std::io::Error| Failure::Failed(format!("{}: {error}", file.display()), None);
+    let at = unreadable(file);
     let limit = u64::try_from(MAX_TEXT).unwrap_or(u64::MAX).saturating_add(1);
     let mut text = String::new();
     if file == Path::new("-") {
         std::io::stdin().lock().take(limit).read_to_string(&mut text).map_err(at)?;
     } else {
-        std::fs::File::open(file).map_err(at)?.take(limit).read_to_string(&mut text).map_err(at)?;
+        open(file)?.take(limit).read_to_string(&mut text).map_err(at)?;
     }
     Ok(text)
 }

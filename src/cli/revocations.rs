@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use super::arguments::{Listing, Why, object, pair, reason};
 use super::client::{Answer, Ask};
 use super::failure::Failure;
+use super::files;
 use super::keys::key_hash;
 use super::lifecycle::instant;
 use super::session::{Session, print};
@@ -33,7 +34,7 @@ const COUNTED: [&str; 7] = ["ledger", "selection", "devices", "certificates", "n
 /// How often a running order is looked at.
 const LOOK: Duration = Duration::from_millis(250);
 /// The largest list, in octets.
-const MAX_LIST: u64 = 1 << 20;
+const MAX_LIST: usize = 1 << 20;
 
 /// `fleetmark revocation`
 #[derive(Debug, Subcommand)]
@@ -318,11 +319,7 @@ impl Query {
 
 /// Lines that are not empty, and no comment.
 fn lines(file: &Path) -> Result<Vec<String>, Failure> {
-    let at = |error: &std::io::Error| Failure::Failed(format!("{}: {error}", file.display()), None);
-    if std::fs::metadata(file).map_err(|error| at(&error))?.len() > MAX_LIST {
-        return Err(Failure::Usage(format!("{} is larger than 1 MiB: an order lists at most 10,000", file.display())));
-    }
-    let text = std::fs::read_to_string(file).map_err(|error| at(&error))?;
+    let text = files::text(file, MAX_LIST)?;
     let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
     if lines.is_empty() {
         return Err(Failure::Usage(format!("{} lists nothing", file.display())));
@@ -335,7 +332,7 @@ fn maker_of(text: &str) -> Result<String, Failure> {
     if let Ok(fingerprint) = text.parse::<Fingerprint>() {
         return Ok(fingerprint.to_string());
     }
-    let certificate = CertificateDer::from_pem_file(text);
+    let certificate = CertificateDer::from_pem_slice(&files::read(Path::new(text), MAX_LIST)?);
     let certificate =
         certificate.map_err(|error| Failure::Usage(format!("{text}: no fingerprint, and no certificate: {error}")))?;
     Ok(hex::encode(digest(&SHA256, &certificate)))
@@ -346,7 +343,7 @@ fn key_of(text: &str) -> Result<String, Failure> {
     if let Ok(hash) = text.parse::<fleetmark_domain::KeyHash>() {
         return Ok(hash.to_string());
     }
-    let pem = std::fs::read_to_string(text).map_err(|error| Failure::Usage(format!("{text}: {error}")))?;
+    let pem = files::text(Path::new(text), MAX_LIST)?;
     key_hash(&pem).ok_or_else(|| Failure::Usage(format!("{text} holds no public key in PEM")))
 }
 

@@ -1,6 +1,6 @@
 //! `fleetmark root`: the ceremony on the root's machine, without server and network; and what the server wants of it.
 
-use std::io::{BufRead as _, Read as _, Write as _};
+use std::io::{BufRead as _, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::arguments::{Listing, duration};
 use super::client::Ask;
 use super::failure::Failure;
+use super::files::{self, write_new};
 use super::session::{Session, print, print_json};
 use super::table::Column;
 use crate::ceremony::directory::{Done, LIST_LIFETIME, People, RootDirectory};
@@ -222,7 +223,7 @@ impl OfflineCommand {
                 let taken =
                     RootDirectory::take_over(&ceremony.dir, ceremony.passphrase(false)?, files, &ceremony.people(), now);
                 let (root, done) = taken?;
-                write_new(&out, &done.answer.file())?;
+                write_new(&out, &done.answer.file(), 0o666)?;
                 told(&done, Some(&out), json, &format!("The root's SHA-256 fingerprint: {}\n", root.fingerprint()))
             }
             Self::Sign { ceremony, request, out, digest, yes } => {
@@ -234,7 +235,7 @@ impl OfflineCommand {
                 unused(&out)?;
                 let holds = if holds.is_zero() { LIST_LIFETIME } else { holds };
                 let done = ceremony.open()?.list(revoke, holds, &ceremony.people(), now)?;
-                write_new(&out, &done.answer.file())?;
+                write_new(&out, &done.answer.file(), 0o666)?;
                 told(&done, Some(&out), json, "")
             }
             Self::Verify { dir } => {
@@ -282,7 +283,7 @@ fn create(
     let secret = ceremony.passphrase(true)?;
     let created = RootDirectory::create_for(&ceremony.dir, secret, &profiles, (&request, key), &ceremony.people(), now);
     let (root, done) = created?;
-    write_new(out, &done.answer.file())?;
+    write_new(out, &done.answer.file(), 0o666)?;
     told(&done, Some(out), json, &made(&root))
 }
 
@@ -326,7 +327,7 @@ fn sign(
         agree_to(&questions.collect::<Vec<_>>())?;
     }
     let done = directory.sign(&request, &items, &ceremony.people(), now)?;
-    write_new(out, &done.answer.file())?;
+    write_new(out, &done.answer.file(), 0o666)?;
     told(&done, Some(out), json, "")
 }
 
@@ -421,7 +422,7 @@ impl OnlineCommand {
                 let mut ask = Ask::path(&["v1", "root", "request"]);
                 ask.query.push(("root", root.map(|root| root.to_string())));
                 let answer = session.client.get(ask).await?;
-                write_new(&out, &answer.body)?;
+                write_new(&out, &answer.body, 0o666)?;
                 let digest = sha256(&answer.body);
                 if session.json {
                     return print_json(&json!({"file": out, "sha256": digest}));
@@ -455,28 +456,12 @@ fn body_of(file: &Path) -> Result<Value, Failure> {
     serde_json::from_slice(&read(file)?).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))
 }
 
-/// A file of at most 512 KiB.
+/// A file of a ceremony.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    let failed = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => Failure::NotFound(format!("{}: there is no such file", path.display())),
-        _ => Failure::Failed(format!("{}: {error}", path.display()), None),
-    };
-    let most = u64::try_from(MAX_FILE).unwrap_or(u64::MAX);
-    let mut octets = Vec::new();
-    std::fs::File::open(path).map_err(failed)?.take(most.saturating_add(1)).read_to_end(&mut octets).map_err(failed)?;
-    if octets.len() > MAX_FILE {
-        return Err(Failure::Usage(format!("{}: it is larger than 512 KiB", path.display())));
-    }
-    Ok(octets)
+    files::read(path, MAX_FILE)
 }
 
 /// Asked before anything is signed.
 fn unused(path: &Path) -> Result<(), Failure> {
     if path.exists() { Err(Failure::Usage(format!("{}: there is a file here already", path.display()))) } else { Ok(()) }
-}
-
-fn write_new(path: &Path, octets: &[u8]) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::Failed(format!("{}: {error}", path.display()), None);
-    let mut file = std::fs::File::create_new(path).map_err(failed)?;
-    file.write_all(octets).and_then(|()| file.sync_all()).map_err(failed)
 }

@@ -21,12 +21,37 @@ use crate::config::{Config, DEFAULT_DATA_DIRECTORY, KeyHome, Layout, LogFormat, 
 use crate::server::{self, Begun, RootPlace, ServerError, Start, Summary};
 use crate::telemetry::{self, clock::SystemClock};
 
-/// What a server is started with; the same keys as in `fleetmark.toml`, and stronger.
+/// Where an installation is, or is to be, and what opens its keys.
 #[derive(Debug, Default, Args)]
-pub struct ServerArguments {
+pub struct Installation {
     /// The data directory
     #[arg(long, value_name = "DIR", env = "FLEETMARK_DATA", default_value = DEFAULT_DATA_DIRECTORY)]
     pub data: PathBuf,
+    /// A file with the passphrase of the keys, mode 0600
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+}
+
+impl Installation {
+    /// Its configuration.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub fn config(&self) -> Result<Config, Failure> {
+        Ok(Config::load(&self.data, &self.overrides()?)?)
+    }
+
+    fn overrides(&self) -> Result<Overrides, Failure> {
+        let path = self.passphrase_file.as_ref().map(std::path::absolute).transpose().map_err(|error| Failure::of(&error))?;
+        Ok(Overrides { passphrase_file: path.map(|path| path.to_string_lossy().into_owned()), ..Overrides::default() })
+    }
+}
+
+/// What a server is started with; the same keys as in `fleetmark.toml`, and stronger.
+#[derive(Debug, Default, Args)]
+pub struct ServerArguments {
+    #[command(flatten)]
+    pub installation: Installation,
     /// The root of all identities, such as fleet.example
     #[arg(long, value_name = "DOMAIN")]
     trust_domain: Option<String>,
@@ -48,9 +73,6 @@ pub struct ServerArguments {
     /// sqlite:PATH or postgres://…
     #[arg(long, value_name = "URL")]
     store: Option<String>,
-    /// A file with the passphrase of the keys, mode 0600
-    #[arg(long, value_name = "FILE")]
-    passphrase_file: Option<PathBuf>,
     /// Algorithm of new authorities' keys: p256, p384 or ed25519; what their profiles name first unless given
     #[arg(long, value_name = "ALGORITHM")]
     algorithm: Option<String>,
@@ -74,7 +96,7 @@ impl ServerArguments {
     /// # Errors
     /// [`Failure`].
     pub fn config(&self) -> Result<Config, Failure> {
-        Ok(Config::load(&self.data, &self.overrides()?)?)
+        Ok(Config::load(&self.installation.data, &self.overrides()?)?)
     }
 
     /// What was said here, as the configuration takes it.
@@ -82,16 +104,13 @@ impl ServerArguments {
     /// # Errors
     /// [`Failure`] where a path cannot be made absolute.
     pub fn overrides(&self) -> Result<Overrides, Failure> {
-        let absolute = |path: &PathBuf| std::path::absolute(path).map_err(|error| Failure::of(&error));
-        let passphrase_file = self.passphrase_file.as_ref().map(absolute).transpose()?;
         let mut overrides = Overrides {
             trust_domain: self.trust_domain.clone(),
             names: self.names.clone(),
             public_url: self.public_url.clone(),
             store: self.store.clone(),
-            passphrase_file: passphrase_file.map(|path| path.to_string_lossy().into_owned()),
             danger_online_root: self.danger_online_root.then_some(true),
-            ..Overrides::default()
+            ..self.installation.overrides()?
         };
         overrides.doors.device.clone_from(&self.device_door);
         overrides.doors.admin.clone_from(&self.admin_door);
@@ -107,7 +126,7 @@ impl ServerArguments {
     fn prepare(&self, is_first: bool) -> Result<Config, Failure> {
         let overrides = self.overrides()?;
         // Checked before anything is written: a mistake on the command line leaves no trace.
-        let config = Config::load(&self.data, &overrides)?;
+        let config = Config::load(&self.installation.data, &overrides)?;
         if is_first {
             config.data.create()?;
             config.data.keep(&overrides)?;
@@ -117,7 +136,7 @@ impl ServerArguments {
     }
 
     fn is_initialised(&self) -> Result<bool, Failure> {
-        let data = std::path::absolute(&self.data).map_err(|error| Failure::of(&error))?;
+        let data = std::path::absolute(&self.installation.data).map_err(|error| Failure::of(&error))?;
         Ok(Layout::new(data).is_initialised())
     }
 }
@@ -185,7 +204,7 @@ pub fn init(arguments: &InitArguments) -> Result<(), Failure> {
     let is_there = server.is_initialised()?;
     if let (Some(answer), Some(root)) = (&arguments.answer, &arguments.root_fingerprint) {
         if !is_there {
-            let text = format!("{}: no installation was begun here", server.data.display());
+            let text = format!("{}: no installation was begun here", server.installation.data.display());
             return Err(Failure::Failed(text, Some("Begin one with `fleetmark init --root offline` or `--root corporate`.")));
         }
         return go_on(server, answer, *root, &arguments.corporate_crl);
@@ -196,7 +215,7 @@ pub fn init(arguments: &InitArguments) -> Result<(), Failure> {
         Place::Corporate => RootPlace::Corporate,
     };
     if is_there && place == RootPlace::Here {
-        let text = format!("{}: there is an installation here already", server.data.display());
+        let text = format!("{}: there is an installation here already", server.installation.data.display());
         return Err(Failure::Failed(text, Some("Start it with `fleetmark serve`, or name another directory with --data.")));
     }
     let config = server.prepare(!is_there)?;
@@ -263,7 +282,7 @@ fn asked(place: RootPlace, file: &Path, digest: &str) -> String {
 /// [`Failure`].
 pub fn serve(arguments: &ServerArguments) -> Result<(), Failure> {
     if !arguments.is_initialised()? {
-        let text = format!("{}: there is no installation here", arguments.data.display());
+        let text = format!("{}: there is no installation here", arguments.installation.data.display());
         return Err(Failure::Failed(text, Some("Make one with `fleetmark init`, or name its directory with --data.")));
     }
     let config = arguments.prepare(false)?;

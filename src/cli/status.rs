@@ -17,6 +17,7 @@ use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certi
 use super::arguments::duration;
 use super::client;
 use super::failure::{Failure, ProblemDocument};
+use super::files;
 use super::session::{print, print_json};
 use super::table::record;
 use crate::config::profile::Profile;
@@ -124,7 +125,7 @@ impl ListArguments {
         let signers = self.signers.clone().unwrap_or_else(|| beside(&self.source));
         let signers = certificates(&fetch(&signers, MAX_PEM).await?, &signers)?;
         let anchors = if let Some(path) = &self.ca {
-            certificates(&file(path, MAX_PEM)?, &path.display().to_string())?
+            certificates(&files::read(path, MAX_PEM)?, &path.display().to_string())?
         } else {
             let profile = Profile::find(profile)?;
             certificates(&profile.ca_pem()?, &profile.directory.join("ca.pem").display().to_string())?
@@ -351,7 +352,7 @@ fn beside(source: &str) -> String {
 
 async fn fetch(source: &str, most: usize) -> Result<Vec<u8>, Failure> {
     if !source.contains("://") {
-        return file(Path::new(source), most);
+        return files::read(Path::new(source), most);
     }
     if !source.starts_with("http://") {
         let text = format!(
@@ -367,21 +368,6 @@ async fn fetch(source: &str, most: usize) -> Result<Vec<u8>, Failure> {
     client::read(response, most).await
 }
 
-fn file(path: &Path, most: usize) -> Result<Vec<u8>, Failure> {
-    use std::io::Read as _;
-    let failed = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => Failure::NotFound(format!("{}: there is no such file", path.display())),
-        _ => Failure::Failed(format!("{}: {error}", path.display()), None),
-    };
-    let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
-    let mut octets = Vec::new();
-    std::fs::File::open(path).map_err(failed)?.take(limit).read_to_end(&mut octets).map_err(failed)?;
-    if octets.len() > most {
-        return Err(Failure::Usage(format!("{}: it is larger than {most} octets", path.display())));
-    }
-    Ok(octets)
-}
-
 fn certificates(pem: &[u8], name: &str) -> Result<Vec<CertificateDer<'static>>, Failure> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).take(MAX_CERTIFICATES).collect();
     let found = found.ok().filter(|found| !found.is_empty());
@@ -389,7 +375,7 @@ fn certificates(pem: &[u8], name: &str) -> Result<Vec<CertificateDer<'static>>, 
 }
 
 fn first_certificate(path: &Path) -> Result<CertificateDer<'static>, Failure> {
-    let found = certificates(&file(path, MAX_PEM)?, &path.display().to_string())?;
+    let found = certificates(&files::read(path, MAX_PEM)?, &path.display().to_string())?;
     found.into_iter().next().ok_or_else(|| Failure::Usage(format!("{}: there is no certificate", path.display())))
 }
 

@@ -37,6 +37,8 @@ fn nonsense_is_refused_as_usage() {
         "fleetmark operator create a --role root --all-fleets",
         "fleetmark gateway create a --fleet b --all-fleets",
         "fleetmark ledger verify --whole",
+        "fleetmark backup inspect a.backup --log-level debug",
+        "fleetmark backup restore a.backup --store sqlite:a.db",
         "fleetmark policy activate",
         "fleetmark policy activate set.cedar --version 1",
         "fleetmark policy show --scope No/Fleet",

@@ -167,8 +167,11 @@ fn the_factory_derives_keys_without_a_server() {
     let printed = String::from_utf8(printed.stdout).unwrap();
     assert_eq!(printed, format!("a {}\nB {}\n", device_key("a"), device_key("B")));
     let out = directory.path().display().to_string();
-    assert!(derive(&key, &["--out", &out]).status.success());
-    assert_eq!(std::fs::read_to_string(directory.path().join("B.key")).unwrap().trim(), device_key("B"));
+    let written = derive(&key, &["--out", &out, "--json"]);
+    let written: serde_json::Value = serde_json::from_slice(&written.stdout).unwrap();
+    let of_b = written["items"][1]["file"].as_str().unwrap();
+    assert_eq!(std::path::Path::new(of_b), directory.path().join("B.key"));
+    assert_eq!(std::fs::read_to_string(of_b).unwrap().trim(), device_key("B"));
     assert!(!derive(&key, &["--out", &out]).status.success(), "a key was overwritten");
     for wrong in [STANDARD.encode(GROUP_KEY).as_bytes(), &[1; 31], &[1; 65]] {
         assert!(!derive(&file("wrong.key", wrong), &[]).status.success(), "{wrong:?}");

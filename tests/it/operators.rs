@@ -141,3 +141,28 @@ fn the_last_owner_stays_and_a_lost_key_is_recovered_on_the_servers_machine() {
         assert!(server.log().contains("rescue socket"), "the log says nothing of the rescue");
     });
 }
+
+#[test]
+fn a_file_that_is_not_there_is_no_such_thing() {
+    let server = shared();
+    let operator = server.data().join("operator").display().to_string();
+    let ends_with = |operator: &str, arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fleetmark"));
+        let output = command.args(["--operator", operator]).args(arguments).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let order = ["revocation", "order", "revoke", "--fleet", "default"];
+    let orders = ["--key", "--maker", "--certs-from", "--devices-from"].map(|by| [&order[..], &[by, "gone"]].concat());
+    let others = [
+        &["key", "block", "--public-key", "gone"][..],
+        &["device", "import", "gone", "--format", "csv"],
+        &["fleet", "hook", "set", "default", "--url", "https://localhost", "--roots", "gone"],
+        &["group", "derive", "line-4", "a", "--key-file", "gone"],
+        &["policy", "check", "gone"],
+    ];
+    for arguments in orders.iter().map(Vec::as_slice).chain(others) {
+        let (code, said) = ends_with(&operator, arguments);
+        assert_eq!((code, said.contains("gone: there is no such file")), (Some(3), true), "{arguments:?}: {said}");
+    }
+    assert_eq!(ends_with("gone", &["whoami"]).0, Some(3));
+}

@@ -247,7 +247,7 @@ mod tests {
     fn a_directory_without_an_installation_is_said_so() {
         let directory = tempfile::tempdir().expect("directory");
         let mut server = ServerArguments::default();
-        directory.path().clone_into(&mut server.data);
+        directory.path().clone_into(&mut server.installation.data);
         let mut findings = Vec::new();
         assert!(look(&server, &mut findings).is_none());
         assert_eq!((findings[0].check.as_str(), findings[0].state), ("installation", State::Warn));
