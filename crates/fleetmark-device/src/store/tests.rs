@@ -11,6 +11,16 @@ use crate::answer::{Expected, accept};
 use crate::testing::Authority;
 use crate::wire::Issued;
 
+/// What another test starts has the lock too, for a moment: between fork and exec.
+fn open(dir: &Path) -> Result<Store, Error> {
+    let busy = |opened: &Result<Store, Error>| matches!(opened, Err(Error::Busy(_)));
+    let mut tries = (0..1_000).map(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        Store::open(dir)
+    });
+    tries.find(|opened| !busy(opened)).unwrap_or_else(|| Store::open(dir))
+}
+
 fn purpose() -> Purpose {
     Purpose::Enroll { door: crate::door::Door::Installation, name: None }
 }
@@ -31,7 +41,7 @@ fn names(dir: &Path) -> Vec<String> {
 
 /// Runs the first `steps` steps of an enrollment, as a process that is killed then.
 fn killed_after(steps: usize, dir: &Path, authority: &Authority) {
-    let store = Store::open(dir).expect("open");
+    let store = open(dir).expect("open");
     let mut left = steps;
     let mut next = || {
         left = left.wrapping_sub(1);
@@ -72,7 +82,7 @@ fn it_goes_on_after_a_cut_between_any_two_steps() {
         let dir = TempDir::new().expect("dir");
         killed_after(steps, dir.path(), &authority);
         let staged = View::new(dir.path()).pending().expect("read").map(|pending| pending.key.hash());
-        let store = Store::open(dir.path()).expect("open again");
+        let store = open(dir.path()).expect("open again");
         match steps {
             0 => assert!(store.pending().expect("read").is_none() && store.current().expect("read").is_none()),
             1 => {
@@ -93,11 +103,11 @@ fn it_goes_on_after_a_cut_between_any_two_steps() {
 #[test]
 fn half_written_files_are_swept() {
     let dir = TempDir::new().expect("dir");
-    drop(Store::open(dir.path()).expect("open"));
+    drop(open(dir.path()).expect("open"));
     fs::create_dir(dir.path().join(".tmp-pending")).expect("dir");
     fs::write(dir.path().join(".tmp-pending/key.pem"), "half").expect("write");
     fs::write(dir.path().join("generations/.tmp-1"), "half").expect("write");
-    let store = Store::open(dir.path()).expect("open");
+    let store = open(dir.path()).expect("open");
     assert_eq!(names(dir.path()), ["generations", "lock"]);
     assert!(names(&dir.path().join("generations")).is_empty());
     // And one that appeared after the sweep does not stand in the way.
@@ -108,7 +118,7 @@ fn half_written_files_are_swept() {
 #[test]
 fn a_cut_while_giving_up_is_made_good() {
     let (dir, authority) = (TempDir::new().expect("dir"), Authority::new("ca"));
-    let store = Store::open(dir.path()).expect("open");
+    let store = open(dir.path()).expect("open");
     let mut kept = Vec::new();
     for index in 1..=2 {
         let key = DeviceKey::generate().expect("key");
@@ -119,12 +129,12 @@ fn a_cut_while_giving_up_is_made_good() {
     // Only the first half of `abandon`.
     store.point_to(1).expect("link");
     drop(store);
-    let store = Store::open(dir.path()).expect("open");
+    let store = open(dir.path()).expect("open");
     let current = store.current().expect("read").expect("identity");
     assert_eq!(current, kept[1], "it is there again, and will be refused again");
     store.abandon(&current).expect("abandon");
     drop(store);
-    let store = Store::open(dir.path()).expect("open");
+    let store = open(dir.path()).expect("open");
     assert_eq!(store.current().expect("read").expect("identity"), kept[0]);
     store.abandon(&kept[0]).expect("abandon");
     assert!(store.current().expect("read").is_none());
@@ -133,7 +143,7 @@ fn a_cut_while_giving_up_is_made_good() {
 #[test]
 fn what_a_bundle_said_reaches_other_programs_after_a_cut_and_a_step_back_too() {
     let (dir, old, new) = (TempDir::new().expect("dir"), Authority::new("old"), Authority::new("new"));
-    let store = Store::open(dir.path()).expect("open");
+    let store = open(dir.path()).expect("open");
     for index in 1..=2 {
         let key = DeviceKey::generate().expect("key");
         store.adopt(&store.keep(&accepted(&old, &key, index), &key).expect("keep")).expect("adopt");
@@ -148,7 +158,7 @@ fn what_a_bundle_said_reaches_other_programs_after_a_cut_and_a_step_back_too() {
     drop(store);
     let roots = trust.all_roots().expect("roots").pem();
     let read = |file: &str| fs::read_to_string(dir.path().join(file)).expect("a file");
-    let store = Store::open(dir.path()).expect("open again");
+    let store = open(dir.path()).expect("open again");
     assert_eq!((read("trust.pem"), read("current/ca.pem")), (roots.clone(), roots.clone()));
     assert_ne!(read("generations/1/ca.pem"), roots, "nobody uses it");
     store.abandon(&store.current().expect("read").expect("identity")).expect("abandon");
@@ -159,7 +169,7 @@ fn what_a_bundle_said_reaches_other_programs_after_a_cut_and_a_step_back_too() {
 #[test]
 fn another_purpose_gets_another_key() {
     let dir = TempDir::new().expect("dir");
-    let store = Store::open(dir.path()).expect("open");
+    let store = open(dir.path()).expect("open");
     let one = store.stage(purpose()).expect("stage").key.hash();
     assert_eq!(store.stage(purpose()).expect("stage").key.hash(), one);
     let renew = Purpose::Renew(fleetmark_domain::Fingerprint([1; 32]));
@@ -169,7 +179,7 @@ fn another_purpose_gets_another_key() {
 #[test]
 fn a_damaged_staged_key_is_replaced_and_a_damaged_identity_is_not() {
     let (dir, authority) = (TempDir::new().expect("dir"), Authority::new("ca"));
-    let store = Store::open(dir.path()).expect("open");
+    let store = open(dir.path()).expect("open");
     let one = store.stage(purpose()).expect("stage").key.hash();
     fs::write(dir.path().join("pending/key.pem"), "").expect("write");
     assert_ne!(store.stage(purpose()).expect("stage").key.hash(), one);
@@ -178,7 +188,7 @@ fn a_damaged_staged_key_is_replaced_and_a_damaged_identity_is_not() {
     store.adopt(&generation).expect("adopt");
     fs::write(dir.path().join("current/identity.json"), "{").expect("write");
     drop(store);
-    let error = Store::open(dir.path()).expect_err("damaged");
+    let error = open(dir.path()).expect_err("damaged");
     assert_eq!((error.code(), error.exit_code()), ("file_damaged", 6));
     assert!(error.to_string().contains("identity.json"), "{error}");
 }
@@ -188,5 +198,5 @@ fn a_directory_that_everybody_may_write_is_refused() {
     use std::os::unix::fs::PermissionsExt as _;
     let dir = TempDir::new().expect("dir");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).expect("chmod");
-    assert_eq!(Store::open(dir.path()).expect_err("open to all").code(), "file_damaged");
+    assert_eq!(open(dir.path()).expect_err("open to all").code(), "file_damaged");
 }
