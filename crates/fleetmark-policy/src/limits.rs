@@ -26,7 +26,8 @@ pub(crate) fn check(text: &str) -> Result<(), Finding> {
     while let Some(first) = rest.chars().next() {
         let taken = match first {
             '"' => string(rest),
-            '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
+            // As Cedar's lexer has it.
+            '/' if rest.starts_with("//") => rest.find(['\n', '\r']).unwrap_or(rest.len()),
             c if c.is_ascii_alphabetic() || c == '_' => {
                 let taken = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
                 depth.word(rest.get(..taken).unwrap_or_default());

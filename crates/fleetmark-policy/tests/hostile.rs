@@ -42,6 +42,9 @@ fn deep_texts_are_refused_before_they_use_up_the_stack() {
         ];
         for text in deep {
             assert!(!findings(&text).is_empty(), "{}", text.get(..80).unwrap_or(&text));
+            for hidden in ["//\r", "// \"\n", "\"\\\"//\"\r"] {
+                assert!(!findings(&format!("{hidden}{text}")).is_empty(), "after {hidden:?}");
+            }
         }
     });
 }
