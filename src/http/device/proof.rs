@@ -110,7 +110,7 @@ impl Basic {
     }
 }
 
-/// Counts an attempt to enroll or to renew against the address that it comes from.
+/// Counts an attempt to enroll against the address that it comes from.
 ///
 /// # Errors
 /// `RateLimited`.

@@ -6,7 +6,6 @@ use fleetmark_domain::{Refusal, Timestamp};
 use serde::Serialize;
 
 use super::answer::private_json;
-use super::proof::admit;
 use super::rest::{fleet_name, require_fleet};
 use crate::http::State;
 use crate::http::caller::{Identified, adopt_by_sight, peer};
@@ -51,8 +50,7 @@ async fn renewal(caller: Identified, state: Data<State>, fleet: Path<String>) ->
     Ok(private_json(&answer))
 }
 
-/// Who comes to renew: as [`Identified`], and its newest certificate may have ended where profile or permit give it time. Counts the
-/// attempt against its address's limit before the body is read.
+/// Who comes to renew: as [`Identified`], and its newest certificate may have ended where profile or permit give it time.
 #[derive(Debug)]
 pub struct Renewing(pub Identified);
 
@@ -63,7 +61,6 @@ impl FromRequest for Renewing {
     fn from_request(request: &HttpRequest, _: &mut actix_web::dev::Payload) -> Self::Future {
         let request = request.clone();
         Box::pin(async move {
-            admit(&request)?;
             let peer = peer(&request)?;
             let state = request.app_data::<Data<State>>().ok_or(Refusal::Overloaded)?;
             let mut caller = match state.registrar.identify_late(peer, state.clock.now()).await {
