@@ -218,6 +218,7 @@ impl Registrar {
         if order.ordered_by == caller.subject.id {
             return Err(Error::with_detail(Refusal::NotPermitted, "Nobody approves their own order; ask another operator."));
         }
+        self.may_at_its_time(caller, &order, now).await?;
         let counted = order.clone();
         let reach = read(&*self.store, move |rows| reach(rows, &counted)).await?;
         let act = ApproveOrder { id, ledger: order.ledger, reach, by: caller.subject.id, at: now };
@@ -278,6 +279,7 @@ impl Registrar {
             failure: String::new(),
         };
         let counted = order.clone();
+        self.may_at_its_time(caller, &order, now).await?;
         let Reach { certificates, holders } = read(&*self.store, move |rows| reach(rows, &counted)).await?;
         Ok(Order { certificates, devices: holders, ..order })
     }
@@ -290,6 +292,23 @@ impl Registrar {
             caller.may(action, fleet_of(&order.ledger))?;
         }
         Ok(order)
+    }
+
+    /// What runs later is judged again then, when nobody's address is known: what would be refused for that is refused now.
+    async fn may_at_its_time(&self, caller: &Caller, order: &Order, now: Timestamp) -> Result<()> {
+        if order.runs_at <= now {
+            return Ok(());
+        }
+        let later = Caller { source: None, ..caller.clone() };
+        for action in self.actions_for(order).await? {
+            later.may(action, fleet_of(&order.ledger)).map_err(|error| {
+                Error::with_detail(
+                    error.refusal,
+                    "at: no address is known then, and the policies do not permit it without one.",
+                )
+            })?;
+        }
+        Ok(())
     }
 
     async fn visible_order(&self, caller: &Caller, id: OrderId) -> Result<Order> {

@@ -462,9 +462,11 @@ fn what_is_scheduled_runs_at_its_time_whether_or_not_the_server_was_there() {
         assert_eq!(standing(4).await, "revoked");
 
         // So are those whose operator the policies forbid it by then.
-        let forbids = "@id(\"none\") forbid (principal, action == Action::\"ChangeStanding\", resource);";
+        let forbids =
+            "@id(\"none\") forbid (principal, action == Action::\"ChangeStanding\", resource) unless { context has source };";
         let version = put(owner, &fleet, &with(&server, &fleet, forbids).await).await;
         activate(owner, &fleet, version).await.is(200);
+        order(&second, &at("kept", 3_600)).await.refused(403, "not_permitted");
         sql(&server, &format!("UPDATE revocations SET runs_at = {} WHERE id = 0x{barred}", now().0));
         assert_eq!(comes_to(owner, &barred, "failed").await["failure"], "not_permitted");
         assert_eq!(standing(1).await, "good");
