@@ -118,8 +118,11 @@ pub fn check_durability(rows: &mut PostgresRows) -> Result<(), StoreError> {
     let fsync = setting("fsync")?;
     let commit = setting("synchronous_commit")?;
     let standby_names = setting("synchronous_standby_names")?;
-    // A base backup in progress is listed too, and is no standby.
-    let query = diesel::sql_query("SELECT count(*) AS count FROM pg_stat_replication WHERE state IS DISTINCT FROM 'backup'");
+    // A base backup in progress is listed too, with a connection for its log, and is no standby.
+    let query = diesel::sql_query(
+        "SELECT count(*) AS count FROM pg_stat_replication \
+         WHERE state IS DISTINCT FROM 'backup' AND application_name IS DISTINCT FROM 'pg_basebackup'",
+    );
     let standbys = query.get_result::<Count>(&mut rows.connection).map_err(|error| rows.fault(error))?.count;
     match lossy(&fsync, &commit, &standby_names, standbys) {
         None => Ok(()),
