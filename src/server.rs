@@ -97,7 +97,8 @@ pub enum ServerError {
     Restored(#[source] BoxError),
     /// The store is not the database that was restored.
     #[error(
-        "a backup was restored into {directory}, and its database is not where the configuration has the store, {store}: bring it there"
+        "a backup was restored into {directory}, and its database is not where the configuration has the store, {store}: bring it there; \
+         where it is there already, take fleetmark.db out of {directory}"
     )]
     OtherDatabase {
         /// The data directory.
@@ -546,7 +547,7 @@ fn check_restored(config: &Config) -> Result<(), ServerError> {
     }
     let restored = config.data.database();
     let is_other = match &config.store {
-        StoreLocation::Sqlite(path) => !path.exists() || (*path != restored && restored.exists()),
+        StoreLocation::Sqlite(path) => !path.exists() || (!config.has_own_database() && restored.exists()),
         StoreLocation::Postgres(_) => restored.exists(),
     };
     if !is_other {

@@ -129,7 +129,7 @@ fn place_database(config: &Config) -> Result<(), Failure> {
     const ADVICE: &str = "All else is restored; the server does not start before its database is in place (docs/backup.md).";
     let restored = config.data.database();
     let moved = match &config.store {
-        StoreLocation::Sqlite(place) if *place == restored => return Ok(()),
+        StoreLocation::Sqlite(_) if config.has_own_database() => return Ok(()),
         StoreLocation::Sqlite(place) => backup::move_database(&restored, place).map_err(|error| chain(&error)),
         StoreLocation::Postgres(_) => {
             Err(format!("the configuration's store is {}, and {} is a database of SQLite's", config.store, restored.display()))

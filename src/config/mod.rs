@@ -214,6 +214,13 @@ impl Config {
         raw::read(&layout.config_file(), overrides).and_then(|read| check::check(layout, &read))
     }
 
+    /// Whether the store is the data directory's own database, by whatever path: a link leads there too.
+    pub fn has_own_database(&self) -> bool {
+        let own = self.data.database();
+        let StoreLocation::Sqlite(place) = &self.store else { return false };
+        *place == own || matches!((place.canonicalize(), own.canonicalize()), (Ok(place), Ok(own)) if place == own)
+    }
+
     /// `https://HOST:PORT` of a door, by the first name.
     pub fn door_url(&self, door: SocketAddr) -> String {
         format!("https://{}:{}", host(&self.names.first), door.port())

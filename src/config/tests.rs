@@ -248,6 +248,20 @@ fn a_renewal_that_was_interrupted_is_finished() {
 }
 
 #[test]
+fn the_own_database_is_known_by_any_path() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    std::os::unix::fs::symlink(&data, directory.path().join("link")).unwrap();
+    let stored = |path: &str| load(&data, &format!("store = \"sqlite:{path}\""), &Overrides::default()).unwrap();
+    let linked = directory.path().join("link/fleetmark.db");
+    assert!(stored("fleetmark.db").has_own_database() && !stored(linked.to_str().unwrap()).has_own_database());
+    std::fs::write(data.join("fleetmark.db"), "").unwrap();
+    assert!(stored(linked.to_str().unwrap()).has_own_database());
+    assert!(!stored(data.join("fleetmark.toml").to_str().unwrap()).has_own_database());
+}
+
+#[test]
 fn a_profile_that_was_half_made_keeps_its_key_and_is_none() {
     let directory = tempfile::tempdir().unwrap();
     let settings = ProfileSettings { server: "https://a:9443".to_owned(), device_door: "https://a:8443".to_owned() };
