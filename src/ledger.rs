@@ -138,7 +138,7 @@ impl Publisher {
         (heads, self.news.subscribe())
     }
 
-    /// Told after every commit that appended to a ledger.
+    /// Told after every commit that was about a ledger.
     pub fn commits(&self) -> watch::Receiver<u64> {
         self.commits.subscribe()
     }
@@ -166,7 +166,7 @@ impl HeadSigner for Publisher {
         let mut ledgers = self.lock();
         let signed = ledgers.get_mut(ledger);
         if let Some(signed) = signed
-            // A head that is behind the newest signed one is never signed: that would be a step back.
+            // A head that is behind the newest signed one is never signed: that would be a step back. Nor is the same one again.
             && signed.newest.as_ref().is_none_or(|newest| newest.head.size < head.size)
         {
             signed.sign(*head, now);

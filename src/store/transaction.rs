@@ -27,13 +27,13 @@ struct Tail {
     nodes: Vec<(Node, Hash)>,
 }
 
-/// What the commit makes durable in one ledger.
+/// What is durable of one ledger after the commit.
 pub struct Appended {
     /// Where.
     pub ledger: LedgerName,
     /// Its head from here on.
     pub head: Head,
-    /// The urgent ones of the entries.
+    /// The urgent ones of the new entries.
     pub urgent: Vec<StoredEntry>,
 }
 
@@ -99,20 +99,22 @@ impl<'a> Transaction<'a> {
         Ok(position)
     }
 
-    /// Writes entries, nodes and tails. The last step before the commit; returns what the commit makes durable.
+    /// Writes entries, nodes and tails. The last step before the commit; returns what is durable with it, of ledgers without new
+    /// entries too: a commit before may have lost its answer, and who repeats the act finds it done, but nobody signed its head.
     pub fn finish(self) -> Result<Vec<Appended>, StoreError> {
         let mut appended = Vec::new();
         for (name, tail) in self.tails {
-            if tail.entries.is_empty() {
-                continue;
+            if !tail.entries.is_empty() {
+                self.rows.insert_entries(&name, &tail.entries)?;
+                if !tail.nodes.is_empty() {
+                    self.rows.insert_nodes(&name, &tail.nodes)?;
+                }
+                self.rows.set_frontier(&tail.record)?;
             }
-            self.rows.insert_entries(&name, &tail.entries)?;
-            if !tail.nodes.is_empty() {
-                self.rows.insert_nodes(&name, &tail.nodes)?;
+            if tail.record.frontier.size() > 0 {
+                let urgent = tail.urgent.iter().filter_map(|place| tail.entries.get(*place).cloned()).collect();
+                appended.push(Appended { head: tail.record.head(), ledger: name, urgent });
             }
-            self.rows.set_frontier(&tail.record)?;
-            let urgent = tail.urgent.iter().filter_map(|place| tail.entries.get(*place).cloned()).collect();
-            appended.push(Appended { head: tail.record.head(), ledger: name, urgent });
         }
         Ok(appended)
     }

@@ -137,9 +137,8 @@ impl Registrar {
             let _in_order = policies.activating.lock().await;
             policies.check_way_back(&caller, &act.ledger, compiled)?;
             let activated = commit(&*store, act).await?;
-            if activated.position.is_some() {
-                policies.take_on(&activated.set);
-            }
+            // Also where it was active already: the answer of the commit that made it so may have been lost.
+            policies.take_on(&activated.set);
             Ok(activated)
         });
         task.await.map_err(|cause| Error::caused(Refusal::InternalError, cause))?

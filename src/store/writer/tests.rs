@@ -168,9 +168,9 @@ async fn a_bad_act_in_a_batch_harms_no_other() {
     }
     let entries = read(&*engine, |rows| rows.entries(&LedgerName::System, 0, 99)).await.unwrap();
     assert_eq!(entries.iter().map(|entry| entry.position).collect::<Vec<_>>(), [0, 1, 2, 3]);
-    // Every head was signed once, in order, and the last is the ledger's.
+    // Every head was told, in order, by an act that was refused too; the last is the ledger's.
     let heads = signed.0.lock().unwrap().clone();
-    assert_eq!(heads.iter().map(|head| head.size).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    assert_eq!(heads.iter().map(|head| head.size).collect::<Vec<_>>(), [1, 2, 2, 3, 4]);
     let record = read(&*engine, |rows| rows.ledger(&LedgerName::System)).await.unwrap().unwrap();
     assert_eq!(heads.last(), Some(&record.head()));
 }
@@ -366,5 +366,32 @@ async fn the_signer_is_told_of_the_urgent_entries_of_each_commit() {
     commit(&engine, States(vec![Prepared, Active])).await.unwrap();
     commit(&engine, States(vec![Active, Tainted, Active, Revoked])).await.unwrap();
     assert_eq!(*urgent.0.lock().unwrap(), [vec![], vec![3, 5]]);
+    engine.stop().await;
+}
+
+/// Fails once, after the commit.
+#[derive(Default)]
+struct Fails(Mutex<Vec<u64>>);
+
+impl HeadSigner for Fails {
+    fn committed(&self, _: &LedgerName, head: &Head, _: &[StoredEntry]) {
+        let mut sizes = self.0.lock().unwrap();
+        sizes.push(head.size);
+        let count = sizes.len();
+        drop(sizes);
+        assert_ne!(count, 1, "the first time it fails");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_act_that_finds_itself_done_has_the_head_signed_that_was_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let fails = Arc::new(Fails::default());
+    let sqlite = Sqlite::open(&directory.path().join("fleetmark.db")).unwrap();
+    let engine = Engine::start(sqlite, Arc::<Fails>::clone(&fails)).unwrap();
+    commit(&engine, OpenLedger).await.unwrap();
+    commit(&engine, States(vec![AuthorityState::Tainted])).await.unwrap_err();
+    commit(&engine, States(Vec::new())).await.unwrap();
+    assert_eq!(*fails.0.lock().unwrap(), [1, 1]);
     engine.stop().await;
 }
