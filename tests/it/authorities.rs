@@ -438,8 +438,8 @@ fn what_another_process_of_the_installation_changed_counts_here() {
         let new = prepare(&server, "device", Some(&fleet)).await;
         // As another process would leave it behind, but for the ledger's entries, which do not matter here.
         let rows = format!(
-            "UPDATE authorities SET state = 2 WHERE id = {old}; UPDATE authorities SET state = 1 WHERE id = {new}; \
-             UPDATE installation SET value = randomblob(8) WHERE name = 'authorities-changed'"
+            "BEGIN IMMEDIATE; UPDATE authorities SET state = 2 WHERE id = {old}; UPDATE authorities SET state = 1 WHERE id = {new}; \
+             UPDATE installation SET value = randomblob(8) WHERE name = 'authorities-changed'; COMMIT"
         );
         crate::approval::sql(&server, &rows);
         // Whether it was noticed by then or not: nothing is issued by what issues no more.
