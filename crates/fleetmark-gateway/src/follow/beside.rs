@@ -1,6 +1,6 @@
 //! What belongs to a ledger and is not in it: policies' texts, authorities' certificates, details; and what goes to disk.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -179,24 +179,24 @@ impl Worker {
 
     /// The details of registrations and changes: attributes. Those of one tile that cannot be used keep no others waiting.
     async fn get_details(&self, shared: &Shared) -> Result<(), Trouble> {
-        let (mut outcome, mut late, mut next) = (Ok(()), HashSet::new(), 0);
-        while let Some((number, mut wanted)) = self.next_details(next) {
+        self.drop_replaced();
+        let (mut outcome, mut next) = (Ok(()), 0);
+        while let Some((number, wanted)) = self.next_details(next) {
             next = (number + 1) * TILE;
-            // A later change of the same device waits with the earlier one, which would undo it.
-            wanted.retain(|one| !late.contains(&one.subject));
-            if wanted.is_empty() {
-                continue;
-            }
             match self.details_of(shared, number, &wanted).await {
                 Ok(()) => {}
                 Err(trouble) if trouble.is_of_all() => return Err(trouble),
-                Err(trouble) => {
-                    late.extend(wanted.iter().map(|one| one.subject));
-                    outcome = outcome.and(Err(trouble));
-                }
+                Err(trouble) => outcome = outcome.and(Err(trouble)),
             }
         }
         outcome
+    }
+
+    /// Attributes are replaced whole: of one device's details the newest alone are wanted.
+    fn drop_replaced(&self) {
+        let mut details = self.details();
+        let newest: HashMap<_, _> = details.values().map(|one| (one.subject, one.position)).collect();
+        details.retain(|position, one| newest.get(&one.subject) == Some(position));
     }
 
     /// The first tile from this position on with entries whose details are wanted, and those entries.
