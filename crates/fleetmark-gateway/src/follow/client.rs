@@ -49,9 +49,9 @@ impl Trouble {
         matches!(self, Self::Refused { status: 404, .. })
     }
 
-    /// Whatever else the server were asked for now, it would not do better.
+    /// Whatever else the server were asked for now, it would not do better. A fault (5xx) may be of what was asked for alone.
     pub(crate) const fn is_of_all(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Refused { status: 429 | 500.., .. })
+        matches!(self, Self::Unreachable(_) | Self::Refused { status: 429, .. })
     }
 }
 

@@ -100,24 +100,26 @@ async fn details_that_had_not_come_before_a_restart_are_fetched_after_it() {
 
 #[tokio::test]
 async fn details_that_cannot_be_used_keep_no_others_waiting() {
-    let dir = tempfile::tempdir().unwrap();
-    let fake = Fake::start().await;
-    fake.furnish();
-    fake.put_into(Event::Registered { subject: 9, kind: fleetmark_domain::Kind::Device }, "a");
-    (2..270).for_each(|index| fake.issue(index, u64::from(index), Standing::Good));
-    fake.put_into(Event::Changed { subject: 8 }, "b");
-    fake.tamper("tile/details/000", |_| Reply::Status(404));
-    fake.tell_all();
-    let running = follow(dir.path(), &fake);
-    until("the other device's are here", || group(&running.knowledge, 8).as_deref() == Some("b")).await;
-    assert_eq!(group(&running.knowledge, 9), None);
-    fake.honest();
-    until("they are here", || {
-        fake.tell("default");
-        group(&running.knowledge, 9).is_some()
-    })
-    .await;
-    assert_eq!(group(&running.knowledge, 8).as_deref(), Some("b"), "the newest count");
+    for status in [404, 500, 503] {
+        let dir = tempfile::tempdir().unwrap();
+        let fake = Fake::start().await;
+        fake.furnish();
+        fake.put_into(Event::Registered { subject: 9, kind: fleetmark_domain::Kind::Device }, "a");
+        (2..270).for_each(|index| fake.issue(index, u64::from(index), Standing::Good));
+        fake.put_into(Event::Changed { subject: 8 }, "b");
+        fake.tamper("tile/details/000", move |_| Reply::Status(status));
+        fake.tell_all();
+        let running = follow(dir.path(), &fake);
+        until("the other device's are here", || group(&running.knowledge, 8).as_deref() == Some("b")).await;
+        assert_eq!(group(&running.knowledge, 9), None);
+        fake.honest();
+        until("they are here", || {
+            fake.tell("default");
+            group(&running.knowledge, 9).is_some()
+        })
+        .await;
+        assert_eq!(group(&running.knowledge, 8).as_deref(), Some("b"), "the newest count");
+    }
 }
 
 #[tokio::test]
