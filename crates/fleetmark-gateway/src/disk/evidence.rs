@@ -8,7 +8,8 @@ use std::sync::{Mutex, PoisonError};
 use fleetmark_domain::Timestamp;
 use ring::digest::{SHA256, digest};
 
-use super::files::{DiskError, replace};
+use super::files::{DiskError, replace, step, sync_parent};
+use super::ledger::{BROKEN, NAMED};
 
 /// The most pieces of evidence: who sends nonsense fills no disk with it.
 const MAX_KEPT: usize = 256;
@@ -48,14 +49,22 @@ impl Evidence {
         Ok(())
     }
 
-    /// Moves a directory here, whole.
+    /// Moves what is known of a ledger here. What an operator is asked for, or said, stays in its directory.
     ///
     /// # Errors
     /// Those of the file system.
     pub fn set_aside(&self, at: Timestamp, kind: &str, dir: &Path) -> Result<(), DiskError> {
-        let place = self.place(at, kind)?;
-        fs::rename(dir, place.join("state"))?;
-        Ok(())
+        let place = self.place(at, kind)?.join("state");
+        fs::create_dir(&place)?;
+        let names = fs::read_dir(dir)?.map(|file| file.map(|file| file.file_name())).collect::<Result<Vec<_>, _>>()?;
+        let mut names: Vec<_> = names.into_iter().filter(|name| *name != *BROKEN && *name != *NAMED).collect();
+        // Without `head` the others do not count.
+        names.sort_by_key(|name| *name != *"head");
+        for name in names {
+            step()?;
+            fs::rename(dir.join(&name), place.join(&name))?;
+        }
+        sync_parent(&dir.join("head"))
     }
 
     /// A new directory.

@@ -19,6 +19,10 @@ use super::log::{Log, Record};
 use super::wanted::Wanted;
 use crate::clock::Mark;
 
+/// The note that the ledger contradicted itself, in its directory.
+pub(super) const BROKEN: &str = "broken";
+/// The word that the ledger was fetched anew by, in its directory.
+pub(crate) const NAMED: &str = "restored";
 /// The longest `head`, in octets: a note has at most 16 KiB.
 const MAX_HEAD: u64 = 64 * 1024;
 /// The longest snapshot that is read back, in octets: some 400 million certificates.
@@ -215,7 +219,7 @@ impl LedgerDisk {
 
     /// Keeps, or takes away, the note that this ledger contradicted itself.
     pub(crate) fn set_broken(dir: &Path, why: Option<&str>) -> Result<(), DiskError> {
-        let path = dir.join("broken");
+        let path = dir.join(BROKEN);
         if let Some(why) = why {
             fs::create_dir_all(dir)?;
             return replace(&path, why.as_bytes());
@@ -228,7 +232,7 @@ impl LedgerDisk {
 
     /// Why this ledger is broken; None: it is not.
     pub(crate) fn broken(dir: &Path) -> Option<String> {
-        read(&dir.join("broken"), 1024).ok()?.map(|octets| String::from_utf8_lossy(&octets).into_owned())
+        read(&dir.join(BROKEN), 1024).ok()?.map(|octets| String::from_utf8_lossy(&octets).into_owned())
     }
 
     fn replace_head(&mut self, head: Head) -> Result<(), DiskError> {

@@ -14,6 +14,6 @@ mod wanted;
 
 pub use evidence::Evidence;
 pub use files::{DiskError, read, replace};
-pub(crate) use ledger::{Attributes, LedgerDisk, MAX_ATTRIBUTES, Restored, attributes_record, sha256};
+pub(crate) use ledger::{Attributes, LedgerDisk, MAX_ATTRIBUTES, NAMED, Restored, attributes_record, sha256};
 pub(crate) use log::Record;
 pub(crate) use wanted::Wanted;

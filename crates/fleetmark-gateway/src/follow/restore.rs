@@ -31,7 +31,7 @@ use super::alarm::Alarm;
 use super::beside::keep;
 use super::heads::{Heads, Signed};
 use super::worker::Worker;
-use crate::disk::{self, DiskError, LedgerDisk, sha256};
+use crate::disk::{self, DiskError, LedgerDisk, NAMED, sha256};
 use crate::knowledge::table::{State, Table};
 use crate::knowledge::{Change, Knowledge};
 
@@ -39,8 +39,6 @@ use crate::knowledge::{Change, Knowledge};
 pub const FORM: &str = "fleetmark-accept-restore/v1";
 /// The longest file, in octets.
 const MAX_FILE: u64 = 64 * 1024;
-/// The word that a ledger was fetched anew by, in its directory.
-const NAMED: &str = "restored";
 /// The most certificates of the chain.
 const MAX_CHAIN: usize = 4;
 
@@ -122,11 +120,6 @@ pub(super) fn named(dir: &Path, origin: &str) -> Option<Signed> {
     Some(Statement::parse(&word.statement, origin).ok()?.signed(&octets))
 }
 
-/// Keeps the word that named it.
-pub(super) fn keep_named(dir: &Path, named: &Signed) -> Result<(), DiskError> {
-    keep(dir, NAMED, named.note.as_bytes())
-}
-
 /// Looks for a word about a ledger that cannot be followed any more, and follows it.
 pub(super) async fn look(shared: &Shared, worker: &Worker) {
     let path = shared.dir.join("accept-restore").join(format!("{}.json", worker.name));
@@ -138,7 +131,13 @@ pub(super) async fn look(shared: &Shared, worker: &Worker) {
         return;
     }
     match judge(shared, worker, &octets) {
-        Ok(statement) => worker.begin_anew(shared, &statement, &octets).await,
+        Ok(statement) => {
+            if let Err(error) = worker.begin_anew(shared, &statement, &octets).await {
+                // The word waits, and is looked for again.
+                Alarm::DiskFailed.raise(Some(&worker.name), &error.to_string());
+                return;
+            }
+        }
         Err(refused) => {
             worker.alarm(shared, Alarm::RestoreRefused, &refused.to_string(), &[("word", &octets)]);
         }
@@ -206,27 +205,23 @@ fn check_operator(knowledge: &Knowledge, signer: &CertificateDer<'_>, others: &[
 }
 
 impl Worker {
-    /// What was known is set aside; all is fetched anew, through the head that the operator named.
-    async fn begin_anew(&self, shared: &Shared, statement: &Statement, word: &[u8]) {
+    /// What was known is set aside; all is fetched anew, through the head that the operator named. In this order: where it ends at
+    /// any step, the word still waits beside what was known, or the head that it names counts.
+    async fn begin_anew(&self, shared: &Shared, statement: &Statement, word: &[u8]) -> Result<(), DiskError> {
         let _turn = self.turn.lock().await;
         tracing::warn!(ledger = self.name.as_str(), size = statement.head.size, "an operator accepted a restored server");
         shared.evidence.keep(shared.clock.wall(), "restore_accepted", &[("word", word)]);
         let mut disk = self.disk.lock().await;
-        if let Err(error) = shared.evidence.set_aside(shared.clock.wall(), "before_restore", &self.dir) {
-            // It stays as it is: after a restart it would be broken again.
-            Alarm::DiskFailed.raise(Some(&self.name), &error.to_string());
-            return;
-        }
+        keep(&self.dir, NAMED, word)?;
+        LedgerDisk::set_broken(&self.dir, None)?;
+        shared.evidence.set_aside(shared.clock.wall(), "before_restore", &self.dir)?;
         *disk = LedgerDisk::empty(&self.dir);
-        let named = statement.signed(word);
-        if let Err(error) = keep_named(&self.dir, &named) {
-            Alarm::DiskFailed.raise(Some(&self.name), &error.to_string());
-        }
-        *self.heads() = Heads::new(None, Some(named));
+        *self.heads() = Heads::new(None, Some(statement.signed(word)));
         self.details().clear();
         self.leads_elsewhere.store(false, Ordering::Relaxed);
         self.ledger.write(|table| *table = Table::new(State::new(self.key.clone()), table.max_age));
         shared.knowledge.inner.combine_policies();
         shared.knowledge.inner.tell(Change::Everything);
+        Ok(())
     }
 }

@@ -65,11 +65,6 @@ impl Worker {
             if let Err(error) = shared.evidence.set_aside(shared.clock.wall(), Alarm::DiskDiffers.as_str(), &dir) {
                 Alarm::DiskFailed.raise(Some(&followed.ledger), &error.to_string());
             }
-            let stays = broken.as_deref().map_or(Ok(()), |why| LedgerDisk::set_broken(&dir, Some(why)));
-            let stays = stays.and(named.as_ref().map_or(Ok(()), |named| restore::keep_named(&dir, named)));
-            if let Err(error) = stays {
-                Alarm::DiskFailed.raise(Some(&followed.ledger), &error.to_string());
-            }
             (LedgerDisk::empty(&dir), None)
         });
         let details = restored.as_ref().map(|restored| restored.wanted.clone()).unwrap_or_default();

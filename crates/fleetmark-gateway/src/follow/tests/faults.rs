@@ -255,3 +255,62 @@ async fn who_was_too_slow_fetches_for_itself() {
     fake.tell("default");
     until("the feed goes on", || standing(&running.knowledge, 0) == Some(REVOKED)).await;
 }
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for file in std::fs::read_dir(from).unwrap().flatten() {
+        let (file, copied) = (file.path(), to.join(file.file_name()));
+        if file.is_dir() {
+            copy(&file, &copied);
+        } else {
+            std::fs::copy(&file, &copied).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_word_whose_taking_is_cut_short_at_any_act_leaves_no_smaller_ledger_to_follow() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::start().await;
+    fake.furnish();
+    let operator = fake.enroll_operator();
+    fake.tell_all();
+    let running = follow(dir.path(), &fake);
+    until("all is here", || standing(&running.knowledge, 1).is_some() && running.knowledge.authorities().len() == 2).await;
+    settled(dir.path(), &fake).await;
+    fake.truncate("default", fake.entries("default").len() - 1);
+    fake.pass(30);
+    fake.tell("default");
+    until("it is broken", || dir.path().join("ledgers/default/broken").exists()).await;
+    drop(running);
+    restore::accept_restored(dir.path(), &fleet(), &operator.word(&fake.note("default", 0), 1_800_000_100)).unwrap();
+    let mut failures = 0;
+    for acts in 0.. {
+        let copied = tempfile::tempdir().unwrap();
+        copy(dir.path(), copied.path());
+        let waits = || copied.path().join("accept-restore/default.json").exists();
+        let start = || {
+            let shared = Follower::open(setup(copied.path(), &fake)).unwrap().shared;
+            let worker = shared.workers().into_iter().find(|worker| worker.name == fleet()).unwrap();
+            (shared, worker)
+        };
+        let (shared, worker) = start();
+        faults::fail_after(Some(acts));
+        restore::look(&shared, &worker).await;
+        let failed = faults::has_failed();
+        faults::fail_after(None);
+        let (shared, worker) = start();
+        assert!(worker.heads().crosses() || waits() && worker.heads().verified().is_some(), "after {acts} acts");
+        if waits() {
+            // It contradicts itself again where it is not known any more that it did.
+            worker.ledger.write(|table| table.broken = true);
+            restore::look(&shared, &worker).await;
+        }
+        assert!(worker.heads().crosses() && !waits(), "after {acts} acts");
+        if !failed {
+            break;
+        }
+        failures += 1;
+    }
+    assert!(failures > 10, "every act was made to fail");
+}
