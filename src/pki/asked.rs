@@ -247,7 +247,7 @@ const fn identifier_of(usage: ExtendedKeyUsage) -> &'static str {
 }
 
 /// RFC 5280 4.2.1.6: four octets or sixteen.
-fn address(octets: &[u8]) -> Option<IpAddr> {
+pub(super) fn address(octets: &[u8]) -> Option<IpAddr> {
     if let Ok(octets) = <[u8; 4]>::try_from(octets) {
         return Some(octets.into());
     }

@@ -20,6 +20,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 
+use super::asked::address;
 use super::keys::{KeyAlgorithm, Signer};
 use super::profile::{CLAIM_EKU, ExtendedKeyUsage, Profile};
 use super::{PkiError, encoding, lint};
@@ -380,6 +381,10 @@ pub struct CertificateFacts {
     pub key_hash: KeyHash,
     /// URI names of the subjectAltName.
     pub uris: Vec<String>,
+    /// DNS names of it.
+    pub dns_names: Vec<String>,
+    /// Addresses of it.
+    pub addresses: Vec<IpAddr>,
     /// Start of validity.
     pub not_before: Timestamp,
     /// End of validity.
@@ -408,6 +413,8 @@ pub fn facts(der: &[u8]) -> Result<CertificateFacts, PkiError> {
         subject_key_id: None,
         key_hash: KeyHash(encoding::sha256(certificate.public_key().raw)),
         uris: Vec::new(),
+        dns_names: Vec::new(),
+        addresses: Vec::new(),
         not_before: Timestamp(certificate.validity().not_before.timestamp()),
         not_after: Timestamp(certificate.validity().not_after.timestamp()),
         is_claim: false,
@@ -419,10 +426,12 @@ pub fn facts(der: &[u8]) -> Result<CertificateFacts, PkiError> {
             }
             ParsedExtension::SubjectKeyIdentifier(id) => facts.subject_key_id = Some(id.0.to_vec()),
             ParsedExtension::SubjectAlternativeName(names) => {
-                facts.uris.extend(names.general_names.iter().filter_map(|name| match name {
-                    GeneralName::URI(uri) => Some((*uri).to_owned()),
-                    _ => None,
-                }));
+                names.general_names.iter().for_each(|name| match name {
+                    GeneralName::URI(uri) => facts.uris.push((*uri).to_owned()),
+                    GeneralName::DNSName(name) => facts.dns_names.push((*name).to_owned()),
+                    GeneralName::IPAddress(octets) => facts.addresses.extend(address(octets)),
+                    _ => {}
+                });
             }
             ParsedExtension::ExtendedKeyUsage(usage) => {
                 let others = usage.any

@@ -11,7 +11,7 @@ use super::install::ITSELF;
 use super::issue::Order;
 use super::subjects::new_subject;
 use super::{Error, Registrar, Result};
-use crate::pki::issue::Issuer;
+use crate::pki::issue::{Issuer, facts};
 use crate::pki::keys::KeyAlgorithm;
 use crate::pki::profile::Profile;
 use crate::store::acts::record::{Holder, Proof, RecordCertificate, Recorded};
@@ -48,7 +48,11 @@ impl Registrar {
         let subject = self.doors(dns_names, addresses, now).await?;
         let names_fit = subject.dns_names == dns_names && subject.addresses == addresses;
         let credential = "credential/doors".to_owned();
-        if names_fit && let Some(own) = self.own_certificate(&credential, now).await? {
+        // The subject has its new names before there is a certificate that says them.
+        if names_fit
+            && let Some(own) = self.own_certificate(&credential, now).await?
+            && is_for(&own.certificate, dns_names, addresses)
+        {
             return Ok(own);
         }
         let wanted = Subject { dns_names: dns_names.to_vec(), addresses: addresses.to_vec(), ..subject.clone() };
@@ -207,5 +211,34 @@ impl Registrar {
         if let Err(error) = self.authorities.keys().remove(label) {
             tracing::warn!(%error, label, "a key that nobody needs stays");
         }
+    }
+}
+
+/// Whether the certificate says these names and no others.
+fn is_for(certificate: &Certificate, dns_names: &[String], addresses: &[IpAddr]) -> bool {
+    facts(&certificate.der).is_ok_and(|said| said.dns_names == dns_names && said.addresses == addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registrar::publish::tests::World;
+
+    #[tokio::test]
+    async fn the_doors_certificate_says_the_names_that_are_asked_for_though_it_could_not_be_made_at_first() {
+        let world = World::new().await;
+        let names = |name: &str| [name.to_owned(), "localhost".to_owned()];
+        let addresses = ["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
+        let shown = async |name: &str| world.registrar.door_certificate(&names(name), &addresses, world.now).await;
+        let before = shown("old.example").await.unwrap().certificate;
+        assert_eq!(shown("old.example").await.unwrap().certificate.der, before.der, "kept");
+        // Nowhere to keep a key for the new names.
+        let [keys, away] = ["keys", "away"].map(|name| world.directory.path().join(name));
+        std::fs::rename(&keys, &away).unwrap();
+        assert!(shown("new.example").await.is_err());
+        std::fs::rename(&away, &keys).unwrap();
+        let after = shown("new.example").await.unwrap().certificate;
+        assert!(is_for(&after, &names("new.example"), &addresses) && !is_for(&before, &names("new.example"), &addresses));
+        assert_eq!(shown("new.example").await.unwrap().certificate.der, after.der, "kept");
     }
 }
