@@ -149,12 +149,15 @@ impl Jobs {
         }
     }
 
-    /// Another process of this installation may have changed an authority.
+    /// Another process of this installation may have changed an authority, or have died while it ended one.
     async fn authorities(self) {
         let mut ticks = every(LAPSE);
         loop {
             ticks.tick().await;
             if let Err(error) = self.registrar.refresh_authorities().await {
+                failed("authorities", &error);
+            }
+            if let Err(error) = self.registrar.end_by_lists(self.clock.now()).await {
                 failed("authorities", &error);
             }
         }

@@ -145,6 +145,7 @@ impl Registrar {
             above: arc_swap::ArcSwap::default(),
             bundles: super::trust_bundle::Bundles::default(),
             authorities_seen: std::sync::Mutex::default(),
+            lists_seen: std::sync::Mutex::default(),
         };
         registrar.open_corporate().await?;
         Ok(registrar)

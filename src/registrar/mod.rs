@@ -248,6 +248,8 @@ pub struct Registrar {
     bundles: trust_bundle::Bundles,
     /// The number under which the store told of the authorities as they are known here.
     authorities_seen: std::sync::Mutex<Option<Vec<u8>>>,
+    /// What the store kept of the roots' lists when all that they name had ended.
+    lists_seen: std::sync::Mutex<Vec<Option<Vec<u8>>>>,
 }
 
 impl Registrar {

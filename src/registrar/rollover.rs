@@ -1,7 +1,7 @@
 //! Authorities are prepared, activated, tainted, revoked; so are roots. The table is [`fleetmark_domain::authority`]'s; here is asked
 //! who may, and what must hold around it.
 
-mod by_list;
+pub(super) mod by_list;
 pub(super) mod plan;
 mod roots;
 #[cfg(test)]

@@ -8,6 +8,7 @@ use fleetmark_ledger::entry::{AuthorityKind, AuthorityState};
 use super::super::authorities::Authority;
 use super::super::caller::{Caller, alarm};
 use super::super::install::{ITSELF, ROOT, root_of};
+use super::super::rollover::by_list::Named;
 use super::super::rollover::plan::{PLAN, Plan};
 use super::super::trust_bundle::{WANTED, Wanted};
 use super::super::{Error, Registrar, Result};
@@ -152,11 +153,17 @@ impl Registrar {
             bundle = if is_whole { Some(self.made_bundle(&wanted, &self.trusted_crosses())?) } else { None };
             values.push((WANTED.to_owned(), if is_whole { Vec::new() } else { wanted.value() }));
         }
+        let named = self.named_by(answer, caller);
+        values.push((Named::key(root.record.id), named.value()));
         let (key, list, answered) = (record_key(root.record.id), stored.clone(), requests.clone());
         commit(&*self.store, AcceptAnswer { key, number, hash, answered, list, bundle, values }).await?;
         self.published.set_crl(stored);
         self.refresh_bundles().await?;
-        let revoked = self.end_by_list(caller, &self.revoked_by(answer), answer.list_facts.number, now).await;
+        let (revoked, failure) = self.end_by_list(&named, now).await;
+        if let Some(error) = failure {
+            let (code, cause) = (error.refusal.code(), error.chain());
+            tracing::error!(code, cause, "what the root's list names is not revoked yet");
+        }
         let others = names.into_iter().map(|name| of_roots(name, now, Some(Vec::new())));
         Ok(accepted(answer, requests.into_iter().chain(others).collect(), revoked))
     }
@@ -304,6 +311,20 @@ impl Registrar {
             wanted.voices.push((answer.fingerprint, signature.clone()));
         }
         Ok(true)
+    }
+
+    /// What the list names that is to end here. The authority of the caller's own certificate is left to them, since nobody could act
+    /// any more: they renew under a successor, and revoke it.
+    fn named_by(&self, answer: &Verified, caller: Option<&Caller>) -> Named {
+        let is_own = |id| caller.is_some_and(|caller| caller.certificate.authority == id);
+        let (own, authorities): (Vec<_>, Vec<_>) = self.revoked_by(answer).into_iter().partition(|(id, _)| is_own(*id));
+        for (id, _) in own {
+            let what =
+                format!("authority {id} is on the root's list, and your own certificate is of it: renew, then revoke it");
+            alarm("root_revoked_authority", &what);
+        }
+        let by = caller.map_or_else(|| ITSELF.to_owned(), |caller| caller.actor(self));
+        Named { list: answer.list_facts.number, by, authorities }
     }
 
     /// The authorities whose certificates the list names, and that are not revoked here, each with the reason that the record gives.

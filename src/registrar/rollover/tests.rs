@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
+use crate::ceremony::directory::{LIST_LIFETIME, People, RootDirectory};
+use crate::ceremony::request::ToRevoke;
 use crate::registrar::publish::tests::{World, fleet};
 use crate::store::{ErasedAct, ErasedRead, Store};
 
@@ -134,4 +136,59 @@ async fn a_key_is_not_forgotten_while_an_authority_or_a_request_has_it() {
     keys.create("nobodys", KeyAlgorithm::P256).unwrap();
     world.registrar.forget_key("nobodys").await;
     assert!(!keys.contains("nobodys"));
+}
+
+/// A list by the installation's root, whose key is taken to another machine, that names these authorities: the ceremony's answer.
+fn list_that_names(world: &World, named: &[AuthorityId]) -> Vec<u8> {
+    let (path, root) = (world.directory.path(), world.registrar.authorities.root().unwrap());
+    let [name] = &labels(&path.join("keys")).into_iter().filter(|name| name.starts_with("root-")).collect::<Vec<_>>()[..]
+    else {
+        panic!("one root");
+    };
+    let file = path.join("keys").join(name);
+    let (key, list) = (std::fs::read(&file).unwrap(), world.registrar.crl(root.record.id).unwrap());
+    std::fs::remove_file(file).unwrap();
+    let name = || "Ada Lovelace".to_owned();
+    let people =
+        People { by: name(), witnesses: vec![name()], machine: "vault".to_owned(), software: "fleetmark 0".to_owned() };
+    let files = (&key[..], &root.record.certificate[..], &list.der[..]);
+    let (mut directory, _) =
+        RootDirectory::take_over(&path.join("vault"), "passphrase".to_owned().into(), files, &people, world.now).unwrap();
+    let line = |id: &AuthorityId| {
+        let serial = facts(&world.registrar.authorities.by_id(*id).unwrap().record.certificate).unwrap().serial.unwrap();
+        ToRevoke { serial: serial.to_string(), reason: RevocationReason::CaCompromise, since: world.now }
+    };
+    directory.list(named.iter().map(line).collect(), LIST_LIFETIME, &people, world.now).unwrap().answer.file()
+}
+
+#[tokio::test]
+async fn what_a_roots_list_names_ends_whatever_failed_after_the_list_was_kept() {
+    for dies in [false, true] {
+        let world = World::new().await;
+        let (named, own) = (world.authority().record.id, world.owner.certificate.authority);
+        let answer = list_that_names(&world, &[named, own]);
+        let mut world = world.again().await;
+        let whole = world.registrar.store.clone();
+        world.registrar.store = Arc::new(Fated { at_first: 0, ..Fated::of(&world, Fate::NotBegun) });
+        let accept = || world.registrar.accept_root_answer(&world.owner, (&answer, None), world.now);
+        assert_eq!(accept().await.unwrap().revoked, [0; 0], "the store takes nothing more");
+        assert_eq!(accept().await.unwrap_err().refusal, Refusal::RootAnswerReplayed);
+        assert!(world.registrar.end_by_lists(world.now).await.is_err());
+        if dies {
+            drop(whole);
+            world = world.again().await;
+        } else {
+            world.registrar.store = whole;
+        }
+        let state = |id| world.registrar.authorities.by_id(id).unwrap().record.state;
+        assert_eq!(state(named), AuthorityState::Active);
+        world.registrar.end_by_lists(world.now).await.unwrap();
+        assert_eq!(state(named), AuthorityState::Revoked);
+        assert_eq!(state(own), AuthorityState::Active, "who brought the list can act still");
+        let size = world.registrar.publisher.size(&LedgerName::System);
+        world.registrar.end_by_lists(world.now).await.unwrap();
+        let world = world.again().await;
+        world.registrar.end_by_lists(world.now).await.unwrap();
+        assert_eq!(world.registrar.publisher.size(&LedgerName::System), size, "once");
+    }
 }
