@@ -17,6 +17,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use crate::approval::sql;
 use crate::harness::device::sha256;
 use crate::harness::gateway::Gateway;
 use crate::harness::openssl::{openssl, pem};
@@ -716,5 +717,48 @@ fn an_ocsp_responder_is_asked_about_each_certificate() {
         let shown = check(&server, &fleet).await;
         assert_eq!(shown["failures"].as_array().map(Vec::len), Some(1), "{shown}");
         assert_eq!(standings(&server, &fleet, &a).await[0], "good");
+    });
+}
+
+#[test]
+fn what_is_held_for_want_of_an_answer_is_let_in_by_whoever_goes_on_without() {
+    let server = shared();
+    run(async {
+        let fleet = server.fleet(json!({})).await;
+        let ca = ForeignCa::new(&server, "silo-unanswered");
+        ca.issue("responder", "/CN=responder", "responder");
+        let (unanswered, held) = (ca.device("pump-a"), ca.device("pump-b"));
+        let port = free_port();
+        let status = json!({"kind": "ocsp", "url": format!("http://127.0.0.1:{port}/"), "nonce": true});
+        let path = format!("{}/silo", authorities(&fleet));
+        let change = async |rules: Value| {
+            server.owner().post_as("PUT", &path, &json!({"rules": rules})).await.is(200);
+        };
+        create(&server, &fleet, &ca, json!({})).await;
+        adopt(&server, &fleet, &unanswered).await;
+        adopt(&server, &fleet, &held).await;
+        ca.revoke("pump-b", "certificateHold");
+        {
+            let _responder = Responder::start(&ca, "responder", port, 60).await;
+            change(json!({"status": status})).await;
+        }
+        let is = async |expected: [&str; 3]| {
+            assert_eq!(standings(&server, &fleet, &unanswered).await, expected);
+            assert_eq!(standings(&server, &fleet, &held).await, ["held", "good", "held"], "its authority holds it");
+        };
+        is(["good", "good", "good"]).await;
+        for device in [&unanswered, &held] {
+            let place = format!("fingerprint = x'{}'", sha256(device.leaf()));
+            sql(&server, &format!("UPDATE external_certificates SET next_update = 1 WHERE {place}"));
+        }
+        check(&server, &fleet).await;
+        is(["held", "good", "held"]).await;
+        change(json!({"status": status, "on_stale": "go-on"})).await;
+        is(["good", "good", "good"]).await;
+        change(json!({"status": status})).await;
+        is(["held", "good", "held"]).await;
+        // Nor is it held where nobody is asked any more.
+        change(json!({})).await;
+        is(["good", "good", "good"]).await;
     });
 }

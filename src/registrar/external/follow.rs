@@ -184,7 +184,10 @@ impl Registrar {
             return Ok(());
         }
         let heard = match external.rules.status.clone() {
-            StatusSource::None => Heard { stale: false, holds_until: None, failures: Vec::new() },
+            StatusSource::None => {
+                self.release_lapsed(&external, now).await?;
+                Heard { stale: false, holds_until: None, failures: Vec::new() }
+            }
             StatusSource::Crl { urls } => self.hear_lists(&external, &urls, now).await?,
             StatusSource::Ocsp { .. } => self.hear_responder(&external, now).await?,
         };
@@ -196,6 +199,19 @@ impl Registrar {
         let stale = heard.stale;
         self.externals.follow.asked(id, heard.failures, now, due);
         self.settle_stale(&external, stale, now).await
+    }
+
+    /// Where nobody is asked any more, what we held for want of an answer is let in again.
+    async fn release_lapsed(&self, external: &External, now: Timestamp) -> Result<()> {
+        let mut after = 0;
+        loop {
+            let known = self.adopted_after(external, after).await?;
+            let Some(last) = known.last() else { return Ok(()) };
+            after = last.place;
+            let lapsed = known.iter().filter(|known| known.is_lapsed());
+            let said = lapsed.map(|known| (known.fingerprint, Standing::Good, None)).collect();
+            self.merge(external, said, now).await?;
+        }
     }
 
     /// Half way to the end of what was said, and within the interval; sooner after a failure. A tenth more or less, so that many

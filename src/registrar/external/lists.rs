@@ -13,7 +13,7 @@ use super::follow::{Failure, Heard, Word, certificates_of};
 use crate::pki::foreign::crl;
 use crate::registrar::{Registrar, Result};
 use crate::store::acts::external::{PutForeignList, merged};
-use crate::store::model::{External, ForeignList};
+use crate::store::model::{External, ForeignList, OnStale};
 use crate::store::{commit, read};
 
 /// A list as it was fetched last.
@@ -188,10 +188,14 @@ impl Registrar {
             after = last.place;
             let mut said = Vec::new();
             for known in known.iter().filter(|known| known.not_after >= now) {
-                match lists.says(&known.issuer, &known.serial) {
-                    Some(standing) if standing != known.foreign => said.push((known.fingerprint, standing, None)),
-                    Some(_) => {}
-                    None => unheard = true,
+                let word = lists.says(&known.issuer, &known.serial);
+                unheard |= word.is_none();
+                // Left from when a responder was asked.
+                let lapsed = known.is_lapsed();
+                let goes_on = lapsed && external.rules.on_stale == OnStale::GoOn;
+                let word = word.or(goes_on.then_some(Standing::Good));
+                if let Some(standing) = word.filter(|word| lapsed || *word != known.foreign) {
+                    said.push((known.fingerprint, standing, None));
                 }
             }
             self.merge(external, said, now).await?;

@@ -59,9 +59,7 @@ impl Registrar {
                         if failures.is_empty() {
                             failures.push(failure);
                         }
-                        let is_over = known.next_update.is_none_or(|end| end < now);
-                        let held = is_over && external.rules.on_stale == OnStale::Refuse;
-                        (if held { Standing::Held } else { known.foreign }, known.next_update)
+                        unanswered(known, external.rules.on_stale, now)
                     }
                 };
                 // Of what is over already the failure says when it is tried again.
@@ -176,6 +174,17 @@ impl Registrar {
     }
 }
 
+/// What counts of a certificate about which there is no answer: what was said last. Past its end a fleet holds it, or goes on; what its
+/// authority itself said to be held stays so.
+fn unanswered(known: &ExternalCertificate, on_stale: OnStale, now: Timestamp) -> (Standing, Option<Timestamp>) {
+    let is_over = known.next_update.is_none_or(|end| end < now);
+    match on_stale {
+        OnStale::Refuse if is_over && known.foreign != Standing::Held => (Standing::Held, Some(ExternalCertificate::LAPSED)),
+        OnStale::GoOn if known.is_lapsed() => (Standing::Good, None),
+        _ => (known.foreign, known.next_update),
+    }
+}
+
 /// The CA certificate that issued a certificate, by its issuer's name; where several keys have that name, by its signature.
 fn issuer_of<'a>(
     authorities: &'a [CertificateDer<'a>],
@@ -187,5 +196,46 @@ fn issuer_of<'a>(
         ([one], _) => Some(one),
         (several, Some(certificate)) => signer(several, certificate),
         (_, None) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetmark_domain::{Fingerprint, KeyHash};
+
+    use super::*;
+
+    #[test]
+    fn only_what_its_authority_did_not_hold_is_let_in_without_an_answer() {
+        use OnStale::{GoOn, Refuse};
+        use Standing::{Good, Held};
+        let known = |foreign, next_update| ExternalCertificate {
+            fingerprint: Fingerprint([1; 32]),
+            place: 1,
+            authority: 1,
+            issuer: [1; 32],
+            serial: vec![1],
+            key_hash: KeyHash([1; 32]),
+            own: Good,
+            foreign,
+            not_after: Timestamp(9_000),
+            next_update,
+        };
+        let (holds, over, lapsed) = (Some(Timestamp(100)), Some(Timestamp(99)), Some(ExternalCertificate::LAPSED));
+        for (before, on_stale, after) in [
+            ((Good, holds), Refuse, (Good, holds)),
+            ((Good, holds), GoOn, (Good, holds)),
+            ((Good, over), Refuse, (Held, lapsed)),
+            ((Good, None), Refuse, (Held, lapsed)),
+            ((Good, over), GoOn, (Good, over)),
+            ((Held, over), Refuse, (Held, over)),
+            ((Held, over), GoOn, (Held, over)),
+            // By a list.
+            ((Held, None), GoOn, (Held, None)),
+            ((Held, lapsed), Refuse, (Held, lapsed)),
+            ((Held, lapsed), GoOn, (Good, None)),
+        ] {
+            assert_eq!(unanswered(&known(before.0, before.1), on_stale, Timestamp(100)), after, "{before:?} {on_stale:?}");
+        }
     }
 }

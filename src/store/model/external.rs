@@ -215,8 +215,18 @@ pub struct ExternalCertificate {
     pub foreign: Standing,
     /// End of its validity.
     pub not_after: Timestamp,
-    /// Until when the last answer about it alone (OCSP) holds.
+    /// Until when the last answer about it alone (OCSP) holds; or [`Self::LAPSED`].
     pub next_update: Option<Timestamp>,
+}
+
+impl ExternalCertificate {
+    /// Stands for the end of an answer where its authority did not say that it is held: we hold it for want of an answer.
+    pub const LAPSED: Timestamp = Timestamp(0);
+
+    /// Whether it is held only since nothing that its authority said still holds.
+    pub fn is_lapsed(&self) -> bool {
+        self.foreign == Standing::Held && self.next_update == Some(Self::LAPSED)
+    }
 }
 
 /// The newest revocation list at a URL.
