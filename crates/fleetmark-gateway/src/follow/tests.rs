@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::clock::SystemClock;
 use crate::knowledge::{Change, Sighting};
-use fake::{Fake, Reply};
+use fake::{Fake, Operator, Reply};
 
 const REVOKED: Standing = Standing::Revoked(RevocationReason::Unspecified);
 
@@ -47,6 +47,17 @@ fn setup(dir: &Path, fake: &Fake) -> Setup {
 
 fn follow(dir: &Path, fake: &Fake) -> Running {
     run(setup(dir, fake))
+}
+
+/// A follower that has all of a furnished server's ledgers, an operator among their subjects.
+async fn follow_with_operator(dir: &Path) -> (Fake, Operator, Running) {
+    let fake = Fake::start().await;
+    fake.furnish();
+    let operator = fake.enroll_operator();
+    fake.tell_all();
+    let running = follow(dir, &fake);
+    until("all is here", || standing(&running.knowledge, 1).is_some() && running.knowledge.authorities().len() == 2).await;
+    (fake, operator, running)
 }
 
 fn run(setup: Setup) -> Running {
@@ -468,13 +479,8 @@ async fn the_feed_is_resumed_where_it_was_cut() {
 #[tokio::test]
 async fn a_restored_server_is_believed_on_an_operators_word_alone() {
     let dir = tempfile::tempdir().unwrap();
-    let fake = Fake::start().await;
-    fake.furnish();
-    let operator = fake.enroll_operator();
-    fake.tell_all();
-    let running = follow(dir.path(), &fake);
+    let (fake, operator, running) = follow_with_operator(dir.path()).await;
     let knowledge = running.knowledge.clone();
-    until("all is here", || standing(&knowledge, 1).is_some() && knowledge.authorities().len() == 2).await;
     let honest = fake.note("default", 0);
     fake.truncate("default", fake.entries("default").len() - 1);
     fake.pass(30);
@@ -510,12 +516,7 @@ async fn a_restored_server_is_believed_on_an_operators_word_alone() {
 #[tokio::test]
 async fn a_ledger_below_the_head_that_a_word_names_is_not_followed() {
     let dir = tempfile::tempdir().unwrap();
-    let fake = Fake::start().await;
-    fake.furnish();
-    let operator = fake.enroll_operator();
-    fake.tell_all();
-    let running = follow(dir.path(), &fake);
-    until("all is here", || standing(&running.knowledge, 1).is_some() && running.knowledge.authorities().len() == 2).await;
+    let (fake, operator, running) = follow_with_operator(dir.path()).await;
     fake.truncate("default", fake.entries("default").len() - 1);
     fake.add("default", revoked(0), None);
     fake.pass(30);
@@ -550,13 +551,8 @@ async fn a_ledger_below_the_head_that_a_word_names_is_not_followed() {
 #[tokio::test]
 async fn a_restored_ledger_that_has_outgrown_what_was_known_is_believed_on_a_word_too() {
     let dir = tempfile::tempdir().unwrap();
-    let fake = Fake::start().await;
-    fake.furnish();
-    let operator = fake.enroll_operator();
-    fake.tell_all();
-    let running = follow(dir.path(), &fake);
+    let (fake, operator, running) = follow_with_operator(dir.path()).await;
     let knowledge = running.knowledge.clone();
-    until("all is here", || standing(&knowledge, 1).is_some() && knowledge.authorities().len() == 2).await;
     let known = fake.entries("default").len();
     fake.truncate("default", known - 1);
     for version in 7..10 {

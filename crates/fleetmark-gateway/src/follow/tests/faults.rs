@@ -271,12 +271,7 @@ fn copy(from: &Path, to: &Path) {
 #[tokio::test]
 async fn a_word_whose_taking_is_cut_short_at_any_act_leaves_no_smaller_ledger_to_follow() {
     let dir = tempfile::tempdir().unwrap();
-    let fake = Fake::start().await;
-    fake.furnish();
-    let operator = fake.enroll_operator();
-    fake.tell_all();
-    let running = follow(dir.path(), &fake);
-    until("all is here", || standing(&running.knowledge, 1).is_some() && running.knowledge.authorities().len() == 2).await;
+    let (fake, operator, running) = follow_with_operator(dir.path()).await;
     settled(dir.path(), &fake).await;
     fake.truncate("default", fake.entries("default").len() - 1);
     fake.pass(30);
