@@ -50,25 +50,32 @@ dial() {
         -verify_return_error -cert "${2:-$files/cert.pem}" -key "${3:-$files/key.pem}"
 }
 
-# connect_device NAME: a connection that stays open; NAME's file descriptor is kept in LIVE. When it ends, $WORK/live.NAME.ended has the time.
-declare -A LIVE
+# connect_device NAME: a connection that stays open. LIVE has what is written to it, TRACE the beginning of its files' names: when it ends,
+# TRACE.ended has the time. A new one of the same device has files of its own: the broker ends the one before.
+declare -A LIVE TRACE
+CONNECTIONS=0
 connect_device() {
-    local pipe=$WORK/live.$1.pipe descriptor
-    rm -f "$pipe" "$WORK/live.$1.ended"
-    mkfifo "$pipe"
+    local trace descriptor
+    CONNECTIONS=$((CONNECTIONS + 1))
+    trace=$WORK/live.$1.$CONNECTIONS
+    TRACE[$1]=$trace
+    mkfifo "$trace.pipe"
     (
-        dial "$1" <"$pipe" >"$WORK/live.$1.out" 2>"$WORK/live.$1.err"
-        echo "${EPOCHREALTIME/[.,]/}" >"$WORK/live.$1.ended"
+        dial "$1" <"$trace.pipe" >"$trace.out" 2>"$trace.err"
+        echo "${EPOCHREALTIME/[.,]/}" >"$trace.ended"
     ) &
     STARTED+=($!)
-    exec {descriptor}>"$pipe"
+    exec {descriptor}>"$trace.pipe"
     LIVE[$1]=$descriptor
     mqtt_connect "$1" >&"$descriptor"
     eventually 5 is_accepted "$1"
 }
 
+# is_live NAME: its connection has not ended.
+is_live() { [ ! -e "${TRACE[$1]}.ended" ] || { echo "the connection has ended"; cat "${TRACE[$1]}.err"; return 1; }; }
+
 # CONNACK with code 0 (MQTT 3.1.1, 3.2).
-is_accepted() { [ "$(head -c 4 "$WORK/live.$1.out" 2>/dev/null | od -An -tx1 | tr -d ' \n')" = 20020000 ]; }
+is_accepted() { [ "$(head -c 4 "${TRACE[$1]}.out" 2>/dev/null | od -An -tx1 | tr -d ' \n')" = 20020000 ]; }
 
 # telemetry NAME: over the connection that is open, to a subscriber on the broker's own side.
 telemetry() {
@@ -85,7 +92,7 @@ telemetry() {
 telemetry_of_both() {
     local device
     for device in sensor-01 sensor-02; do
-        eventually 5 connect_device "$device" || { cat "$WORK/live.$device.err"; return 1; }
+        eventually 5 connect_device "$device" || { cat "${TRACE[$device]}.err"; return 1; }
         telemetry "$device" || return 1
     done
 }
@@ -93,10 +100,10 @@ telemetry_of_both() {
 # cut_live NAME: revokes it by REST. The step's time is counted from the revocation's answer to the end of the live connection.
 cut_live() {
     local answered ended
-    revoke "$1" || return 1
+    is_live "$1" && revoke "$1" || return 1
     answered=${EPOCHREALTIME/[.,]/}
-    eventually 5 test -s "$WORK/live.$1.ended" || { echo "the connection lives on"; return 1; }
-    ended=$(cat "$WORK/live.$1.ended")
+    eventually 5 test -s "${TRACE[$1]}.ended" || { echo "the connection lives on"; return 1; }
+    ended=$(cat "${TRACE[$1]}.ended")
     # The cut may come before the answer has reached the operator.
     [ "$ended" -gt "$answered" ] || ended=$answered
     STEP_MS=$(((ended - answered) / 1000))
@@ -111,13 +118,14 @@ verdict_is() {
     [ "$(jq -r .reason <<<"$answer")" = "$1" ]
 }
 
-# is_refused NAME [CERTIFICATE KEY]: the gateway ends the connection without an answer of the broker.
+# is_refused NAME [CERTIFICATE KEY]: the gateway ends the connection without an answer of the broker, and goes on listening.
 is_refused() {
     local code
     mqtt_connect "$1" | PATIENCE=5 dial "$@" >"$WORK/refused.out" 2>"$WORK/refused.err"
     code=${PIPESTATUS[1]}
     # A connection that stays open until the time is over (124) is no refusal.
     [ "$code" != 124 ] && [ ! -s "$WORK/refused.out" ] || { echo "s_client ended with $code"; od -c "$WORK/refused.out"; return 1; }
+    listens "$PROXY_PORT" || { echo "the gateway is gone"; cat "$WORK/refused.err"; return 1; }
 }
 
 refused_as() { verdict_is "$1" "$WORK/devices/$2/current/cert.pem" && is_refused "$2"; }
@@ -128,14 +136,18 @@ offline() {
     verdict_is allowed "$WORK/devices/$1/current/cert.pem" && connect_device "$1" && telemetry "$1"
 }
 
-# stale NAME: until what it knows is too old.
+# stale NAME: until what it knows is too old; the connection that is open is cut.
 stale() {
+    is_live "$1" || return 1
     eventually 15 verdict_is ledger_stale "$WORK/devices/$1/current/cert.pem" || return 1
     is_refused "$1" || return 1
-    eventually 5 test -s "$WORK/live.$1.ended" || { echo "the live connection was not cut"; return 1; }
+    eventually 5 test -s "${TRACE[$1]}.ended" || { echo "the live connection was not cut"; return 1; }
 }
 
-fresh_again() { start_server && eventually 20 verdict_is allowed "$WORK/devices/$1/current/cert.pem"; }
+# fresh_again NAME: it is let in, with telemetry.
+fresh_again() {
+    start_server && eventually 20 verdict_is allowed "$WORK/devices/$1/current/cert.pem" && connect_device "$1" && telemetry "$1"
+}
 
 # forge NAME SERIAL: a certificate by the device authority's own key, as its thief would make it, in $WORK/forged.
 forge() {
