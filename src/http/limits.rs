@@ -13,10 +13,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use actix_web::HttpRequest;
 use actix_web::dev::{Payload, ServiceRequest};
 use actix_web::error::{JsonPayloadError, PayloadError};
+use actix_web::http::Uri;
+use actix_web::http::header::{self, HeaderMap};
 use actix_web::web::{self, Bytes, JsonConfig, PathConfig, QueryConfig, ServiceConfig};
-use actix_web::{HttpRequest, http::header};
 use fleetmark_domain::{Network, Refusal};
 use futures_util::{Stream, StreamExt};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
@@ -60,8 +62,7 @@ pub fn extractors(config: &mut ServiceConfig) {
 ///
 /// # Errors
 /// `UriTooLong`.
-pub fn check_uri(request: &ServiceRequest) -> Result<(), Refusal> {
-    let uri = request.uri();
+pub fn check_uri(uri: &Uri) -> Result<(), Refusal> {
     let fits = uri.path().len() <= MAX_URI_PART && uri.query().is_none_or(|query| query.len() <= MAX_URI_PART);
     if fits { Ok(()) } else { Err(Refusal::UriTooLong) }
 }
@@ -85,16 +86,36 @@ impl Body {
     /// Reads what nobody read, up to [`MAX_DRAIN`] octets: the connection could not be used again otherwise.
     pub async fn drain(&self) {
         let Some(payload) = &self.0 else { return };
-        let mut left = MAX_DRAIN;
-        let rest = async {
-            while let Some(Ok(part)) = poll_fn(|context| Pin::new(&mut *payload.borrow_mut()).poll_next(context)).await {
-                let Some(fewer) = left.checked_sub(part.len()) else { break };
-                left = fewer;
-            }
-        };
-        // A client that is slow even now is answered all the same.
-        let _ = tokio::time::timeout(DRAIN_TIME, rest).await;
+        drain(|context| Pin::new(&mut *payload.borrow_mut()).poll_next(context)).await;
     }
+}
+
+/// See [`Body::drain`]; `next` polls for the next part.
+pub async fn drain(mut next: impl FnMut(&mut Context<'_>) -> Poll<Option<Result<Bytes, PayloadError>>>) {
+    let mut left = MAX_DRAIN;
+    let rest = async {
+        while let Some(Ok(part)) = poll_fn(&mut next).await {
+            let Some(fewer) = left.checked_sub(part.len()) else { break };
+            left = fewer;
+        }
+    };
+    // A client that is slow even now is answered all the same.
+    let _ = tokio::time::timeout(DRAIN_TIME, rest).await;
+}
+
+/// Reads a body of at most `limit` octets within [`BODY_TIME`], where no application reads it.
+///
+/// # Errors
+/// See [`read_body`].
+pub async fn read_bare(headers: &HeaderMap, payload: &mut Payload, limit: usize) -> Result<Vec<u8>, Refusal> {
+    let announced = announced(headers);
+    let mut body = Vec::with_capacity(announced.min(limit));
+    let whole = read_stream(announced, payload, limit, |part| {
+        body.extend_from_slice(part);
+        Ok(())
+    });
+    tokio::time::timeout(BODY_TIME, whole).await.map_err(|_| Refusal::RequestTimeout)??;
+    Ok(body)
 }
 
 /// Reads a body of at most `limit` octets.
@@ -102,7 +123,7 @@ impl Body {
 /// # Errors
 /// `BodyTooLarge`, `RequestTimeout`, `MalformedRequest` for one that breaks off.
 pub async fn read_body(request: &HttpRequest, payload: web::Payload, limit: usize) -> Result<Vec<u8>, Refusal> {
-    let mut body = Vec::with_capacity(announced(request).min(limit));
+    let mut body = Vec::with_capacity(announced(request.headers()).min(limit));
     read_parts(request, payload, limit, |part| {
         body.extend_from_slice(part);
         Ok(())
@@ -119,9 +140,18 @@ pub async fn read_parts<E: From<Refusal>>(
     request: &HttpRequest,
     mut payload: web::Payload,
     limit: usize,
+    each: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    read_stream(announced(request.headers()), &mut payload, limit, each).await
+}
+
+async fn read_stream<E: From<Refusal>>(
+    announced: usize,
+    payload: &mut (impl Stream<Item = Result<Bytes, PayloadError>> + Unpin),
+    limit: usize,
     mut each: impl FnMut(&[u8]) -> Result<(), E>,
 ) -> Result<(), E> {
-    if announced(request) > limit {
+    if announced > limit {
         return Err(Refusal::BodyTooLarge.into());
     }
     let mut read = 0_usize;
@@ -136,9 +166,9 @@ pub async fn read_parts<E: From<Refusal>>(
     Ok(())
 }
 
-/// The length that the request announces, in octets; 0 where it announces none.
-fn announced(request: &HttpRequest) -> usize {
-    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+/// The length that a request announces, in octets; 0 where it announces none.
+fn announced(headers: &HeaderMap) -> usize {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     usize::try_from(length.unwrap_or(0)).unwrap_or(usize::MAX)
 }
 

@@ -24,6 +24,7 @@ use super::limits::{self, HEAD_TIME};
 use super::listeners::Listeners;
 use super::problem::not_found;
 use super::public::health::DoorCertificates;
+use super::public::lane;
 use super::watch::watch;
 use super::{State, admin, device, public, rescue};
 use crate::tls::connection::remember_peer;
@@ -83,7 +84,7 @@ pub fn start(listeners: Listeners, doors: &TlsDoors, state: State, options: Opti
     ]));
     let followers = Arc::clone(&state.followers);
     let state = Data::new(state);
-    let site = |door, configure| Site { door, state: state.clone(), certificates: certificates.clone(), configure };
+    let site = |door, configure| Site { door, state: state.clone(), certificates: certificates.clone(), configure, lane: None };
     let few = Options { workers: options.workers.min(2), ..options };
     let one = Options { workers: 1, max_connections: 16 };
     let mut servers = Vec::new();
@@ -98,7 +99,8 @@ pub fn start(listeners: Listeners, doors: &TlsDoors, state: State, options: Opti
         servers.push(serve(site("admin", admin::configure), sockets, few)?);
     }
     if !listeners.public.is_empty() {
-        servers.push(serve(site("public", public::configure), Sockets::Plain(listeners.public), options)?);
+        let site = Site { lane: Some(state.clone()), ..site("public", public::configure) };
+        servers.push(serve(site, Sockets::Plain(listeners.public), options)?);
     }
     let mut rescue = None;
     if let Some((path, listener)) = listeners.rescue {
@@ -160,7 +162,7 @@ enum Sockets {
 
 fn serve(site: Site, sockets: Sockets, options: Options) -> io::Result<Server> {
     let workers = options.workers.max(1);
-    let mut server = HttpServer::new(move || site.app())
+    let mut server = HttpServer::new(move || lane::before(site.app(), site.lane.clone()))
         .workers(workers)
         .max_connections(options.max_connections.div_ceil(workers))
         .max_connection_rate(HANDSHAKES)
@@ -195,6 +197,8 @@ struct Site {
     state: Data<State>,
     certificates: Data<DoorCertificates>,
     configure: fn(&mut ServiceConfig),
+    /// Whose OCSP is asked here.
+    lane: Option<Data<State>>,
 }
 
 impl Site {

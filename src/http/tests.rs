@@ -270,14 +270,37 @@ fn ocsp(stage: &Installation, issuer: &str, leaf: &str, ca: &str) {
         assert!(String::from_utf8(openssl(&read, b"").unwrap()).unwrap().contains(": good"));
         assert!(answer.header("cache-control").unwrap().contains("no-transform"));
         assert_eq!(answer.header("content-type").as_deref(), Some("application/ocsp-response"));
+        // What is around every request is around those that go past the application.
+        assert_eq!(answer.header("x-content-type-options").as_deref(), Some("nosniff"));
+        assert!(answer.header("x-request-id").is_some());
         let tag = format!("if-none-match: {}", answer.header("etag").unwrap());
         assert_eq!(stage.curl(&["-H", &tag, &stage.public(&format!("/ocsp/{path}"))]).status, 304);
+        let head = stage.curl(&["-I", &stage.public(&format!("/ocsp/{path}"))]);
+        assert_eq!((head.status, head.header("content-length")), (200, answer.header("content-length")));
     }
     let large = "A".repeat(5000);
     assert_eq!(stage.curl(&["--data-binary", "nothing", &stage.public("/ocsp")]).body, MALFORMED);
     assert_eq!(stage.curl(&["--data-binary", &large, &stage.public("/ocsp")]).body, MALFORMED);
+    assert_eq!(
+        stage.curl(&["-H", "transfer-encoding: chunked", "--data-binary", &large, &stage.public("/ocsp")]).body,
+        MALFORMED
+    );
     assert_eq!(stage.curl(&[&stage.public("/ocsp/%zz")]).body, MALFORMED);
-    assert_eq!(stage.curl(&[&stage.public("/ocsp")]).code(), "method_not_allowed");
+    for (path, method, allow) in
+        [("/ocsp", "GET", "POST"), ("/ocsp/AAAA", "POST", "GET, HEAD"), ("/ocsp/AAAA", "DELETE", "GET, HEAD")]
+    {
+        let answer = stage.curl(&["-X", method, &stage.public(path)]);
+        assert_eq!(
+            (answer.code().as_str(), answer.header("allow").as_deref()),
+            ("method_not_allowed", Some(allow)),
+            "{method} {path}"
+        );
+    }
+    assert_eq!(stage.curl(&[&stage.public(&format!("/ocsp/{}", "A".repeat(3_000)))]).code(), "uri_too_long");
+    // A body that nobody wants does not end the connection: the second request needs no other.
+    let second = ["--next", "-sS", "-w", "%{num_connects}", "--data-binary", "nothing", &url];
+    let answers = stage.curl(&[&["--data-binary", &large, &url][..], &second].concat());
+    assert_eq!(answers.body, [MALFORMED, MALFORMED, b"0"].concat());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
 //! Around every request: its id, its limits, its time, its metrics, and what becomes of a handler that panics.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -9,67 +10,110 @@ use std::time::Instant;
 
 use actix_web::Error;
 use actix_web::body::BoxBody;
-use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::dev::{RequestHead, ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
-use actix_web::http::header::{HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use actix_web::middleware::Next;
 use fleetmark_domain::Refusal;
 use futures_util::FutureExt;
 use metrics::{Counter, Histogram};
 use ring::rand::{SecureRandom, SystemRandom};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::device::est::{EstProblem, is_est};
 use super::limits::{Body, check_uri};
 use super::problem::{Problem, status};
 
+/// The route of what reached none.
+const NO_ROUTE: Cow<'static, str> = Cow::Borrowed("none");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Answers a request of `door`. The span holds method and path; never a header, a query or a body, where tokens may be.
+/// Answers a request of `door`.
 pub async fn watch(
     door: &'static str,
     mut request: ServiceRequest,
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let started = Instant::now();
-    let id = request_id();
-    let span = tracing::info_span!("request", door, id, method = %request.method(), path = request.path());
+    let watched = Watched::begin(door, request.head());
     let body = Body::bound(&mut request);
     let is_est = is_est(request.path());
-    if let Err(refusal) = check_uri(&request) {
-        let response = span.in_scope(|| {
+    if let Err(refusal) = check_uri(request.uri()) {
+        let response = watched.span.in_scope(|| {
             if is_est {
                 request.error_response(EstProblem::from(refusal))
             } else {
                 request.error_response(Problem::from(refusal))
             }
         });
-        return Ok(finish(door, &id, started, response));
+        return Ok(finish(&watched, response));
     }
-    let answered = AssertUnwindSafe(next.call(request)).catch_unwind().instrument(span.clone()).await;
-    let Ok(response) = answered else {
-        // The panic's words went to the log by the hook. The worker goes on: handlers share no locks.
-        span.in_scope(|| tracing::error!("a handler panicked"));
-        count(door, None, status(Refusal::InternalError.class()).as_u16(), started);
+    let Some(answered) = watched.catch(next.call(request)).await else {
         let refusal = Refusal::InternalError;
         return Err(if is_est { EstProblem::from(refusal).into() } else { Problem::from(refusal).into() });
     };
-    let response = response?;
+    let response = answered?;
     if response.status() != StatusCode::REQUEST_TIMEOUT {
         body.drain().await;
     }
-    Ok(finish(door, &id, started, response))
+    Ok(finish(&watched, response))
 }
 
-fn finish(door: &'static str, id: &str, started: Instant, mut response: ServiceResponse) -> ServiceResponse {
-    let route = response.request().match_pattern();
-    count(door, route, response.status().as_u16(), started);
-    let headers = response.headers_mut();
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if let Ok(id) = HeaderValue::from_str(id) {
-        headers.insert(X_REQUEST_ID, id);
-    }
+fn finish(watched: &Watched, mut response: ServiceResponse) -> ServiceResponse {
+    let route = response.request().match_pattern().map_or(NO_ROUTE, Cow::Owned);
+    let status = response.status();
+    watched.end(route, status, response.headers_mut());
     response
+}
+
+/// A request that is being answered.
+pub struct Watched {
+    door: &'static str,
+    id: String,
+    started: Instant,
+    span: Span,
+}
+
+impl Watched {
+    /// The span holds method and path; never a header, a query or a body, where tokens may be.
+    pub fn begin(door: &'static str, head: &RequestHead) -> Self {
+        let (started, id) = (Instant::now(), request_id());
+        let span = tracing::info_span!("request", door, id, method = %head.method, path = head.uri.path());
+        Self { door, id, started, span }
+    }
+
+    /// What `answer` comes to; None if it panics, which is logged and counted. The worker goes on: handlers share no locks.
+    pub async fn catch<T>(&self, answer: impl Future<Output = T>) -> Option<T> {
+        let answered = AssertUnwindSafe(answer).catch_unwind().instrument(self.span.clone()).await;
+        answered.ok().or_else(|| {
+            // The panic's words went to the log by the hook.
+            self.span.in_scope(|| tracing::error!("a handler panicked"));
+            self.count(NO_ROUTE, status(Refusal::InternalError.class()));
+            None
+        })
+    }
+
+    /// Counts the answer, and gives it the headers that all have.
+    pub fn end(&self, route: Cow<'static, str>, status: StatusCode, headers: &mut HeaderMap) {
+        self.count(route, status);
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if let Ok(id) = HeaderValue::from_str(&self.id) {
+            headers.insert(X_REQUEST_ID, id);
+        }
+    }
+
+    fn count(&self, route: Cow<'static, str>, status: StatusCode) {
+        COUNTED.with_borrow_mut(|counted| {
+            let key = (self.door, status.as_u16(), route);
+            let counted = counted.entry(key).or_insert_with_key(|(door, status, route)| Counted {
+                seconds: metrics::histogram!("fleetmark_request_seconds", "door" => *door, "route" => route.clone()),
+                requests: metrics::counter!(
+                    "fleetmark_requests_total", "door" => *door, "route" => route.clone(), "status" => status.to_string()
+                ),
+            });
+            counted.seconds.record(self.started.elapsed());
+            counted.requests.increment(1);
+        });
+    }
 }
 
 /// What counts the requests of a door, a route and a status.
@@ -80,21 +124,7 @@ struct Counted {
 
 thread_local! {
     /// Each worker keeps its own: to look a metric up by its labels costs many times what it costs to count.
-    static COUNTED: RefCell<HashMap<(&'static str, u16, String), Counted>> = RefCell::default();
-}
-
-fn count(door: &'static str, route: Option<String>, status: u16, started: Instant) {
-    let key = (door, status, route.unwrap_or_else(|| "none".to_owned()));
-    COUNTED.with_borrow_mut(|counted| {
-        let counted = counted.entry(key).or_insert_with_key(|(door, status, route)| Counted {
-            seconds: metrics::histogram!("fleetmark_request_seconds", "door" => *door, "route" => route.clone()),
-            requests: metrics::counter!(
-                "fleetmark_requests_total", "door" => *door, "route" => route.clone(), "status" => status.to_string()
-            ),
-        });
-        counted.seconds.record(started.elapsed());
-        counted.requests.increment(1);
-    });
+    static COUNTED: RefCell<HashMap<(&'static str, u16, Cow<'static, str>), Counted>> = RefCell::default();
 }
 
 /// Distinct over restarts: random octets of this process, and a count.

@@ -25,6 +25,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// Crates that only these rooms may name: a framework, a database or an encoder has one home.
 const HOMES: &[(&str, &[&str])] = &[
     ("actix_web", &["http", "tls"]),
+    ("actix_http", &["http"]),
+    ("actix_service", &["http"]),
     ("actix_tls", &["http", "tls"]),
     ("utoipa", &["http"]),
     ("governor", &["http", "registrar"]),

@@ -2,6 +2,7 @@
 //!
 //! - [`files`]: CA certificates and CRLs.
 //! - [`ocsp`]: RFC 6960 over HTTP.
+//! - [`lane`]: OCSP goes past the application.
 //! - [`status`]: status lists and the keys that sign them, for firmware.
 //! - [`health`]: whether the server lives, and whether it is fit to be sent requests.
 //! - [`cache`]: validators and their answers.
@@ -9,6 +10,7 @@
 pub mod cache;
 pub mod files;
 pub mod health;
+pub mod lane;
 pub mod ocsp;
 pub mod status;
 
@@ -16,7 +18,6 @@ use actix_web::web::ServiceConfig;
 
 /// The door's resources.
 pub fn configure(config: &mut ServiceConfig) {
-    // Routes are tried in their order, and this one is asked for most often.
     ocsp::configure(config);
     files::configure(config);
     status::configure(config);

@@ -1,22 +1,28 @@
 //! OCSP over HTTP (RFC 6960 A, RFC 5019 5 and 6). Whatever is wrong with a request is answered as OCSP answers it.
 
+use std::pin::Pin;
+
+use actix_http::Request;
+use actix_web::dev::{Payload, RequestHead};
+use actix_web::http::Method;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, Expires, Header, IfNoneMatch, LastModified};
-use actix_web::web::{self, Data, ServiceConfig};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::web::{self, ServiceConfig};
+use actix_web::{HttpMessage, HttpResponse};
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use fleetmark_domain::Timestamp;
+use futures_util::Stream;
 
 use super::cache::system_time;
-use super::files::readable;
 use crate::http::State;
-use crate::http::limits::read_body;
+use crate::http::limits::{check_uri, drain, read_bare};
 use crate::http::problem::not_allowed;
 use crate::pki::ocsp::{Failure, MAX_REQUEST, failure};
 use crate::registrar::publish::OcspAnswer;
 
 const RESPONSE: &str = "application/ocsp-response";
+const BY_PATH: &str = "/ocsp/{request:.*}";
 
 /// Clients differ in whether they send the padding.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
@@ -24,27 +30,35 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The resources.
+/// What there is for other methods; see [`route`].
 pub fn configure(config: &mut ServiceConfig) {
     config
-        .service(web::resource("/ocsp").route(web::post().to(post)).default_service(not_allowed("POST")))
-        .service(readable("/ocsp/{request:.*}", web::route().to(fetch)));
+        .service(web::resource("/ocsp").default_service(not_allowed("POST")))
+        .service(web::resource(BY_PATH).default_service(not_allowed("GET, HEAD")));
 }
 
-/// RFC 6960 A.1.1: the request's DER in base64, percent-encoded, as the rest of the path.
-async fn fetch(request: HttpRequest, state: Data<State>) -> HttpResponse {
-    match from_path(request.uri().path()) {
-        Some(der) => respond(Some(&request), state.registrar.ocsp(&der, state.clock.now()).await, state.clock.now()),
-        None => malformed(),
-    }
+/// The route of a question, which [`answer`] answers; None for any other request.
+pub fn route(head: &RequestHead) -> Option<&'static str> {
+    let path = head.uri.path();
+    let route = match head.method {
+        Method::POST => (path == "/ocsp").then_some("/ocsp"),
+        Method::GET | Method::HEAD => path.starts_with("/ocsp/").then_some(BY_PATH),
+        _ => None,
+    };
+    route.filter(|_| check_uri(&head.uri).is_ok())
 }
 
-async fn post(request: HttpRequest, state: Data<State>, payload: web::Payload) -> HttpResponse {
-    match read_body(&request, payload, MAX_REQUEST).await {
-        // RFC 9110 13.1.2: conditions are for GET and HEAD here.
-        Ok(der) => respond(None, state.registrar.ocsp(&der, state.clock.now()).await, state.clock.now()),
-        Err(_) => malformed(),
+/// Answers a question. RFC 6960 A.1.1: by GET it is the request's DER in base64, percent-encoded, as the rest of the path.
+pub async fn answer(state: &State, request: &Request, payload: &mut Payload) -> HttpResponse {
+    let is_post = request.method() == Method::POST;
+    let der = if is_post { read_bare(request.headers(), payload, MAX_REQUEST).await.ok() } else { from_path(request.path()) };
+    if !is_post || der.is_none() {
+        drain(|context| Pin::new(&mut *payload).poll_next(context)).await;
     }
+    let Some(der) = der else { return malformed() };
+    let now = state.clock.now();
+    // RFC 9110 13.1.2: conditions are for GET and HEAD here.
+    respond((!is_post).then_some(request), state.registrar.ocsp(&der, now).await, now)
 }
 
 /// The path is taken raw: a router would make `%2F` and `/` two things, and here they are one.
@@ -69,7 +83,7 @@ fn percent_decoded(text: &str) -> Option<Vec<u8>> {
 
 /// RFC 5019 6.2: a signed answer may be kept until nextUpdate, by whoever keeps answers, and never forbids it altogether. One that
 /// holds for its request alone, or that may be another in a moment, is stale at once.
-fn respond(conditional: Option<&HttpRequest>, answer: OcspAnswer, now: Timestamp) -> HttpResponse {
+fn respond(conditional: Option<&Request>, answer: OcspAnswer, now: Timestamp) -> HttpResponse {
     let Some(tag) = answer.tag else { return uncached(answer.der) };
     let until = answer.fresh_until.unwrap_or(answer.at);
     let tag = hex::encode(tag);
