@@ -5,6 +5,7 @@
 //! on a busy machine, while the rates are of this machine at this moment.
 
 mod client;
+mod floor;
 mod gateway;
 mod imports;
 mod limits;
@@ -124,13 +125,18 @@ async fn run(server: &server::Server, size: &Size, limits: &limits::Limits, repo
     let connecting = devices.split_off(devices.len() - size.connecting);
     let latency = devices.split_off(size.keep_alive);
     let (kept, bare) = beside_signatures(cores(), rounds::run(server, devices, Way::KeepAlive, None)).await?;
-    report.figure("enroll and confirm, 64 keep-alive clients", kept.per_second(), "1/s", None);
+    let rate = kept.per_second();
+    report.figure("enroll and confirm, 64 keep-alive clients", rate, "1/s", None);
     report.figure("enroll and confirm, keep-alive: server CPU", kept.cpu, "µs", Some(bare.both()));
     let (fresh, bare) = beside_signatures(cores(), rounds::run(server, connecting, Way::Connecting(&known), None)).await?;
     report.figure("enroll and confirm, new mTLS connection each", fresh.per_second(), "1/s", None);
     let limit = bare.both() + limits.handshake;
     report.figure("enroll and confirm, new mTLS connection each: server CPU", fresh.cpu, "µs", Some(limit));
-    let half = rounds::run(server, latency, Way::KeepAlive, Some(kept.per_second() / 2.0)).await?;
+    let kept = floor::keep_alive(server, size.keep_alive).await?;
+    report.figure("its floor: two requests for the time, verification, signature", kept + bare.both(), "µs", Some(bare.both()));
+    let fresh = floor::connecting(server, &known, size.connecting).await?;
+    report.figure("its floor, new mTLS connection each", fresh + bare.both(), "µs", Some(limit));
+    let half = rounds::run(server, latency, Way::KeepAlive, Some(rate / 2.0)).await?;
     report.figure("enroll at half load, p50", half.percentile(50), "ms", None);
     report.figure("enroll at half load, p99", half.percentile(99), "ms", None);
     Ok(())

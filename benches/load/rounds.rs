@@ -13,7 +13,7 @@ use crate::client::Client;
 use crate::server::{Server, chain_of, showing};
 
 /// Clients at once.
-const CLIENTS: usize = 64;
+pub const CLIENTS: usize = 64;
 const ENROLL: &str = "/v1/fleets/default/enroll";
 const CONFIRM: &str = "/v1/fleets/default/confirm";
 
