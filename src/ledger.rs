@@ -165,6 +165,12 @@ impl HeadSigner for Publisher {
         let now = self.clock.now();
         let mut ledgers = self.lock();
         let signed = ledgers.get_mut(ledger);
+        if signed.is_none() {
+            alarm(
+                "ledger_not_signed",
+                &format!("ledger {ledger}: its key is not known here, and {} entries are durable", head.size),
+            );
+        }
         if let Some(signed) = signed
             // A head that is behind the newest signed one is never signed: that would be a step back. Nor is the same one again.
             && signed.newest.as_ref().is_none_or(|newest| newest.head.size < head.size)
@@ -182,6 +188,12 @@ impl HeadSigner for Publisher {
         drop(ledgers);
         self.commits.send_modify(|count| *count += 1);
     }
+}
+
+/// Something that a person should look at: logged as a warning, counted by name.
+fn alarm(name: &'static str, what: &str) {
+    metrics::counter!("fleetmark_alarms_total", "alarm" => name).increment(1);
+    tracing::warn!(alarm = name, what);
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Fleets.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fleetmark_domain::standing::Choices;
@@ -93,13 +94,15 @@ impl Registrar {
         repeatable: Option<Repeatable>,
         now: Timestamp,
     ) -> Result<Fleet> {
-        let _one_at_a_time = self.founding.lock().await;
+        let one_at_a_time = Arc::clone(&self.founding).lock_owned().await;
         let name = fleet.name.clone();
         let known = read(&*self.store, {
             let name = name.clone();
             move |rows| rows.fleet(&name)
         });
         if let Some(known) = known.await? {
+            // What made it may have failed after its commit.
+            self.take_on_fleet(&name).await?;
             // The same request again is answered with what it made; the store compares the requests.
             return match repeatable {
                 Some(repeatable) if self.is_repeat(&repeatable).await? => Ok(known),
@@ -112,18 +115,38 @@ impl Registrar {
         let first = PolicySet { version: 1, ..policy.set.clone() };
         // Before the ledger's key: this is what a token may refuse.
         let authority = self.new_authority(NewAuthority::first(Kind::Device, Some(name.clone())), actor, now).await?;
-        let (ledger, key) = self.new_ledger(&LedgerName::Fleet(name))?;
+        let (ledger, key) = self.new_ledger(&LedgerName::Fleet(name.clone()))?;
+        // Before the commit, which has its head signed.
+        self.publisher.add(LedgerName::Fleet(name.clone()), key, None);
         let record = authority.authority.clone();
         let create = CreateFleet { fleet: fleet.clone(), authority, ledger, policy, repeatable };
-        let created = commit(&*self.store, create).await?;
-        if created.is_some() {
-            self.policies.take_on(&first);
-            self.take_on_ledger(&LedgerName::Fleet(fleet.name.clone()), key).await?;
-            self.authorities.add(record)?;
-            // The fleet is there, whatever befalls its lists or another's.
-            self.publish_change(now).await;
-        }
-        Ok(created.unwrap_or(fleet))
+        let (store, policies, authorities) =
+            (Arc::clone(&self.store), Arc::clone(&self.policies), Arc::clone(&self.authorities));
+        // A task of its own: when the caller hangs up after the commit, all is taken on the same.
+        let task = tokio::spawn(async move {
+            let _one_at_a_time = one_at_a_time;
+            let created = commit(&*store, create).await?;
+            if created.is_some() {
+                policies.take_on(&first);
+                authorities.add(record)?;
+            }
+            Ok::<_, Error>(created)
+        });
+        let Some(created) = task.await.map_err(|cause| Error::caused(Refusal::InternalError, cause))?? else {
+            self.take_on_fleet(&name).await?;
+            return Ok(fleet);
+        };
+        // The fleet is there, whatever befalls its lists or another's.
+        self.publish_change(now).await;
+        Ok(created)
+    }
+
+    /// Takes on a fleet that the store has, as far as it is not known here.
+    async fn take_on_fleet(&self, name: &FleetName) -> Result<()> {
+        let ledger = LedgerName::Fleet(name.clone());
+        self.policies.recall(&*self.store, &ledger).await?;
+        self.refresh_authorities().await?;
+        self.take_on_ledger(&ledger).await
     }
 
     async fn is_repeat(&self, repeatable: &Repeatable) -> Result<bool> {
@@ -194,5 +217,70 @@ impl Registrar {
             return Err(Error::with_detail(Refusal::InvalidValue, "unconfirmed_ttl lies between 1 second and 10 years."));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::Poll;
+
+    use super::*;
+    use crate::ledger::Publisher;
+    use crate::registrar::publish::tests::{World, opened_on};
+    use crate::telemetry::clock::SystemClock;
+
+    fn second() -> NewFleet {
+        NewFleet {
+            name: "second".parse().unwrap(),
+            profile: None,
+            unconfirmed_ttl: None,
+            choices: Choices::default(),
+            max_age: None,
+            blast_radius: None,
+        }
+    }
+
+    /// Whether the fleet's ledger is signed as far as it goes, and its authority is known.
+    async fn is_known(registrar: &Registrar) -> bool {
+        let name = second().name;
+        let ledger = LedgerName::Fleet(name.clone());
+        let signed = registrar.publisher.size(&ledger);
+        let durable = read(&*registrar.store, move |rows| rows.ledger(&ledger)).await.unwrap();
+        signed == durable.map(|record| record.head().size) && registrar.authorities.issuing(Kind::Device, Some(&name)).is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_fleet_whose_caller_hangs_up_is_signed_and_known() {
+        let world = World::new().await;
+        {
+            let mut creating = pin!(world.registrar.create_fleet(&world.owner, second(), None, world.now));
+            let name = second().name;
+            let is_there = async || {
+                let name = name.clone();
+                read(&*world.registrar.store, move |rows| rows.fleet(&name)).await.unwrap().is_some()
+            };
+            while !is_there().await {
+                // Not polled any more once the fleet is durable.
+                std::future::poll_fn(|context| Poll::Ready(drop(creating.as_mut().poll(context)))).await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(is_known(&world.registrar).await);
+    }
+
+    #[tokio::test]
+    async fn the_same_request_again_takes_on_what_was_left() {
+        let world = World::new().await;
+        let publisher = std::sync::Arc::new(Publisher::new(std::sync::Arc::new(SystemClock)));
+        let other = opened_on(world.directory.path(), world.registrar.store.clone(), &publisher, world.now).await;
+        let key = || Some(Idempotency { key: "one".to_owned(), request_hash: [1; 32] });
+        let made = world.registrar.create_fleet(&world.owner, second(), key(), world.now).await.unwrap();
+        assert!(!is_known(&other).await);
+        let again = other.create_fleet(&world.owner, second(), key(), world.now).await.unwrap();
+        assert_eq!(again.name, made.name);
+        assert!(is_known(&other).await);
     }
 }

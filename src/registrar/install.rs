@@ -38,7 +38,7 @@ use crate::store::acts::record::{Holder, Proof};
 use crate::store::acts::subjects::Register;
 use crate::store::acts::tokens::ForgetRequests;
 use crate::store::model::{AuthorityId, AuthorityRecord, Certificate, EpochRecord, Fleet, LedgerRecord};
-use crate::store::{Store, commit, read};
+use crate::store::{HeadSigner as _, Store, commit, read};
 
 /// Who the server is by itself, in the ledger's details.
 pub(super) const ITSELF: &str = "fleetmark";
@@ -123,7 +123,7 @@ impl Registrar {
             policies: Arc::new(policies),
             weak_lists,
             store,
-            authorities,
+            authorities: Arc::new(authorities),
             publisher,
             snapshots,
             published: super::publish::Published::default(),
@@ -140,7 +140,7 @@ impl Registrar {
             makers: super::proofs::maker::KnownMakers::default(),
             externals: super::external::Watch::default(),
             token_key: hmac::Key::new(hmac::HMAC_SHA256, token_key.as_ref()),
-            founding: tokio::sync::Mutex::default(),
+            founding: Arc::default(),
             renewing: tokio::sync::Mutex::default(),
             above: arc_swap::ArcSwap::default(),
             bundles: super::trust_bundle::Bundles::default(),
@@ -276,11 +276,21 @@ impl Registrar {
         make_ledger(self.authorities.keys(), &self.trust_domain, name, label)
     }
 
-    /// Takes on a ledger that was just made.
-    pub(super) async fn take_on_ledger(&self, name: &LedgerName, key: LedgerKey) -> Result<()> {
-        let wanted = name.clone();
-        let record = read(&*self.store, move |rows| rows.ledger(&wanted)).await?;
-        self.publisher.add(name.clone(), key, record.map(|record| record.head()));
+    /// Takes on a ledger that the store has, unless it is known here.
+    pub(super) async fn take_on_ledger(&self, name: &LedgerName) -> Result<()> {
+        if self.publisher.size(name).is_some() {
+            return Ok(());
+        }
+        let look = || {
+            let wanted = name.clone();
+            read(&*self.store, move |rows| rows.ledger(&wanted))
+        };
+        let Some(record) = look().await? else { return Ok(()) };
+        self.publisher.add(name.clone(), ledger_key(self.authorities.keys(), &record)?, None);
+        // From here on every commit has its head signed; this one is for those before.
+        if let Some(record) = look().await? {
+            self.publisher.committed(name, &record.head(), &[]);
+        }
         Ok(())
     }
 

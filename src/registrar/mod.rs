@@ -219,7 +219,7 @@ impl PageRequest {
 /// The use cases, over their store, keys and profiles.
 pub struct Registrar {
     store: Arc<dyn Store>,
-    authorities: authorities::Authorities,
+    authorities: Arc<authorities::Authorities>,
     publisher: Arc<Publisher>,
     snapshots: snapshots::Snapshots,
     published: publish::Published,
@@ -240,7 +240,7 @@ pub struct Registrar {
     /// Derives the secrets of tokens minted with an Idempotency-Key.
     token_key: hmac::Key,
     /// Held while a fleet is made: two at once would take the same authority's id.
-    founding: tokio::sync::Mutex<()>,
+    founding: Arc<tokio::sync::Mutex<()>>,
     /// Held while responders and status keys are looked at: two at once would make each twice.
     renewing: tokio::sync::Mutex<()>,
     /// The newest lists of what stands above our root.
@@ -259,7 +259,7 @@ impl Registrar {
     }
 
     /// The authorities.
-    pub const fn authorities(&self) -> &authorities::Authorities {
+    pub fn authorities(&self) -> &authorities::Authorities {
         &self.authorities
     }
 

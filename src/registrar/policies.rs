@@ -241,6 +241,15 @@ impl InForce {
         let slot = self.table().built_in.or_compiled(set);
         self.current.rcu(|table| table.with(&set.ledger, slot.clone()));
     }
+
+    /// What the store holds active in a scope counts from now on.
+    pub(super) async fn recall(&self, store: &dyn Store, scope: &LedgerName) -> Result<()> {
+        let _in_order = self.activating.lock().await;
+        if let Some(active) = active_set(store, scope).await? {
+            self.take_on(&active);
+        }
+        Ok(())
+    }
 }
 
 /// The set that counts in a scope.

@@ -73,7 +73,12 @@ async fn opened(path: &Path, now: Timestamp) -> Registrar {
 }
 
 /// A server on this store.
-async fn opened_on(path: &Path, store: Arc<dyn Store>, publisher: &Arc<Publisher>, now: Timestamp) -> Registrar {
+pub(in crate::registrar) async fn opened_on(
+    path: &Path,
+    store: Arc<dyn Store>,
+    publisher: &Arc<Publisher>,
+    now: Timestamp,
+) -> Registrar {
     let parts = Parts {
         store,
         keys: Arc::new(Keys::open(&path.join("keys"), "passphrase".to_owned().into()).unwrap()),
