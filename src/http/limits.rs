@@ -34,6 +34,8 @@ pub const MAX_JSON: usize = 64 * 1024;
 pub const MAX_EST: usize = 32 * 1024;
 /// The longest path, and the longest query, in octets.
 pub const MAX_URI_PART: usize = 2 * 1024;
+/// The longest query of the feed, which names ledgers, in octets: actix takes no request target of 64 KiB.
+pub const MAX_FEED_QUERY: usize = 60 * 1024;
 /// How long a request's body may take.
 pub const BODY_TIME: Duration = Duration::from_secs(10);
 /// How long a request's head may take.
@@ -63,7 +65,8 @@ pub fn extractors(config: &mut ServiceConfig) {
 /// # Errors
 /// `UriTooLong`.
 pub fn check_uri(uri: &Uri) -> Result<(), Refusal> {
-    let fits = uri.path().len() <= MAX_URI_PART && uri.query().is_none_or(|query| query.len() <= MAX_URI_PART);
+    let most = if uri.path() == "/v1/feed" { MAX_FEED_QUERY } else { MAX_URI_PART };
+    let fits = uri.path().len() <= MAX_URI_PART && uri.query().is_none_or(|query| query.len() <= most);
     if fits { Ok(()) } else { Err(Refusal::UriTooLong) }
 }
 
@@ -295,6 +298,17 @@ mod tests {
         assert_eq!(limit.admit(one), Err(Refusal::RateLimited));
         assert_eq!(limit.admit(other), Ok(()));
         assert!(AddressLimit::new(0, 3).is_none() && AddressLimit::new(3, 0).is_none());
+    }
+
+    #[test]
+    fn the_feed_alone_takes_a_long_query() {
+        let check = |path: &str, octets: usize| {
+            let uri = format!("{path}?{}", "a".repeat(octets));
+            check_uri(&uri.parse().unwrap())
+        };
+        assert_eq!((check("/v1/feed", MAX_FEED_QUERY), check("/v1/ledgers", MAX_URI_PART)), (Ok(()), Ok(())));
+        assert_eq!(check("/v1/feed", MAX_FEED_QUERY + 1), Err(Refusal::UriTooLong));
+        assert_eq!(check("/v1/ledgers", MAX_URI_PART + 1), Err(Refusal::UriTooLong));
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod worker;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fleetmark_device::door::ServerUrl;
@@ -81,6 +82,8 @@ pub(crate) struct Shared {
     pins: Mutex<Pins>,
     server_time: Mutex<Option<ServerTime>>,
     workers: Mutex<Vec<Arc<Worker>>>,
+    /// Whether all that the server offered last is followed.
+    follows_all: AtomicBool,
     /// Authorities of fleets that were not granted: the server does not give their certificates. Asked for again in the next
     /// session.
     withheld: Mutex<HashSet<Fingerprint>>,
@@ -123,6 +126,7 @@ impl Follower {
             pins: Mutex::new(pins),
             server_time: Mutex::default(),
             workers: Mutex::default(),
+            follows_all: AtomicBool::new(false),
             withheld: Mutex::default(),
             ask_soon: Notify::new(),
         };

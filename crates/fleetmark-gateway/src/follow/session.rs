@@ -1,5 +1,6 @@
 //! The session with a server: what may be followed, then the feed until it ends; and the pace of everything.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +32,9 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(5) };
 /// A fetch that callers wait for is given up.
 const FETCH: Duration = Duration::from_secs(10);
+
+/// The longest query that a server takes for its feed, in octets.
+const LONGEST_QUERY: usize = 60 * 1024;
 
 /// Follows until it is dropped.
 pub(super) async fn run(shared: &Arc<Shared>) {
@@ -72,13 +76,24 @@ async fn session(
     failures: &mut u32,
 ) -> Result<(), Trouble> {
     shared.ask_ledgers(tasks).await?;
-    let query: Vec<_> = shared.workers().iter().map(|worker| ("ledger", worker.name.to_string())).collect();
+    let query = if shared.follows_all.load(Ordering::Relaxed) {
+        Vec::new()
+    } else {
+        named(shared.workers().iter().map(|worker| worker.name.to_string()))
+    };
     let response = shared.client.open("/v1/feed", &query, Some(last_id)).await?;
     // News is not kept waiting by an answer.
     tokio::select! {
         ended = listen(shared, response, parser, failures) => ended,
         ended = ask_again(shared, tasks) => ended,
     }
+}
+
+/// The feed's query. Without one it is about all that is offered: what of it is not followed is passed over when it comes.
+fn named(ledgers: impl Iterator<Item = String>) -> Vec<(&'static str, String)> {
+    let query: Vec<_> = ledgers.map(|ledger| ("ledger", ledger)).collect();
+    let octets: usize = query.iter().map(|(key, ledger)| key.len() + ledger.len() + 2).sum();
+    if octets > LONGEST_QUERY { Vec::new() } else { query }
 }
 
 /// Takes the feed's events until it ends.
@@ -191,6 +206,7 @@ impl Shared {
         let mut pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
         let before = pins.clone();
         let followed = pins.admit(list, &self.fleets);
+        self.follows_all.store(followed.len() == list.offered.len(), Ordering::Relaxed);
         if *pins != before
             && let Err(error) = pins.save(&self.dir)
         {
@@ -259,5 +275,19 @@ impl Shared {
             // A newer server may say more.
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ledgers_are_named_as_far_as_a_query_holds_them() {
+        let names = |count: usize, length: usize| (0..count).map(move |number| format!("{number:0length$}"));
+        // As many fleets as a gateway's configuration holds, beside `system`.
+        assert_eq!(named(names(1_025, 50)).len(), 1_025);
+        assert_eq!(named(names(850, 63)).len(), 850);
+        assert!(named(names(1_025, 63)).is_empty());
     }
 }
