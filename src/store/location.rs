@@ -56,11 +56,11 @@ impl fmt::Debug for StoreLocation {
 /// durable, before the commit's callers are answered.
 ///
 /// # Errors
-/// See [`Sqlite::open`] and [`Postgres::open`].
+/// See [`Sqlite::open`], [`Postgres::open`] and [`Postgres::alone`].
 pub async fn open(location: StoreLocation, signer: SharedHeadSigner) -> Result<Arc<dyn Store>, StoreError> {
     on_a_thread(move || match location {
         StoreLocation::Sqlite(path) => started(Sqlite::open(&path)?, signer),
-        StoreLocation::Postgres(location) => started(Postgres::open(*location)?, signer),
+        StoreLocation::Postgres(location) => started(Postgres::open(*location)?.alone()?, signer),
     })
     .await
 }

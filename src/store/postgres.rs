@@ -1,4 +1,4 @@
-//! PostgreSQL, over tokio-postgres and rustls. Several servers may share one database.
+//! PostgreSQL, over tokio-postgres and rustls. One server serves a database at a time; other processes may read and write beside it.
 //!
 //! Transactions are READ COMMITTED. A batch first locks the heads of its ledgers (`FOR UPDATE`, in sorted order); all that
 //! acts change belongs to a fleet, or to the installation, and every act on it locks that ledger: the lock is what puts
@@ -6,6 +6,7 @@
 //! (places, keys, names, generations, epoch numbers). SERIALIZABLE would add aborts of whole batches of 256 acts by
 //! conflicts that these locks exclude anyway.
 
+mod alone;
 mod connect;
 mod location;
 
@@ -23,6 +24,7 @@ use fleetmark_domain::Refusal;
 use super::StoreError;
 use super::backend::{Backend, Connection};
 use super::migrations::bring_up_to_date;
+use alone::ServerLock;
 use connect::Driver;
 pub use location::{PostgresLocation, PostgresLocationError};
 
@@ -35,7 +37,9 @@ const MIGRATION_UNLOCK: &str = "SELECT pg_advisory_unlock(6074003512104397)";
 /// A PostgreSQL database.
 pub struct Postgres {
     location: PostgresLocation,
-    driver: Driver,
+    driver: Arc<Driver>,
+    /// Of a server that serves.
+    _lock: Option<ServerLock>,
 }
 
 impl Postgres {
@@ -46,14 +50,24 @@ impl Postgres {
     /// - [`StoreError::Unavailable`]: it cannot be reached, or would lose what it acknowledged.
     /// - [`StoreError::NewerSchema`]: a newer Fleetmark wrote it.
     pub fn open(location: PostgresLocation) -> Result<Self, StoreError> {
-        let driver = Driver::new(&location)?;
-        let postgres = Self { location, driver };
+        let driver = Arc::new(Driver::new(&location)?);
+        let postgres = Self { location, driver, _lock: None };
         let mut rows = postgres.connect_writer()?;
         rows.run(MIGRATION_LOCK)?;
         let migrated = bring_up_to_date(&mut rows.connection, MIGRATIONS, StoreError::Unavailable);
         rows.run(MIGRATION_UNLOCK)?;
         migrated?;
         Ok(postgres)
+    }
+
+    /// Keeps every other server out, for as long as this lives: each signs the heads that it remembers, and a second one would sign
+    /// what the first has outgrown. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`]: another server serves the database.
+    pub fn alone(self) -> Result<Self, StoreError> {
+        let lock = ServerLock::take(Arc::clone(&self.driver), self.location.clone())?;
+        Ok(Self { _lock: Some(lock), ..self })
     }
 }
 

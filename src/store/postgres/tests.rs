@@ -138,6 +138,26 @@ async fn a_lost_connection_is_replaced() {
     store.stop().await;
 }
 
+#[tokio::test]
+async fn a_second_server_is_refused_until_the_first_is_gone() {
+    let database = cluster().database();
+    let open = async || {
+        let place = cluster().socket_url(&database).parse().unwrap();
+        crate::store::location::open(place, std::sync::Arc::new(NoSigner)).await
+    };
+    let first = open().await.unwrap();
+    let error = open().await.err().unwrap();
+    assert!(matches!(error, StoreError::Locked(_)) && text(&error).contains("stop that one first"), "{}", text(&error));
+    // Where the connection is lost, the lock is taken again.
+    let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'");
+    cluster().sql("postgres", &end);
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert!(matches!(open().await, Err(StoreError::Locked(_))));
+    first.stop().await;
+    drop(first);
+    open().await.unwrap().stop().await;
+}
+
 struct NoSigner;
 
 impl crate::store::HeadSigner for NoSigner {

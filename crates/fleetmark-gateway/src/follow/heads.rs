@@ -11,7 +11,7 @@ use fleetmark_ledger::merkle::{Frontier, Head};
 use super::alarm::Alarm;
 use crate::clock::{Moment, Received};
 
-/// Servers that share a store sign side by side: for so long a newer signature may be over a head that another has outgrown.
+/// Where one server takes over from another: for so long a newer signature may be over a head that the other has outgrown.
 /// Such a checkpoint makes nothing fresh.
 const SIDE_BY_SIDE: Duration = Duration::from_secs(10);
 /// The most heads that are compared on the way to the newest.
