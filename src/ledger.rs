@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use fleetmark_domain::{LedgerName, Timestamp};
 use fleetmark_ledger::merkle::Head;
@@ -14,6 +15,10 @@ use crate::telemetry::clock::SharedClock;
 
 /// So many news are kept for a follower that is slow; one that is further behind missed some. They are kept once for all.
 const NEWS_KEPT: usize = 1_024;
+
+/// So far ahead of a clock that was set back times go on; gateways take what is signed up to five minutes ahead.
+const MOST_AHEAD: Duration = Duration::from_secs(240);
+const SECOND: Duration = Duration::from_secs(1);
 
 /// What followers are told.
 #[derive(Debug, Clone)]
@@ -43,6 +48,8 @@ pub enum News {
 pub struct SignedHead {
     /// Size and root.
     pub head: Head,
+    /// When it was signed, as the note says.
+    pub at: Timestamp,
     /// The signed note.
     pub note: Arc<str>,
 }
@@ -65,9 +72,19 @@ struct Signed {
 }
 
 impl Signed {
-    fn sign(&mut self, head: Head, at: Timestamp) {
-        self.newest = Some(SignedHead { head, note: Arc::from(self.key.sign(&head, at)) });
+    /// Signs at a time that is not before the last one, where the clock was set back by little. Returns whether it was set back by more.
+    fn sign(&mut self, head: Head, now: Timestamp) -> bool {
+        let last = self.newest.as_ref().filter(|last| last.at > now);
+        let goes_back = last.is_some_and(|last| last.at > now + MOST_AHEAD);
+        let at = match last {
+            // The same head signed later, if by a second only: to who follows it is fresh. The clock catches up between heartbeats.
+            Some(last) if !goes_back && last.head == head => (last.at + SECOND).min(now + MOST_AHEAD),
+            Some(last) if !goes_back => last.at,
+            _ => now,
+        };
+        self.newest = Some(SignedHead { head, at, note: Arc::from(self.key.sign(&head, at)) });
         self.is_told = false;
+        goes_back
     }
 }
 
@@ -109,12 +126,14 @@ impl Publisher {
 
     /// Signs every head again and tells it, so that a follower can tell a quiet ledger from a dead server.
     pub fn heartbeat(&self, now: Timestamp) {
+        let mut goes_back = false;
         for (ledger, signed) in &mut *self.lock() {
             if let Some(head) = signed.newest.as_ref().map(|newest| newest.head) {
-                signed.sign(head, now);
+                goes_back |= signed.sign(head, now);
                 self.tell(ledger, signed);
             }
         }
+        alarm_if(goes_back);
     }
 
     /// Tells the checkpoints that were signed since the last time. Called after commits, at most every 200 ms: many commits
@@ -175,7 +194,7 @@ impl HeadSigner for Publisher {
             // A head that is behind the newest signed one is never signed: that would be a step back. Nor is the same one again.
             && signed.newest.as_ref().is_none_or(|newest| newest.head.size < head.size)
         {
-            signed.sign(*head, now);
+            alarm_if(signed.sign(*head, now));
             for stored in urgent {
                 let entry = Arc::from(stored.entry.as_slice());
                 // Nobody follows: nobody need be told.
@@ -187,6 +206,13 @@ impl HeadSigner for Publisher {
         }
         drop(ledgers);
         self.commits.send_modify(|count| *count += 1);
+    }
+}
+
+fn alarm_if(goes_back: bool) {
+    if goes_back {
+        let what = "the clock was set back by more than four minutes: gateways take no checkpoint until it is where it was";
+        alarm("clock_set_back", what);
     }
 }
 

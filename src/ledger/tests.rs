@@ -90,3 +90,21 @@ fn a_receiver_that_does_not_take_its_news_keeps_nobody_waiting() {
     let (_, mut quick) = publisher.follow(&[fleet()]);
     assert_eq!(told(&mut quick), []);
 }
+
+#[test]
+fn times_do_not_go_back_where_the_clock_is_set_back_by_little() {
+    let publisher = publisher(&[(fleet(), 1)]);
+    let start = publisher.newest(&fleet()).unwrap().at;
+    let at = |publisher: &Publisher| publisher.newest(&fleet()).unwrap().at - Duration::from_secs(start.0.unsigned_abs());
+    let beat = |seconds: i64| {
+        publisher.heartbeat(Timestamp(start.0 + seconds));
+        at(&publisher).0
+    };
+    assert_eq!([beat(1_000), beat(800), beat(805)], [1_000, 1_001, 1_002]);
+    // Later than the last one until the clock caught up, and no further ahead than gateways take.
+    assert_eq!([beat(1_002), beat(1_007), beat(768), beat(768)], [1_002, 1_007, 1_008, 1_008]);
+    // Back by more: times go on as the clock is.
+    assert_eq!([beat(700), beat(705)], [700, 705]);
+    let signed = publisher.verifier(&fleet()).unwrap().open(&publisher.checkpoint(&fleet()).unwrap()).unwrap();
+    assert_eq!(signed.at, start + Duration::from_secs(705));
+}
