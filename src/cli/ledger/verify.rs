@@ -1,28 +1,31 @@
 //! `fleetmark ledger verify`: every entry from the first, or from where the last run ended, the Merkle root over them, the
 //! checkpoint's signature, and that the ledger only grew since it was last seen.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::path::Path;
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 
-use fleetmark_ledger::audit::{Auditor, Violation};
+use fleetmark_domain::Timestamp;
+use fleetmark_ledger::audit::Auditor;
 use fleetmark_ledger::merkle::{Frontier, Head};
 use fleetmark_ledger::note::{Checkpoint, VerifierKey};
 use fleetmark_ledger::proof::verify_consistency;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::wire;
 use crate::cli::failure::Failure;
 use crate::cli::session::{Session, print, print_json};
 use crate::config::profile::write_durably;
+use crate::telemetry::clock::{Clock as _, SystemClock};
 
 /// The longest state file that is read, in octets.
 const MAX_STATE: u64 = 64 * 1024;
 
 /// What to do with what was found.
-const EVIDENCE: &str =
-    "Keep the state file and the output: they are evidence. Do not trust this server's ledger until it is explained.";
+const EVIDENCE: &str = "Keep the state file, the output and the file that it names: they are evidence. Do not trust this server's ledger until it is \
+                        explained.";
 
 /// How to verify.
 pub(super) struct How<'a> {
@@ -51,6 +54,20 @@ struct Seen {
     frontier: Frontier,
 }
 
+/// Why it ended.
+enum Ended {
+    /// Nothing is said of the ledger.
+    Failed(Failure),
+    /// The ledger is not good: what is wrong, and what the server gave beside its signed checkpoint that shows it.
+    NotGood(String, Value),
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
 /// Where the key came from.
 #[derive(Clone, Copy)]
 enum Trust {
@@ -66,17 +83,30 @@ pub(super) async fn run(session: &Session, ledger: &str, how: &How<'_>) -> Resul
     let seen = state.as_ref().map(|state| seen(state, &key)).transpose()?;
     let note = wire::note(&session.client, ledger).await?;
     let checkpoint = key.open(&note).map_err(|error| violated(&error.to_string()))?;
-    if let Some(seen) = &seen {
-        grew(session, ledger, &seen.checkpoint.head, &checkpoint.head).await?;
-    }
     let mut auditor = match &seen {
         Some(seen) if !how.whole => Auditor::resume(key.clone(), seen.frontier.clone()),
         _ => Auditor::new(key.clone()),
     };
     let from = auditor.frontier().size();
-    read_entries(session, ledger, &mut auditor, checkpoint.head.size, seen.as_ref()).await?;
-    auditor.finish(&checkpoint).map_err(|violation| found(&violation))?;
+    match judge(session, ledger, &mut auditor, &checkpoint, seen.as_ref()).await {
+        Ok(()) => {}
+        Err(Ended::Failed(failure)) => return Err(failure),
+        Err(Ended::NotGood(what, shown)) => {
+            // From here on the server's signature is on it: two checkpoints that cannot both be true prove a fork to anybody.
+            let evidence = json!({
+                "ledger": ledger, "vkey": key.to_vkey(), "found": what, "checkpoint": note,
+                "earlier_checkpoint": state.map(|state| state.checkpoint), "shown": shown,
+            });
+            return Err(keep(how.state, &what, &evidence, SystemClock.now()));
+        }
+    }
     if let Some(path) = how.state {
+        if state.is_none() {
+            eprintln!(
+                "{} was not there: the key is pinned now, and nothing was compared with what was seen before.",
+                path.display()
+            );
+        }
         let frontier = hex::encode(auditor.frontier().encode());
         save(path, &State { ledger: ledger.to_owned(), vkey: key.to_vkey(), checkpoint: note, frontier })?;
     }
@@ -105,10 +135,56 @@ async fn choose_key(
     }
 }
 
+/// Whether what the server shows is what it signed, and goes on from what it signed before.
+async fn judge(
+    session: &Session,
+    ledger: &str,
+    auditor: &mut Auditor,
+    checkpoint: &Checkpoint,
+    seen: Option<&Seen>,
+) -> Result<(), Ended> {
+    if let Some(seen) = seen {
+        grew(session, ledger, &seen.checkpoint.head, &checkpoint.head).await?;
+    }
+    read_entries(session, ledger, auditor, checkpoint.head.size, seen).await?;
+    auditor.finish(checkpoint).map_err(|violation| Ended::NotGood(violation.to_string(), Value::Null))
+}
+
+/// Keeps the evidence beside the state file; without one, or where that fails, it is printed.
+fn keep(state: Option<&Path>, what: &str, evidence: &Value, now: Timestamp) -> Failure {
+    let kept = state.map(|state| {
+        let mut name = state.as_os_str().to_owned();
+        name.push(format!(".evidence-{}", now.0));
+        let path = PathBuf::from(name);
+        write_new(&path, format!("{evidence:#}\n").as_bytes()).map(|()| path)
+    });
+    let place = match kept {
+        Some(Ok(path)) => format!("the evidence is in {}", path.display()),
+        Some(Err(error)) => {
+            // Nothing better is left than to show it.
+            let _ = print_json(evidence);
+            format!("the evidence was printed, since it cannot be written: {error}")
+        }
+        None => {
+            let _ = print_json(evidence);
+            "the evidence was printed".to_owned()
+        }
+    };
+    violated(&format!("{what}; {place}"))
+}
+
+/// Writes a file that is not there yet, and nobody else may read.
+fn write_new(path: &Path, octets: &[u8]) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?;
+    file.write_all(octets)?;
+    file.sync_all()
+}
+
 /// The ledger may only have grown: no step back, no fork.
-async fn grew(session: &Session, ledger: &str, old: &Head, new: &Head) -> Result<(), Failure> {
+async fn grew(session: &Session, ledger: &str, old: &Head, new: &Head) -> Result<(), Ended> {
     if new.size < old.size {
-        return Err(violated(&format!("position {}: the ledger went back: {} entries were signed before", new.size, old.size)));
+        let what = format!("position {}: the ledger went back: {} entries were signed before", new.size, old.size);
+        return Err(Ended::NotGood(what, Value::Null));
     }
     let proof = if old.size == 0 || old.size == new.size {
         Vec::new()
@@ -116,7 +192,8 @@ async fn grew(session: &Session, ledger: &str, old: &Head, new: &Head) -> Result
         wire::proof(&session.client, ledger, "consistency", [("old", old.size), ("new", new.size)]).await?
     };
     verify_consistency(&proof, old, new).map_err(|_| {
-        violated(&format!("position {}: the ledger was forked: it does not begin with what was signed before", old.size))
+        let what = format!("position {}: the ledger was forked: it does not begin with what was signed before", old.size);
+        Ended::NotGood(what, json!({"proof": proof.iter().map(|hash| hex::encode(hash.0)).collect::<Vec<_>>()}))
     })
 }
 
@@ -126,7 +203,7 @@ async fn read_entries(
     auditor: &mut Auditor,
     size: u64,
     seen: Option<&Seen>,
-) -> Result<(), Failure> {
+) -> Result<(), Ended> {
     loop {
         let next = auditor.frontier().size();
         if next >= size {
@@ -134,18 +211,22 @@ async fn read_entries(
         }
         let page = wire::entries(&session.client, ledger, next, size - next).await?;
         if page.is_empty() {
-            return Err(violated(&format!("position {next}: the entry is missing, and the checkpoint covers it")));
+            let what = format!("position {next}: the entry is missing, and the checkpoint covers it");
+            return Err(Ended::NotGood(what, Value::Null));
         }
         for fetched in page.iter().take_while(|fetched| fetched.position < size) {
-            auditor.append(&fetched.entry, fetched.details.as_deref()).map_err(|violation| found(&violation))?;
+            let shown = || {
+                let details = fetched.details.as_ref().map(hex::encode);
+                json!({"position": fetched.position, "entry": hex::encode(&fetched.entry), "details": details})
+            };
+            let judged = auditor.append(&fetched.entry, fetched.details.as_deref());
+            judged.map_err(|violation| Ended::NotGood(violation.to_string(), shown()))?;
             // Read again as a whole, the tree must pass through what was signed before.
             if let Some(seen) = seen.filter(|seen| seen.checkpoint.head.size == auditor.frontier().size())
                 && auditor.frontier().head() != seen.checkpoint.head
             {
-                return Err(violated(&format!(
-                    "position {}: an entry before it was changed since it was signed",
-                    fetched.position
-                )));
+                let what = format!("position {}: an entry before it was changed since it was signed", fetched.position);
+                return Err(Ended::NotGood(what, shown()));
             }
         }
     }
@@ -223,18 +304,15 @@ fn seen(state: &State, key: &VerifierKey) -> Result<Seen, Failure> {
     if frontier.head() == checkpoint.head { Ok(Seen { checkpoint, frontier }) } else { Err(damaged()) }
 }
 
-fn found(violation: &Violation) -> Failure {
-    violated(&violation.to_string())
-}
-
 fn violated(what: &str) -> Failure {
     Failure::Failed(format!("the ledger is not good: {what}"), Some(EVIDENCE))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
-    use fleetmark_domain::Timestamp;
     use fleetmark_ledger::merkle::leaf_hash;
     use fleetmark_ledger::note::LedgerKey;
     use ring::rand::SystemRandom;
@@ -271,5 +349,22 @@ mod tests {
         assert!(seen(&State { frontier: other.frontier.clone(), ..good.clone() }, &key).is_err());
         assert!(seen(&State { checkpoint: other.checkpoint, ..good.clone() }, &key).is_err());
         assert!(seen(&good, &other_key).is_err());
+    }
+
+    #[test]
+    fn what_shows_a_fork_is_kept_beside_the_state_and_replaced_by_nothing() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("state.json");
+        let (state, _) = state(5);
+        let evidence = json!({"checkpoint": state.checkpoint, "shown": {"proof": []}});
+        let failure = keep(Some(&path), "position 5: the ledger was forked", &evidence, Timestamp(7));
+        let file = directory.path().join("state.json.evidence-7");
+        assert!(matches!(&failure, Failure::Failed(text, _) if text.contains(&file.display().to_string())), "{failure:?}");
+        let kept = fs::read_to_string(&file).expect("kept");
+        assert_eq!(serde_json::from_str::<Value>(&kept).expect("JSON"), evidence);
+        assert_eq!(fs::metadata(&file).expect("file").permissions().mode() & 0o777, 0o600);
+        let failure = keep(Some(&path), "another", &json!({}), Timestamp(7));
+        assert!(matches!(&failure, Failure::Failed(text, _) if text.contains("was printed")), "{failure:?}");
+        assert_eq!(fs::read_to_string(&file).expect("kept"), kept);
     }
 }
