@@ -249,17 +249,13 @@ fn told(
     if session.json {
         return print_json(&json!({
             "ledger": ledger, "origin": checkpoint.origin, "size": head.size, "root": hex::encode(head.root.0),
-            "signed_at": checkpoint.at, "verified_from": from, "vkey": key.to_vkey(), "key_trust": trusted,
+            "signed_at": checkpoint.at, "verified_from": from, "all_rules": from == 0, "vkey": key.to_vkey(), "key_trust": trusted,
         }));
     }
-    let read = match (from, head.size) {
-        (0, size) => format!("all {size} entries were read"),
-        (from, size) if from == size => format!("no entry is new since {size} were verified"),
-        (from, size) => format!("entries {from} to {} were read, the {from} before them earlier", size - 1),
-    };
     print(&format!(
-        "Ledger {ledger} ({}) is good: {read}, each by the rules;\nthey give the root {} that was signed at {}.\n",
+        "Ledger {ledger} ({}) is good: {}they give the root {} that was signed at {}.\n",
         checkpoint.origin,
+        what_was_read(from, head.size),
         hex::encode(head.root.0),
         checkpoint.at,
     ))?;
@@ -270,6 +266,19 @@ fn told(
         );
     }
     Ok(())
+}
+
+/// What was read, and by which rules.
+fn what_was_read(from: u64, size: u64) -> String {
+    let read = match from {
+        0 => return format!("all {size} entries were read, each by the rules;\n"),
+        from if from == size => format!("no entry is new since {size} were verified"),
+        from => format!("entries {from} to {} were read, the {from} before them earlier", size.saturating_sub(1)),
+    };
+    format!(
+        "{read}.\nRules that need earlier entries (an index issued twice, a standing that goes back, …) were not applied: take --whole for \
+         them. Together\n"
+    )
 }
 
 fn load(path: &Path, ledger: &str) -> Result<Option<State>, Failure> {
@@ -366,5 +375,15 @@ mod tests {
         let failure = keep(Some(&path), "another", &json!({}), Timestamp(7));
         assert!(matches!(&failure, Failure::Failed(text, _) if text.contains("was printed")), "{failure:?}");
         assert_eq!(fs::read_to_string(&file).expect("kept"), kept);
+    }
+
+    #[test]
+    fn a_run_that_goes_on_says_which_rules_it_left_out() {
+        assert_eq!(what_was_read(0, 7), "all 7 entries were read, each by the rules;\n");
+        for (from, size) in [(3, 7), (7, 7)] {
+            let said = what_was_read(from, size);
+            assert!(said.contains("were not applied: take --whole") && !said.contains("each by the rules"), "{said}");
+        }
+        assert!(what_was_read(3, 7).starts_with("entries 3 to 6 were read, the 3 before them earlier."));
     }
 }
