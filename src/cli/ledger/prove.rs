@@ -59,18 +59,48 @@ pub(super) async fn run(session: &Session, serial: &str, vkey: Option<&str>) -> 
     Ok(())
 }
 
-/// The entry must be the issue of exactly this certificate.
+/// The entry must be the issue of exactly this certificate, or its adoption from another authority.
 fn is_issue_of(entry: &[u8], serial: Serial, fingerprint: Fingerprint) -> Result<(), Failure> {
-    match Entry::decode(entry).map_err(|error| no(&error.to_string()))?.event {
-        Event::Issued(issued)
-            if (issued.epoch, issued.index, issued.fingerprint) == (serial.epoch(), serial.index(), fingerprint) =>
-        {
-            Ok(())
-        }
-        _ => Err(no("the entry at the certificate's position is not its issue")),
+    let stated = match Entry::decode(entry).map_err(|error| no(&error.to_string()))?.event {
+        Event::Issued(issued) => Some((issued.epoch, issued.index, issued.fingerprint)),
+        Event::ExternalAdopted(adopted) => Some((adopted.epoch, adopted.index, adopted.fingerprint)),
+        _ => None,
+    };
+    if stated == Some((serial.epoch(), serial.index(), fingerprint)) {
+        Ok(())
+    } else {
+        Err(no("the entry at the certificate's position is not its issue"))
     }
 }
 
 fn no(what: &str) -> Failure {
     Failure::Failed(format!("this is no proof: {what}"), None)
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetmark_domain::{Epoch, Index, Timestamp};
+    use fleetmark_ledger::entry::Adopted;
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_was_adopted_is_proven_by_its_adoption() {
+        let serial = Serial::new(Epoch(3), Index(4), [7; 8]);
+        let fingerprint = Fingerprint([0xbb; 32]);
+        let adopted = Adopted {
+            authority: 1 << 30,
+            epoch: serial.epoch(),
+            index: serial.index(),
+            fingerprint,
+            subject: 7,
+            generation: 1,
+            not_after: Timestamp(100),
+            key: [0xcc; 32],
+        };
+        let entry = Entry { at: Timestamp(0), event: Event::ExternalAdopted(adopted), details: None }.encode().expect("entry");
+        assert_eq!(is_issue_of(&entry, serial, fingerprint), Ok(()));
+        assert!(is_issue_of(&entry, serial, Fingerprint([1; 32])).is_err());
+        assert!(is_issue_of(&entry, Serial::new(Epoch(3), Index(5), [7; 8]), fingerprint).is_err());
+    }
 }
