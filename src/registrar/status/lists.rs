@@ -58,6 +58,13 @@ enum News {
     Of(BTreeMap<(Epoch, u32), Vec<Change>>),
 }
 
+/// What is new in a ledger, how far it was looked at, and what its fleet's lists name.
+struct Told {
+    news: News,
+    upto: u64,
+    choices: Choices,
+}
+
 /// These indices of a slice, counted from its first, are good from here on, or not.
 struct Change {
     first: u32,
@@ -89,9 +96,10 @@ impl Registrar {
         let (mut made, mut failure) = (0, None);
         for ledger in ledgers {
             let own: Vec<_> = signed().filter(|(authority, _)| authority.ledger() == ledger).collect();
-            match self.refresh_lists_of(&ledger, &own, seen.0.get(&ledger).copied(), now).await {
-                Ok((count, upto)) => {
-                    made += count;
+            let (count, looked) = self.refresh_lists_of(&ledger, &own, seen.0.get(&ledger).copied(), now).await;
+            made += count;
+            match looked {
+                Ok(upto) => {
                     seen.0.insert(ledger, upto);
                 }
                 Err(error) => {
@@ -103,47 +111,76 @@ impl Registrar {
         failure.map_or(Ok(made), Err)
     }
 
-    /// The lists over one ledger. Returns how many were made, and how far the ledger was looked at.
+    /// The lists over one ledger. Returns how many were made, and how far the ledger was looked at; or the first failure, after which
+    /// what was new is looked at again.
     async fn refresh_lists_of(
         &self,
         ledger: &LedgerName,
         authorities: &[(&Arc<Authority>, Arc<StatusSigner>)],
         seen: Option<u64>,
         now: Timestamp,
-    ) -> Result<(usize, u64)> {
-        let mut keys = Vec::new();
+    ) -> (usize, Result<u64>) {
+        let (mut keys, mut failure) = (Vec::new(), None);
         for (authority, signer) in authorities {
-            for key in self.slices_of(authority).await? {
-                self.recall(key, signer).await?;
-                keys.push((*authority, signer, key));
+            match self.slices_of(authority).await {
+                Ok(slices) => keys.extend(slices.into_iter().map(|key| (*authority, signer, key))),
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        for (_, signer, key) in &keys {
+            if let Err(error) = self.recall(*key, signer).await {
+                failure = failure.or(Some(error));
             }
         }
         let known = keys.iter().filter_map(|(_, _, key)| self.status_list(key)).map(|made| made.list.position).min();
-        let choices = self.choices_of(ledger).await?;
-        let (news, upto) = self.news_since(ledger, seen.or(known).unwrap_or(0), choices).await?;
+        let news = match self.news_of(ledger, seen.or(known).unwrap_or(0)).await {
+            Ok(news) => news,
+            Err(error) => return (0, Err(failure.unwrap_or(error))),
+        };
         let mut made = 0;
         for (authority, signer, key) in keys {
-            // An authority's own state stands in another ledger than its certificates.
-            let is_revoked = authority.record.state == AuthorityState::Revoked;
-            let kept = self.status_list(&key).filter(|kept| !is_due(kept, signer.key_id, is_revoked, now));
-            let changes = match &news {
-                News::Everything => None,
-                News::Of(slices) => Some(slices.get(&(key.epoch, key.slice))),
-            };
-            let told = match (kept, changes) {
-                (Some(_), Some(None)) => continue,
-                (Some(kept), Some(Some(changes))) => {
-                    kept.standings.as_ref().map(|standings| (applied(standings, changes), upto))
-                }
-                _ => None,
-            };
-            let told = match told {
-                Some(told) => Some(told),
-                None => self.standings_of(authority, &key, choices, now).await?,
-            };
-            made += usize::from(self.make_status_list(authority, signer, key, told, now).await?);
+            match self.refresh_list(authority, signer, key, &news, now).await {
+                Ok(is_made) => made += usize::from(is_made),
+                Err(error) => failure = failure.or(Some(error)),
+            }
         }
-        Ok((made, upto))
+        (made, failure.map_or(Ok(news.upto), Err))
+    }
+
+    async fn news_of(&self, ledger: &LedgerName, from: u64) -> Result<Told> {
+        let choices = self.choices_of(ledger).await?;
+        let (news, upto) = self.news_since(ledger, from, choices).await?;
+        Ok(Told { news, upto, choices })
+    }
+
+    /// Makes one list anew where it says something else now, or is due.
+    async fn refresh_list(
+        &self,
+        authority: &Authority,
+        signer: &StatusSigner,
+        key: ListKey,
+        Told { news, upto, choices }: &Told,
+        now: Timestamp,
+    ) -> Result<bool> {
+        // An authority's own state stands in another ledger than its certificates.
+        let is_revoked = authority.record.state == AuthorityState::Revoked;
+        let kept = self.status_list(&key).filter(|kept| !is_due(kept, signer.key_id, is_revoked, now));
+        let changes = match news {
+            News::Everything => None,
+            News::Of(slices) => Some(slices.get(&(key.epoch, key.slice))),
+        };
+        let told = match (kept, changes) {
+            (Some(_), Some(None)) => return Ok(false),
+            // Made in a pass in which another one failed.
+            (Some(kept), Some(Some(_))) if kept.list.position >= *upto => return Ok(false),
+            (Some(kept), Some(Some(changes))) => kept.standings.as_ref().map(|standings| (applied(standings, changes), *upto)),
+            _ => None,
+        };
+        let told = match told {
+            Some(told) => Some(told),
+            None => self.standings_of(authority, &key, *choices, now).await?,
+        };
+        self.make_status_list(authority, signer, key, told, now).await
     }
 
     /// The slices of an authority's epochs in which something was, or may have been, issued.

@@ -1,3 +1,7 @@
+use std::any::Any;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use fleetmark_domain::{AuthorityEvent, RevocationReason, Serial};
 use fleetmark_status::header::SIGNATURE_LENGTH;
 use fleetmark_status::key::P256Key;
@@ -9,6 +13,7 @@ use super::*;
 use crate::registrar::publish::tests::World;
 use crate::registrar::standing::Change as Order;
 use crate::store::model::Certificate;
+use crate::store::{ErasedAct, ErasedRead, Store};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -279,4 +284,53 @@ fn lists_come_of_age_at_moments_of_their_own_and_with_their_key() {
     assert_eq!([false, true].map(|is_revoked| is_due(&kept, [1; 8], is_revoked, at)), [false, true]);
     kept.is_of_revoked = true;
     assert!(!is_due(&kept, [1; 8], true, at), "it says so already");
+}
+
+/// A store that does not take the first list.
+struct Faulty {
+    store: Arc<dyn Store>,
+    failed: AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl Store for Faulty {
+    async fn write(&self, act: Box<dyn ErasedAct>) -> std::result::Result<Box<dyn Any + Send>, StoreError> {
+        if act.ledgers().is_empty() && !self.failed.swap(true, Ordering::SeqCst) {
+            return Err(StoreError::Full("the disk is full".into()));
+        }
+        self.store.write(act).await
+    }
+
+    async fn look(&self, read: ErasedRead) -> std::result::Result<Box<dyn Any + Send>, StoreError> {
+        self.store.look(read).await
+    }
+
+    async fn look_up(&self, read: ErasedRead) -> std::result::Result<Box<dyn Any + Send>, StoreError> {
+        self.store.look_up(read).await
+    }
+
+    fn waiting(&self) -> (usize, usize) {
+        self.store.waiting()
+    }
+
+    async fn copy_to(&self, file: &Path) -> std::result::Result<(), StoreError> {
+        self.store.copy_to(file).await
+    }
+
+    async fn stop(&self) {
+        self.store.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_cannot_be_made_keeps_no_other_from_being_made() {
+    let mut world = World::new().await;
+    let device = world.device("a").await;
+    world.registrar.store = Arc::new(Faulty { store: world.registrar.store.clone(), failed: AtomicBool::new(false) });
+    assert!(world.registrar.refresh_status_lists(world.now).await.is_err());
+    let made = world.registrar.status_lists().len();
+    assert!(made > 1 && list_of(&world, &device).is_some());
+    // That one alone is made in the next round.
+    assert_eq!(refresh(&world).await, 1);
+    assert_eq!((world.registrar.status_lists().len(), refresh(&world).await), (made + 1, 0));
 }
