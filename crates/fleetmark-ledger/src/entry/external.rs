@@ -9,6 +9,9 @@ use crate::cbor::{Reader, Writer, Written, form};
 /// The most CA certificates of one external authority.
 pub const MAX_ISSUERS: usize = 8;
 
+/// The least id of an external authority: those below are the installation's own.
+const LEAST_ID: u32 = 1 << 30;
+
 /// Whether an external authority's certificates count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ExternalState {
@@ -74,6 +77,7 @@ impl Adopted {
     }
 
     pub(super) fn check(&self) -> Result<(), EntryError> {
+        check_id(self.authority)?;
         check_index(self.index)
     }
 
@@ -133,6 +137,7 @@ impl ExternalState {
 
 impl ExternalAuthority {
     pub(crate) fn check(&self) -> Result<(), EntryError> {
+        check_id(self.authority)?;
         let ascending = self.issuers.is_sorted_by(|one, next| one < next);
         if !(1..=MAX_ISSUERS).contains(&self.issuers.len()) || !ascending {
             return Err(form("an external authority has 1 to 8 issuers, ascending"));
@@ -164,6 +169,10 @@ impl ExternalAuthority {
         r.key(5)?;
         Ok(Self { authority, state, rules, issuers, naming: read_naming(r)? })
     }
+}
+
+fn check_id(authority: u32) -> Result<(), EntryError> {
+    if authority >= LEAST_ID { Ok(()) } else { Err(form("an external authority's id is below 2^30")) }
 }
 
 fn read_naming(r: &mut Reader<'_>) -> Result<Naming, EntryError> {

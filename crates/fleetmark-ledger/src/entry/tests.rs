@@ -239,6 +239,8 @@ fn an_external_authority_has_issuers_and_a_rule_within_limits() {
     assert!(written(&|_| {}).is_ok());
     assert!(written(&|a| a.issuers = (0..8).map(|n| [n; 32]).collect()).is_ok());
     assert!(written(&|a| a.issuers = (0..9).map(|n| [n; 32]).collect()).is_err());
+    assert!(written(&|a| a.authority = u32::MAX).is_ok());
+    assert!(written(&|a| a.authority = (1 << 30) - 1).is_err());
     assert!(written(&|a| a.issuers.clear()).is_err());
     assert!(written(&|a| a.issuers.reverse()).is_err());
     assert!(written(&|a| a.issuers = vec![[1; 32]; 2]).is_err());
@@ -306,13 +308,14 @@ fn other_authorities() -> impl Strategy<Value = Event> {
             prefix: texts.2,
         });
     let issuers = proptest::collection::btree_set(any::<[u8; 32]>(), 1..9);
-    let changed =
-        (any::<(u32, [u8; 32])>(), 0..4_u8, issuers, naming).prop_map(|((authority, rules), state, issuers, naming)| {
+    let changed = (((1 << 30)..=u32::MAX, any::<[u8; 32]>()), 0..4_u8, issuers, naming).prop_map(
+        |((authority, rules), state, issuers, naming)| {
             let (state, issuers) = (ExternalState::from_code(state).unwrap(), issuers.into_iter().collect());
             Event::ExternalAuthorityChanged(ExternalAuthority { authority, state, rules, issuers, naming })
-        });
-    let adopted = (any::<(u32, u32, [u8; 32], u64, u32, i64, [u8; 32])>(), 0..1_u32 << 24).prop_map(
-        |((authority, epoch, fingerprint, subject, generation, not_after, key), index)| {
+        },
+    );
+    let adopted = (any::<(u32, [u8; 32], u64, u32, i64, [u8; 32])>(), (1 << 30)..=u32::MAX, 0..1_u32 << 24).prop_map(
+        |((epoch, fingerprint, subject, generation, not_after, key), authority, index)| {
             let (epoch, index, fingerprint) = (Epoch(epoch), Index(index), Fingerprint(fingerprint));
             let not_after = Timestamp(not_after);
             Event::ExternalAdopted(Adopted { authority, epoch, index, fingerprint, subject, generation, not_after, key })

@@ -5,7 +5,7 @@ use super::*;
 use crate::entry::Event;
 use crate::entry::ExternalState;
 use crate::state::State;
-use crate::state::tests::{adopted, events, external, issued, key, octets, opened};
+use crate::state::tests::{adopted, events, external, foreign, issued, key, octets, opened};
 
 const LIMIT: u64 = 1 << 20;
 
@@ -82,7 +82,7 @@ fn other_authorities_are_in_a_snapshot_of_the_second_form() {
     let state = state([
         opened(),
         external(4, ExternalState::Stale, ""),
-        Event::EpochOpened { authority: 4, epoch: Epoch(4) },
+        Event::EpochOpened { authority: foreign(4), epoch: Epoch(4) },
         adopted(4, 0),
         adopted(4, 1),
     ]);

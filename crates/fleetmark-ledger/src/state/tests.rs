@@ -41,11 +41,15 @@ fn authority(authority: u32, state: AuthorityState) -> Event {
     Event::AuthorityChanged { authority, kind, state, fingerprint: Fingerprint([1; 32]) }
 }
 
-/// An external authority whose epoch is the one of its number below 2^30.
-pub(crate) fn external(authority: u32, state: ExternalState, prefix: &str) -> Event {
+/// The id of the external authority whose epoch has this number.
+pub(crate) const fn foreign(number: u32) -> u32 {
+    (1 << 30) + number
+}
+
+pub(crate) fn external(number: u32, state: ExternalState, prefix: &str) -> Event {
     let naming = fleetmark_domain::Naming { prefix: prefix.to_owned(), ..Default::default() };
     Event::ExternalAuthorityChanged(ExternalAuthority {
-        authority,
+        authority: foreign(number),
         state,
         rules: [4; 32],
         issuers: vec![[5; 32], [6; 32]],
@@ -57,7 +61,7 @@ pub(crate) fn adopted(epoch: u32, index: u32) -> Event {
     let Event::Issued(Issued { fingerprint, subject, generation, not_after, .. }) = issued(epoch, index, Standing::Good) else {
         unreachable!()
     };
-    let (authority, epoch, index) = (epoch, Epoch(epoch), Index(index));
+    let (authority, epoch, index) = (foreign(epoch), Epoch(epoch), Index(index));
     Event::ExternalAdopted(Adopted { authority, epoch, index, fingerprint, subject, generation, not_after, key: [9; 32] })
 }
 
@@ -82,7 +86,7 @@ pub(crate) fn events() -> impl Strategy<Value = Vec<Event>> {
         8 => changed,
         3 => (4..6_u32, 0..4_u8, prop::sample::select(vec!["", "", "x"]))
             .prop_map(|(id, state, prefix)| external(id, ExternalState::from_code(state).unwrap(), prefix)),
-        2 => (4..6_u32).prop_map(|epoch| Event::EpochOpened { authority: epoch, epoch: Epoch(epoch) }),
+        2 => (4..6_u32).prop_map(|epoch| Event::EpochOpened { authority: foreign(epoch), epoch: Epoch(epoch) }),
         6 => (3..6_u32, 0..8_u32).prop_map(|(epoch, index)| adopted(epoch, index)),
         1 => any::<(u64, [u8; 32])>().prop_map(|(version, hash)| Event::PolicyActivated { version, hash }),
         1 => (0..60_u64, any::<[u8; 32]>()).prop_map(|(size, hash)| Event::SnapshotMade { size, hash }),
