@@ -70,6 +70,12 @@ pub enum ServerError {
     /// There is no installation in the data directory.
     #[error("there is no installation in {0}: run `fleetmark init` first, or `fleetmark up` for the lab")]
     NotInitialised(String),
+    /// What `init` makes is all there.
+    #[error("{0}: there is an installation here already")]
+    Whole(String),
+    /// An `init` was cut off.
+    #[error("the installation in {0} is not finished: run `fleetmark init` again, as it was begun")]
+    Unfinished(String),
     /// The root did not answer yet.
     #[error("the installation in {0} waits for its root: bring the answer with `fleetmark init --continue FILE`")]
     Waiting(String),
@@ -163,11 +169,15 @@ pub enum Begun {
     },
 }
 
-/// Makes the installation, as far as it is not there; where its root is elsewhere, as far as it can be made without.
+/// Makes the installation, as far as it is not there; where its root is elsewhere, as far as it can be made without. One that is whole
+/// is refused.
 pub async fn init(begin: Start, root: RootPlace) -> Result<Begun, ServerError> {
     let registrar = open(&begin, Absence::Fails).await?;
     let outcome = match root {
         RootPlace::Here => {
+            if is_whole(&begin, &registrar).await? {
+                return Err(ServerError::Whole(begin.config.data.directory().display().to_string()));
+            }
             install(&begin, &registrar).await?;
             Begun::Whole(summary(&registrar, None)?)
         }
@@ -175,6 +185,14 @@ pub async fn init(begin: Start, root: RootPlace) -> Result<Begun, ServerError> {
     };
     registrar.stop().await;
     Ok(outcome)
+}
+
+/// Whether an `init` has nothing left to do: the first operator's profile may have been taken to another machine.
+async fn is_whole(begin: &Start, registrar: &Registrar) -> Result<bool, ServerError> {
+    let unreadable = || refused("the installation cannot be read");
+    let is_pending = begin.config.data.operator().join(profile::PENDING_KEY).exists();
+    let is_founded = registrar.is_founded().await.map_err(unreadable())?;
+    Ok(is_founded && !is_pending && !registrar.lacks_owner().await.map_err(unreadable())?)
 }
 
 /// Asks a root that is elsewhere, and writes what goes there.
@@ -231,6 +249,10 @@ pub async fn serve(begin: Start, ready: impl FnOnce(&Summary), stop: impl Future
     if registrar.authorities().root().is_err() {
         let waits = registrar.waits_for_root().await.map_err(refused("the requests cannot be read"))?;
         return Err(if waits { ServerError::Waiting(directory) } else { ServerError::NotInitialised(directory) });
+    }
+    // Before the root's key is asked to be taken away: what is not finished needs it.
+    if !registrar.is_founded().await.map_err(refused("the installation cannot be read"))? {
+        return Err(ServerError::Unfinished(directory));
     }
     // One that a corporate authority certified can be revoked by it, and is no root.
     let is_root = registrar.authorities().above().is_empty();

@@ -17,6 +17,7 @@ use super::failure::{Failure, chain};
 use super::session::print;
 use crate::config::passphrase::{self, Passphrase, Source, Surroundings};
 use crate::config::pin;
+use crate::config::profile::Profile;
 use crate::config::{Config, DEFAULT_DATA_DIRECTORY, KeyHome, Layout, LogFormat, Overrides};
 use crate::server::{self, Begun, RootPlace, ServerError, Start, Summary};
 use crate::telemetry::{self, clock::SystemClock};
@@ -136,8 +137,17 @@ impl ServerArguments {
     }
 
     fn is_initialised(&self) -> Result<bool, Failure> {
+        Ok(self.layout()?.is_initialised())
+    }
+
+    /// Whether the first operator's profile is here, whole.
+    fn has_operator(&self) -> Result<bool, Failure> {
+        Ok(Profile::open(&self.layout()?.operator()).is_ok())
+    }
+
+    fn layout(&self) -> Result<Layout, Failure> {
         let data = std::path::absolute(&self.installation.data).map_err(|error| Failure::of(&error))?;
-        Ok(Layout::new(data).is_initialised())
+        Ok(Layout::new(data))
     }
 }
 
@@ -214,9 +224,9 @@ pub fn init(arguments: &InitArguments) -> Result<(), Failure> {
         Place::Offline => RootPlace::Ceremony,
         Place::Corporate => RootPlace::Corporate,
     };
-    if is_there && place == RootPlace::Here {
-        let text = format!("{}: there is an installation here already", server.installation.data.display());
-        return Err(Failure::Failed(text, Some("Start it with `fleetmark serve`, or name another directory with --data.")));
+    // The last thing that is made, so no passphrase is asked for; without it the store is looked into.
+    if is_there && place == RootPlace::Here && server.has_operator()? {
+        return Err(there_already(&ServerError::Whole(server.installation.data.display().to_string())));
     }
     let config = server.prepare(!is_there)?;
     let passphrase = passphrase::read(&config, &Surroundings::of_process(), !is_there)?;
@@ -228,13 +238,23 @@ pub fn init(arguments: &InitArguments) -> Result<(), Failure> {
         }
     };
     let start = start(config, passphrase)?;
-    match run(async { server::init(start, place).await.map_err(|error| ended(&error)) })? {
+    let begun = async {
+        server::init(start, place).await.map_err(|error| match error {
+            ServerError::Whole(_) => there_already(&error),
+            _ => ended(&error),
+        })
+    };
+    match run(begun)? {
         Begun::Whole(summary) => {
             print(&made(&data, &summary))?;
             print(&format!("The root's key {root}.\n"))
         }
         Begun::Asked { file, digest } => print(&asked(place, &file, &digest)),
     }
+}
+
+fn there_already(error: &ServerError) -> Failure {
+    Failure::Failed(chain(error), Some("Start it with `fleetmark serve`, or name another directory with --data."))
 }
 
 fn go_on(server: &ServerArguments, answer: &Path, root: Fingerprint, lists: &[PathBuf]) -> Result<(), Failure> {

@@ -188,6 +188,15 @@ impl Registrar {
         Ok(())
     }
 
+    /// Whether root, authorities and a fleet were made, in whatever state they are now.
+    pub async fn is_founded(&self) -> Result<bool> {
+        let all = self.authorities.all();
+        let has = |kind| all.iter().any(|authority| authority.record.kind == AuthorityKind::Of(kind));
+        let has_authorities =
+            self.authorities.root().is_ok() && [Kind::Service, Kind::Operator, Kind::Gateway].into_iter().all(has);
+        Ok(has_authorities && !read(&*self.store, |rows| rows.fleets(None, 1)).await?.is_empty())
+    }
+
     /// The root signs itself, as the first certificate of the first epoch.
     async fn make_root(&self, now: Timestamp) -> Result<()> {
         let profile = self.find_profile("root")?;

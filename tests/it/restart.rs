@@ -5,6 +5,7 @@ use std::fs;
 
 use serde_json::json;
 
+use crate::ceremony::{SERVERS, fleetmark};
 use crate::harness::device::{confirm_by_token, enroll};
 use crate::harness::forge::authority_id;
 use crate::harness::server::text;
@@ -137,4 +138,39 @@ fn a_second_server_on_the_same_doors_says_which_port_is_in_use_and_harms_nothing
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("device door") && said.contains(&server.device_port.to_string()), "{said}");
     run(async { server.owner().get("/v1/whoami").await.is(200) });
+}
+
+#[test]
+fn an_init_that_was_cut_off_is_finished_by_init() {
+    let server = Server::laid_out("init", &[], &[SERVERS]);
+    let data = server.data();
+    let path = data.display().to_string();
+    let options: Vec<_> = server.options().iter().map(String::as_str).collect();
+    let init = || fleetmark(&[&["init"], &options[..]].concat(), SERVERS, "");
+    let serve = || fleetmark(&["serve", "--data", &path], SERVERS, "");
+
+    // With the ledger's key, and nothing else.
+    fs::create_dir_all(data.join("keys")).unwrap();
+    fs::write(data.join("keys/other"), "").unwrap();
+    let served = fleetmark(&[&["serve"], &options[..]].concat(), SERVERS, "");
+    assert!(served.0 == 1 && served.1.contains("run `fleetmark init` first"), "{}", served.1);
+    assert!(data.join("keys/ledger-system.key.pem").exists());
+
+    // With all but the first operator's profile.
+    fs::write(data.join("operator"), "in the way").unwrap();
+    let (code, said) = init();
+    assert!(code == 1 && said.contains("the first operator's files cannot be written"), "{said}");
+    fs::remove_file(data.join("operator")).unwrap();
+    let (code, said) = init();
+    assert_eq!(code, 0, "{said}");
+    assert!(data.join("operator/cert.pem").exists());
+
+    // What is whole is not made again, not even where the profile was taken away.
+    let (code, said) = init();
+    assert!(code == 1 && said.contains("there is an installation here already"), "{said}");
+    fs::rename(data.join("operator"), data.join("elsewhere")).unwrap();
+    let (code, said) = init();
+    assert!(code == 1 && said.contains("there is an installation here already"), "{said}");
+    let (code, said) = serve();
+    assert!(code == 1 && said.contains("the root's key"), "{said}");
 }
