@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{AuthorityAlgorithm, ConfigError, KeyHome, LogFormat};
 
-/// Variables with our prefix that are no keys of the configuration.
-const OTHER_VARIABLES: [&str; 5] = ["data", "operator", "passphrase", "pkcs11_pin", "token"];
+/// Variables with our prefix that are no keys of the configuration; `log` and `gateway_config` are the agent's and the gateway's.
+const OTHER_VARIABLES: [&str; 7] = ["data", "gateway_config", "log", "operator", "passphrase", "pkcs11_pin", "token"];
 
 /// Prefix of the environment's variables; `__` stands between a table and its key.
 const PREFIX: &str = "FLEETMARK_";

@@ -299,3 +299,18 @@ fn what_was_given_at_the_first_start_is_kept() {
     assert_eq!((config.names.dns, config.doors.admin.port()), (vec!["ca.example".to_owned()], 19_443));
     assert_eq!(layout.directory().metadata().unwrap().permissions().mode() & 0o777, 0o700);
 }
+
+#[test]
+fn variables_of_our_other_programs_keep_no_server_from_starting() {
+    if std::env::var_os("FLEETMARK_GATEWAY_CONFIG").is_some() {
+        let read = raw::read(Path::new("no-file"), &Overrides::default()).map_err(|error| error.to_string()).unwrap();
+        assert_eq!(read.raw.log.level.as_deref(), Some("debug"), "the key in the table is read all the same");
+        return;
+    }
+    // In a process of its own: variables cannot be set without unsafe code.
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "config::tests::variables_of_our_other_programs_keep_no_server_from_starting"]);
+    child.envs([("FLEETMARK_LOG", "info"), ("FLEETMARK_GATEWAY_CONFIG", "gateway.toml"), ("FLEETMARK_LOG__LEVEL", "debug")]);
+    let output = child.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
