@@ -104,8 +104,9 @@ impl Registrar {
             let detail = "A person must approve this device: it must come with a key of its own.";
             return Err(super::Error::with_detail(Refusal::ServerKeygenOff, detail));
         }
-        self.rates.admit(&proven.proof, request.fleet.as_ref())?;
+        // Whoever is not approved yet may have shown nothing: it uses up nobody's share.
         let approval = self.approval_of(&proven, request, now).await?;
+        self.rates.admit(&proven.proof, request.fleet.as_ref())?;
         let amended = self.ask_hook(&proven, request, now).await?;
         let Proven { mut subject, fleet, holder, proof, mut note, group, .. } = proven;
         if let Some(approval) = &approval {

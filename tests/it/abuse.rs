@@ -3,6 +3,7 @@
 use fleetmark_ledger::entry::{Entry, Event};
 use serde_json::{Value, json};
 
+use crate::approval::{ask, decide, group, waiting};
 use crate::harness::device::{enroll, sha256};
 use crate::harness::server::text;
 use crate::harness::{Device, Key, Server, run, shared, until};
@@ -113,6 +114,17 @@ fn who_has_no_proof_locks_nobody_out_and_one_proof_has_its_share() {
         // Another proof of the same fleet gets in.
         let token = server.token(fleet, "alone").await;
         enroll(&device, fleet, &token, &Key::new(), None).await.is(200);
+
+        // Who waits for approval has shown nothing, and whom a person approved gets in.
+        group(&server, fleet, "by-hand", &json!({}));
+        let (waits, approved) = (Key::new(), Key::new());
+        for _ in 0..30 {
+            ask(&server, fleet, "waits", &waits).await.refused(202, "approval_pending");
+        }
+        ask(&server, fleet, "approved", &approved).await.refused(202, "approval_pending");
+        let id = waiting(&server, fleet, "approved").await;
+        decide(&server, fleet, &id, "approve", json!({})).await.is(200);
+        ask(&server, fleet, "approved", &approved).await.is(200);
     });
 }
 

@@ -24,7 +24,7 @@ pub fn sql(server: &Server, statement: &str) {
 }
 
 /// An enabled enrollment group that takes a person's approval as its proof.
-fn group(server: &Server, fleet: &str, name: &str, rules: &Value) {
+pub fn group(server: &Server, fleet: &str, name: &str, rules: &Value) {
     let id = u64::from_str_radix(&sha256(format!("{fleet} {name}").as_bytes())[..15], 16).unwrap();
     let values = format!("{id}, '{fleet}', '{name}', '{name}', 3, 0, '{rules}', x'', NULL, 0, 0, 1, 1");
     sql(server, &format!("INSERT INTO enrollment_groups VALUES ({values})"));
@@ -38,7 +38,7 @@ async fn approval_token(server: &Server, fleet: &str, device: &str) -> String {
 }
 
 /// Asks without any proof.
-async fn ask(server: &Server, fleet: &str, name: &str, key: &Key) -> Answer {
+pub async fn ask(server: &Server, fleet: &str, name: &str, key: &Key) -> Answer {
     let body = json!({"csr": key.csr(), "device": name});
     server.device_client(None).post(&format!("/v1/fleets/{fleet}/enroll"), &body).await
 }
@@ -50,13 +50,13 @@ async fn requests(server: &Server, fleet: &str, state: &str) -> Vec<Value> {
 }
 
 /// The id of the one request that waits for this name.
-async fn waiting(server: &Server, fleet: &str, name: &str) -> String {
+pub async fn waiting(server: &Server, fleet: &str, name: &str) -> String {
     let found: Vec<_> = requests(server, fleet, "waiting").await.into_iter().filter(|r| r["device"] == name).collect();
     assert_eq!(found.len(), 1, "{found:?}");
     text(&found[0], "id")
 }
 
-async fn decide(server: &Server, fleet: &str, id: &str, act: &str, body: Value) -> Answer {
+pub async fn decide(server: &Server, fleet: &str, id: &str, act: &str, body: Value) -> Answer {
     server.owner().post(&format!("/v1/fleets/{fleet}/requests/{id}/{act}"), &body).await
 }
 
