@@ -126,6 +126,10 @@ fn machine_roots() -> Result<RootCertStore, String> {
 
 /// The roots of a hook: 1 to 16 CA certificates in PEM, and nothing but certificates.
 pub(super) fn check_roots(pem: &str) -> Result<RootCertStore, String> {
+    // The parser passes over what is none, and roots are kept in the clear and shown: a private key must not be among them.
+    if pem.matches("-----BEGIN").count() != pem.matches("-----BEGIN CERTIFICATE-----").count() {
+        return Err("nothing but certificates in PEM".to_owned());
+    }
     let mut store = RootCertStore::empty();
     for root in CertificateDer::pem_slice_iter(pem.as_bytes()) {
         let root = root.map_err(|_| "this is no PEM")?;
@@ -218,6 +222,11 @@ mod tests {
         assert_eq!(check_roots(&pem.repeat(2)).map(|store| store.len()), Ok(2));
         for wrong in [String::new(), "x".to_owned(), key.serialize_pem(), pem.repeat(17), pem.replace("MII", "AAA")] {
             assert!(check_roots(&wrong).is_err(), "{wrong}");
+        }
+        let secret = key.serialize_pem();
+        for secret in [&secret, &secret.replace("PRIVATE", "EC PRIVATE"), &secret.replace("PRIVATE", "ENCRYPTED PRIVATE")] {
+            assert!(check_roots(&format!("{pem}{secret}")).is_err(), "behind a certificate: {secret}");
+            assert!(check_roots(&format!("{secret}{pem}")).is_err(), "before a certificate: {secret}");
         }
     }
 
