@@ -77,8 +77,8 @@ pub struct Trial {
 /// Why there is no answer that counts.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
-    /// 64 questions are open.
-    #[error("64 questions to hooks are open")]
+    /// 64 questions are open, or 16 of this fleet.
+    #[error("64 questions to hooks are open, or 16 of this fleet")]
     Busy,
     /// No answer within 5 seconds.
     #[error("no answer within 5 seconds")]
@@ -292,7 +292,7 @@ impl Registrar {
         let question = Question { id: id.clone(), time: time.clone(), fleet: &fleet.name, about };
         let body = serde_json::to_vec(&question).map_err(|error| Fault::Unusable(error.to_string()))?;
         let signature = sign_question(&key, &id, &time, &body);
-        let reply = self.hooks.post(&hook.url, hook.roots.as_deref(), &signature, body).await?;
+        let reply = self.hooks.post(&fleet.name, (&hook.url, hook.roots.as_deref()), &signature, body).await?;
         judge(&key, &id, &reply)
     }
 

@@ -1,17 +1,18 @@
-//! One exchange with a hook over HTTPS: no redirects, no proxies, 5 seconds in all, 16 KiB of answer, 64 at once.
+//! One exchange with a hook over HTTPS: no redirects, no proxies, 5 seconds in all, 16 KiB of answer, 64 at once, 16 of them of one fleet.
 
 use std::collections::HashMap;
 use std::error::Error as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use fleetmark_domain::FleetName;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Url};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::Fault;
@@ -22,6 +23,8 @@ const TIME: Duration = Duration::from_secs(5);
 const MAX_ANSWER: usize = 16 * 1024;
 /// How many questions may be open at once.
 const AT_ONCE: usize = 64;
+/// How many of them may be one fleet's: a hook that is dead holds each for five seconds, and others' go on.
+const OF_ONE_FLEET: usize = 16;
 /// The longest URL, in octets.
 const MAX_URL: usize = 2_048;
 /// The most roots of one hook.
@@ -43,20 +46,28 @@ pub(in crate::registrar) struct Reply {
 /// What calls to all hooks share.
 pub(in crate::registrar) struct Calls {
     open: Semaphore,
+    /// How many of them are a fleet's; none is not kept.
+    by_fleet: Mutex<HashMap<FleetName, usize>>,
     /// By the hook's own roots; None: the machine's.
     clients: Mutex<HashMap<Option<String>, Client>>,
 }
 
 impl Default for Calls {
     fn default() -> Self {
-        Self { open: Semaphore::new(AT_ONCE), clients: Mutex::default() }
+        Self { open: Semaphore::new(AT_ONCE), by_fleet: Mutex::default(), clients: Mutex::default() }
     }
 }
 
 impl Calls {
     /// Posts a signed question.
-    pub(super) async fn post(&self, url: &str, roots: Option<&str>, signature: &str, body: Vec<u8>) -> Result<Reply, Fault> {
-        let _one = self.open.try_acquire().map_err(|_| Fault::Busy)?;
+    pub(super) async fn post(
+        &self,
+        fleet: &FleetName,
+        (url, roots): (&str, Option<&str>),
+        signature: &str,
+        body: Vec<u8>,
+    ) -> Result<Reply, Fault> {
+        let _open = self.open_one(fleet)?;
         check_url(url).map_err(|what| Fault::Unusable(what.to_owned()))?;
         let client = self.client(roots)?;
         let request = client.post(url).header(SIGNATURE, signature).header(CONTENT_TYPE, "application/json").body(body);
@@ -78,6 +89,17 @@ impl Calls {
         timeout(TIME, exchange).await.map_err(|_| Fault::Timeout)?
     }
 
+    fn open_one(&self, fleet: &FleetName) -> Result<Open<'_>, Fault> {
+        let one = self.open.try_acquire().map_err(|_| Fault::Busy)?;
+        let mut by_fleet = self.by_fleet.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = by_fleet.entry(fleet.clone()).or_default();
+        if *count >= OF_ONE_FLEET {
+            return Err(Fault::Busy);
+        }
+        *count += 1;
+        Ok(Open { calls: self, fleet: fleet.clone(), _one: one })
+    }
+
     fn client(&self, roots: Option<&str>) -> Result<Client, Fault> {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let roots = roots.map(str::to_owned);
@@ -91,6 +113,23 @@ impl Calls {
         }
         clients.insert(roots, client.clone());
         Ok(client)
+    }
+}
+
+/// An open question; it counts until it is dropped.
+struct Open<'a> {
+    calls: &'a Calls,
+    fleet: FleetName,
+    _one: SemaphorePermit<'a>,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        let mut by_fleet = self.calls.by_fleet.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = by_fleet.get_mut(&self.fleet) {
+            *count -= 1;
+        }
+        by_fleet.retain(|_, count| *count > 0);
     }
 }
 
@@ -234,7 +273,18 @@ mod tests {
     async fn the_sixty_fifth_question_is_not_asked() {
         let calls = Calls::default();
         let _open = calls.open.acquire_many(64).await.unwrap();
-        let asked = calls.post("https://127.0.0.1:1/", None, "v1=", Vec::new()).await;
+        let asked = calls.post(&"a".parse().unwrap(), ("https://127.0.0.1:1/", None), "v1=", Vec::new()).await;
         assert!(matches!(asked, Err(Fault::Busy)), "{asked:?}");
+    }
+
+    #[test]
+    fn one_fleet_leaves_room_for_the_others() {
+        let (calls, one, other) = (Calls::default(), "a".parse().unwrap(), "b".parse().unwrap());
+        let open: Vec<_> = (0..16).map(|_| calls.open_one(&one).unwrap()).collect();
+        assert!(matches!(calls.open_one(&one), Err(Fault::Busy)));
+        assert!(calls.open_one(&other).is_ok());
+        drop(open);
+        assert!(calls.open_one(&one).is_ok());
+        assert_eq!((calls.open.available_permits(), calls.by_fleet.lock().unwrap().len()), (64, 0));
     }
 }
