@@ -39,8 +39,8 @@ mod tests {
     use crate::registrar::tokens::sha256;
 
     /// A key of this many bits; nobody has its private half.
-    fn rsa(bits: u32, exponent: u32) -> Vec<u8> {
-        let modulus = (BigUint::from(1_u32) << (bits as usize - 1)) + BigUint::from(1_u32);
+    fn rsa(bits: usize, exponent: u32) -> Vec<u8> {
+        let modulus = (BigUint::from(1_u32) << (bits - 1)) + BigUint::from(1_u32);
         RsaPublicKey::new(modulus, BigUint::from(exponent)).unwrap().to_public_key_der().unwrap().into_vec()
     }
 
