@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use fleetmark_domain::{Action, FleetName, LedgerName, Name, Refusal, RevocationReason, Terms, Timestamp};
 use fleetmark_ledger::details::attributes_fit;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use zeroize::Zeroizing;
 
 use super::caller::Caller;
@@ -33,6 +34,10 @@ const MAX_TEXT: usize = 256;
 pub const MAX_SERIAL: usize = 128;
 /// How many serials one transaction writes.
 const SERIALS_AT_ONCE: usize = 1_000;
+/// How many lists of serials are read at once: each may take several times its size in memory.
+const LISTS_AT_ONCE: usize = 4;
+
+static READING: Semaphore = Semaphore::const_new(LISTS_AT_ONCE);
 /// A minute and an hour, in seconds.
 const MINUTE: i64 = 60;
 const HOUR: i64 = 3_600;
@@ -94,6 +99,14 @@ pub struct SerialsChanged {
     pub listed: u64,
     /// How many were taken off.
     pub removed: u64,
+}
+
+/// A list of serials that is about to be put: the caller may, and there is room to read it.
+pub struct Listing<'a> {
+    registrar: &'a Registrar,
+    caller: &'a Caller,
+    group: Group,
+    _permit: SemaphorePermit<'static>,
 }
 
 /// What the server keeps of groups in memory.
@@ -276,30 +289,14 @@ impl Registrar {
         Ok(Page::of(found, limit, |last| hex::encode(&last.serial)))
     }
 
-    /// Lists these serials, in batches; unless `keep` is said, those that are not among them are taken off afterwards. A repeat
-    /// finishes what broke off.
-    pub async fn put_serials(
-        &self,
-        caller: &Caller,
-        fleet: &FleetName,
-        name: &Name,
-        serials: Vec<ListedSerial>,
-        keep: bool,
-    ) -> Result<SerialsChanged> {
+    /// Begins with a list of serials, before any of it is read.
+    ///
+    /// # Errors
+    /// `NotPermitted`; `InvalidValue` where the group lists none; `Overloaded` where others are being read.
+    pub async fn begin_serials<'a>(&'a self, caller: &'a Caller, fleet: &FleetName, name: &Name) -> Result<Listing<'a>> {
         let group = self.listing(caller, fleet, name).await?;
-        for listed in &serials {
-            check_serial(&listed.serial)?;
-        }
-        let wanted: std::collections::BTreeSet<String> = serials.iter().map(|listed| listed.serial.clone()).collect();
-        let listed = u64::try_from(wanted.len()).unwrap_or(u64::MAX);
-        for batch in serials.chunks(SERIALS_AT_ONCE) {
-            let act = ListSerials { fleet: fleet.clone(), group: group.id, put: batch.to_vec(), remove: Vec::new() };
-            commit(&*self.store, act).await?;
-        }
-        let removed = if keep { 0 } else { self.take_off(fleet, group.id, &wanted).await? };
-        let (actor, name) = (caller.actor(self), group.name.as_str());
-        tracing::info!(actor, fleet = fleet.as_str(), group = name, listed, removed, "serials listed");
-        Ok(SerialsChanged { listed, removed })
+        let permit = READING.try_acquire().map_err(|_| Refusal::Overloaded)?;
+        Ok(Listing { registrar: self, caller, group, _permit: permit })
     }
 
     /// Takes a serial off the list.
@@ -382,6 +379,30 @@ impl Registrar {
         {
             tracing::warn!(%error, cause = error.chain(), "the doors know the makers as they were before");
         }
+    }
+}
+
+impl Listing<'_> {
+    /// Lists these serials, in batches; unless `keep` is said, those that are not among them are taken off afterwards. A repeat
+    /// finishes what broke off.
+    ///
+    /// # Errors
+    /// `InvalidValue`, and those of the store.
+    pub async fn put(self, serials: Vec<ListedSerial>, keep: bool) -> Result<SerialsChanged> {
+        let Self { registrar, caller, group, _permit } = self;
+        for listed in &serials {
+            check_serial(&listed.serial)?;
+        }
+        let wanted: std::collections::BTreeSet<String> = serials.iter().map(|listed| listed.serial.clone()).collect();
+        let listed = u64::try_from(wanted.len()).unwrap_or(u64::MAX);
+        for batch in serials.chunks(SERIALS_AT_ONCE) {
+            let act = ListSerials { fleet: group.fleet.clone(), group: group.id, put: batch.to_vec(), remove: Vec::new() };
+            commit(&*registrar.store, act).await?;
+        }
+        let removed = if keep { 0 } else { registrar.take_off(&group.fleet, group.id, &wanted).await? };
+        let (actor, fleet, name) = (caller.actor(registrar), group.fleet.as_str(), group.name.as_str());
+        tracing::info!(actor, fleet, group = name, listed, removed, "serials listed");
+        Ok(SerialsChanged { listed, removed })
     }
 }
 

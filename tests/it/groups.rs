@@ -5,11 +5,13 @@ use std::process::Command;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use fleetmark_domain::Role;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use serde_json::{Value, json};
 
 use crate::harness::server::text;
 use crate::harness::{Server, run, shared};
+use crate::matrix::operator;
 
 /// A maker's root in PEM.
 fn maker(name: &str, is_ca: bool) -> String {
@@ -179,6 +181,10 @@ fn a_list_of_serials_is_replaced_added_to_and_shortened() {
         // Nothing is changed by a list with one wrong line.
         let wrong = put(&server, &path, "text/csv", "S-1\nS-2,no/name\n").await.refused(422, "invalid_value");
         assert!(wrong.text().contains("line 2"), "{}", wrong.text());
+        // Who may not change it is told so before the list is read.
+        let viewer = operator(&server, "serials-viewer", Role::Viewer, json!([fleet])).await.0;
+        let (viewer, list) = (server.admin_client(Some(&viewer)), Some("no/list,,\n".into()));
+        viewer.send("PUT", &path, &[("content-type", "text/csv")], list).await.refused(403, "not_permitted");
         put(&server, &path, "application/json", "[]").await.refused(415, "media_type_not_supported");
         put(&server, &path, "text/csv", &"x".repeat(17 << 20)).await.refused(413, "body_too_large");
         assert_eq!(listed(&server, &path).await.len(), 1);

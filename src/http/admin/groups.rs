@@ -206,10 +206,10 @@ pub async fn put_serials(
     payload: web::Payload,
 ) -> Answer {
     let form = serials::Form::of(&http)?;
+    let listing = state.registrar.begin_serials(&by.0, &path.0.fleet, &path.0.group).await?;
     let body = read_body(&http, payload, serials::MAX_BODY).await?;
     let listed = form.parse(&body)?;
-    let keep = query.0.keep.unwrap_or(false);
-    let changed = state.registrar.put_serials(&by.0, &path.0.fleet, &path.0.group, listed, keep).await?;
+    let changed = listing.put(listed, query.0.keep.unwrap_or(false)).await?;
     Ok(ok(&wire::SerialsChange { listed: changed.listed, removed: changed.removed }))
 }
 
