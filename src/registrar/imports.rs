@@ -127,7 +127,8 @@ impl Import<'_> {
         }
         let is_kept_out = self.options.all_or_nothing && self.report.failed > 0;
         let is_dry = self.options.dry_run || is_kept_out;
-        let at_once = if self.options.all_or_nothing { usize::MAX } else { BATCH };
+        // What is only foreseen is foreseen as a whole: no transaction tells the next how much of the operator's limit it used.
+        let at_once = if self.options.all_or_nothing || is_dry { usize::MAX } else { BATCH };
         let mut lines = std::mem::take(&mut self.taken).into_iter().peekable();
         while lines.peek().is_some() {
             self.record(lines.by_ref().take(at_once).collect(), is_dry, now).await?;

@@ -84,6 +84,15 @@ fn changes_count_against_the_operators_limit() {
         assert_eq!((counts(&report), errors(&report)), ([0, 2, 0, 1], vec!["4 name blast_radius_exceeded".to_owned()]));
         // What counts already counts once.
         assert_eq!(counts(&csv(&server, &fleet, "?update=true", "name,attr.x\na,2\nb,2\n").await), [0, 2, 0, 0]);
+
+        // What a dry run says of a list is what becomes of it, however many transactions it takes.
+        let fleet = server.fleet(json!({"blast_radius": 2})).await;
+        let list = |end: &str| (0..1_100).map(|number| format!("d{number}{end}\n")).collect::<String>();
+        csv(&server, &fleet, "", &format!("name\n{}", list(""))).await;
+        let change = format!("name,attr.x\n{}", list(",1"));
+        let foreseen = csv(&server, &fleet, "?update=true&dry_run=true", &change).await;
+        let done = csv(&server, &fleet, "?update=true", &change).await;
+        assert_eq!((counts(&foreseen), counts(&done)), ([0, 2, 0, 1_098], [0, 2, 0, 1_098]));
     });
 }
 
