@@ -1,8 +1,8 @@
 //! `fleetmark device import`: a file of devices, sent in parts.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ pub struct ImportArguments {
     /// A device that is there with another record gets this one
     #[arg(long)]
     update: bool,
-    /// A new file for the tokens that the list asks for, which its owner alone may read
+    /// A new file for the tokens that the list asks for, which its owner alone may read; one that this command made is added to
     #[arg(long, value_name = "OUT")]
     tokens: Option<PathBuf>,
     /// For how long these tokens hold, at most 30d
@@ -265,6 +265,9 @@ impl ImportArguments {
     }
 }
 
+/// The first line of a file of tokens.
+const TOKEN_HEAD: &[u8] = b"device,token\n";
+
 /// The file that holds the tokens.
 struct TokenFile {
     path: PathBuf,
@@ -272,12 +275,34 @@ struct TokenFile {
 }
 
 impl TokenFile {
-    /// A new file; one that is there is not overwritten.
+    /// A new file, or one that an import made before this one; any other that is there is left alone.
     fn create(path: &Path) -> Result<Self, Failure> {
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        let mut file = file.map_err(|error| at(path, &error))?;
-        file.write_all(b"device,token\n").map_err(|error| at(path, &error))?;
-        Ok(Self { path: path.to_owned(), file })
+        let file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Self::reopen(path)?.ok_or(error),
+            Ok(mut file) => file.write_all(TOKEN_HEAD).map(|()| file),
+            failed => failed,
+        };
+        Ok(Self { path: path.to_owned(), file: file.map_err(|error| at(path, &error))? })
+    }
+
+    /// To add to a file that is ours: its owner alone may read it, and it begins as those that we make.
+    fn reopen(path: &Path) -> Result<Option<File>, Failure> {
+        let reopened = || {
+            let mut file = OpenOptions::new().read(true).append(true).open(path)?;
+            let about = file.metadata()?;
+            let (mut head, mut last) = ([0; TOKEN_HEAD.len()], [0]);
+            if !about.is_file() || about.mode() & 0o077 != 0 || file.read(&mut head)? != head.len() || head != TOKEN_HEAD {
+                return Ok(None);
+            }
+            file.seek(SeekFrom::End(-1))?;
+            file.read_exact(&mut last)?;
+            // Whatever stopped the import before may have cut its last line off.
+            if last != *b"\n" {
+                file.write_all(b"\n")?;
+            }
+            Ok(Some(file))
+        };
+        reopened().map_err(|error: std::io::Error| at(path, &error))
     }
 
     /// What was minted is on the disk before the next part is sent.
@@ -407,6 +432,24 @@ mod tests {
         file.close().expect("closed");
         assert_eq!(std::fs::read_to_string(&path).expect("read"), "device,token\na,fmt_0011223344556677_x\n");
         assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
-        assert!(TokenFile::create(&path).is_err(), "a file was overwritten");
+
+        // What stopped in the middle of a line goes on behind it.
+        std::fs::write(&path, "device,token\na,fmt_0011223344556677_x\nb,fm").expect("written");
+        let token = "fmt_8899aabbccddeeff_y".to_owned().into();
+        let mut file = TokenFile::create(&path).expect("opened again");
+        file.write(&[ImportedToken { device: "b".parse().expect("a name"), token }]).expect("written");
+        let text = std::fs::read_to_string(&path).expect("read");
+        assert_eq!(text, "device,token\na,fmt_0011223344556677_x\nb,fm\nb,fmt_8899aabbccddeeff_y\n");
+
+        let refused = |path: &Path| TokenFile::create(path).err().is_some_and(|error| format!("{error:?}").contains("exists"));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).expect("changed");
+        assert!(refused(&path), "others may read it");
+        for other in ["", "device", "name,token\na,b\n"] {
+            let path = directory.path().join("other");
+            std::fs::write(&path, other).expect("written");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("changed");
+            assert!(refused(&path), "{other:?}");
+            assert_eq!(std::fs::read_to_string(&path).expect("read"), other);
+        }
     }
 }

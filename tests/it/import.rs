@@ -216,8 +216,16 @@ fn the_command_sends_a_list_in_parts_and_tells_each_bad_line() {
         enroll(&server.device_client(None), &fleet, token, &Key::new(), None).await.is(200);
         assert_eq!(ledger_size(&server, &fleet).await, 4_501 + entries_of_a_fleet(&server).await);
     });
-    // The file of the tokens is not overwritten.
-    assert_eq!(fleetmark(&server, &arguments).status.code(), Some(1));
+    // The same command adds to its own file of tokens; a stranger's is left alone.
+    let output = fleetmark(&server, &arguments);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "0 registered, 0 changed, 4501 unchanged, 1 refused.\n");
+    let added = std::fs::read_to_string(&tokens).unwrap();
+    assert!(added.starts_with(&minted) && added.lines().count() == 6, "{added}");
+    let strange = server.write_scratch("strange.csv", b"a stranger's\n");
+    let arguments = ["device", "import", shown(&file), "--fleet", &fleet, "--tokens", shown(&strange)];
+    let output = fleetmark(&server, &arguments);
+    assert!(output.status.code() == Some(1) && String::from_utf8_lossy(&output.stderr).contains("exists"));
+    assert_eq!(std::fs::read_to_string(&strange).unwrap(), "a stranger's\n");
     let again = fleetmark(&server, &["--json", "device", "import", shown(&file), "--fleet", &fleet, "--dry-run"]);
     let report: Value = serde_json::from_slice(&again.stdout).unwrap();
     assert_eq!((counts(&report), &report["lines"]), ([0, 0, 4_501, 1], &json!(4_503)));
