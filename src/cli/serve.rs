@@ -123,17 +123,30 @@ impl ServerArguments {
         Ok(overrides)
     }
 
-    /// Makes the data directory and, where there is none, the configuration file; then loads it and starts logs.
+    /// Makes the data directory and, as long as it is ours, the configuration file; then loads it and starts logs.
     fn prepare(&self, is_first: bool) -> Result<Config, Failure> {
         let overrides = self.overrides()?;
         // Checked before anything is written: a mistake on the command line leaves no trace.
         let config = Config::load(&self.installation.data, &overrides)?;
         if is_first {
             config.data.create()?;
-            config.data.keep(&overrides)?;
+            self.keep(&config.data)?;
         }
         telemetry::logs::start(config.log.format == LogFormat::Json, &config.log.level).map_err(|error| Failure::of(&error))?;
         Ok(config)
+    }
+
+    /// Keeps what was said here, and tells what could not be kept.
+    fn keep(&self, data: &Layout) -> Result<(), Failure> {
+        let left_out = data.keep(&self.overrides()?)?;
+        if !left_out.is_empty() {
+            eprintln!(
+                "{} is not ours to change, so this is not kept, and has to be said at each start, or written there: {}",
+                data.config_file().display(),
+                left_out.join(", ")
+            );
+        }
+        Ok(())
     }
 
     fn is_initialised(&self) -> Result<bool, Failure> {
@@ -244,7 +257,12 @@ pub fn init(arguments: &InitArguments) -> Result<(), Failure> {
             _ => ended(&error),
         })
     };
-    match run(begun)? {
+    let begun = run(begun)?;
+    if is_there {
+        // It was not finished, and what finished it counts.
+        server.keep(&data)?;
+    }
+    match begun {
         Begun::Whole(summary) => {
             print(&made(&data, &summary))?;
             print(&format!("The root's key {root}.\n"))

@@ -1,9 +1,12 @@
 //! What lies where in the data directory (mode 0700).
 
-use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use toml::{Table, Value};
+
+use super::profile::write_durably;
 use super::{ConfigError, Overrides};
 
 /// What stands at the head of a configuration that we write.
@@ -94,23 +97,53 @@ impl Layout {
         made.map_err(|error| ConfigError::Unwritable(self.0.clone(), error))
     }
 
-    /// Keeps what the command line said as the configuration file, where there is none; says whether it did.
+    /// Keeps what the command line said in the configuration file, and gives the keys that it could not keep. A file that an earlier
+    /// attempt wrote is brought up to date; one that a person wrote, or changed, is left alone.
     ///
     /// # Errors
-    /// [`ConfigError::Unwritable`].
-    pub fn keep(&self, overrides: &Overrides) -> Result<bool, ConfigError> {
+    /// [`ConfigError::Unwritable`], [`ConfigError::File`].
+    pub fn keep(&self, overrides: &Overrides) -> Result<Vec<String>, ConfigError> {
         let path = self.config_file();
-        let failed = |error| ConfigError::Unwritable(path.clone(), error);
-        let text = toml::to_string(overrides).map_err(|error| failed(std::io::Error::other(error)))?;
-        let mut file = match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
-            Err(error) => return Err(failed(error)),
+        let unwritable = |error| ConfigError::Unwritable(path.clone(), error);
+        let said = Table::try_from(overrides).map_err(|error| unwritable(std::io::Error::other(error)))?;
+        let known = match std::fs::read_to_string(&path) {
+            Ok(known) => Some(known),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(ConfigError::File(path, error)),
         };
-        file.write_all(HEAD.as_bytes())
-            .and_then(|()| file.write_all(text.as_bytes()))
-            .and_then(|()| file.sync_all())
-            .map_err(failed)?;
-        Ok(true)
+        let before: Table = known.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default();
+        if known.as_ref().is_some_and(|text| *text != written(&before)) {
+            return Ok(missing(&before, &said, ""));
+        }
+        let mut now = before;
+        add(&mut now, said);
+        write_durably(&path, written(&now).as_bytes(), 0o600).map_err(|error| unwritable(std::io::Error::other(error)))?;
+        Ok(Vec::new())
     }
+}
+
+/// A configuration as we write it.
+fn written(table: &Table) -> String {
+    format!("{HEAD}{table}")
+}
+
+/// Puts these keys in, and leaves those that are not said.
+fn add(table: &mut Table, said: Table) {
+    for (key, value) in said {
+        match (table.get_mut(&key), value) {
+            (Some(Value::Table(known)), Value::Table(said)) => add(known, said),
+            (_, value) => drop(table.insert(key, value)),
+        }
+    }
+}
+
+/// The keys that the table has otherwise, or not at all.
+fn missing(table: &Table, said: &Table, within: &str) -> Vec<String> {
+    let of_key = |(key, value): (&String, &Value)| match (table.get(key), value) {
+        (Some(Value::Table(known)), Value::Table(said)) => missing(known, said, &format!("{within}{key}.")),
+        (None, Value::Table(said)) => missing(&Table::new(), said, &format!("{within}{key}.")),
+        (Some(known), said) if known == said => Vec::new(),
+        _ => vec![format!("{within}{key}")],
+    };
+    said.iter().flat_map(of_key).collect()
 }

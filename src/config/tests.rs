@@ -292,11 +292,26 @@ fn what_was_given_at_the_first_start_is_kept() {
     layout.create().unwrap();
     let mut overrides = Overrides { names: vec!["ca.example".to_owned()], ..Overrides::default() };
     overrides.doors.admin = Some("127.0.0.1:19443".to_owned());
-    assert!(layout.keep(&overrides).unwrap());
-    assert!(!layout.keep(&Overrides::default()).unwrap(), "a file that is there is left alone");
+    assert!(layout.keep(&overrides).unwrap().is_empty());
+    // An attempt that failed, and another one with other options.
+    overrides = Overrides { trust_domain: Some("fleet.example".to_owned()), ..Overrides::default() };
+    overrides.doors.device = Some("127.0.0.1:18443".to_owned());
+    assert!(layout.keep(&overrides).unwrap().is_empty());
     let read = raw::read_with(&layout.config_file(), no_environment(), &Overrides::default()).unwrap();
     let config = check::check(layout.clone(), &read).unwrap();
     assert_eq!((config.names.dns, config.doors.admin.port()), (vec!["ca.example".to_owned()], 19_443));
+    assert_eq!((config.trust_domain.as_str(), config.doors.device.port()), ("fleet.example", 18_443));
+    assert_eq!(layout.config_file().metadata().unwrap().permissions().mode() & 0o777, 0o600);
+
+    // A file that a person wrote, or changed, is left alone, and what it has not is told.
+    let ours = std::fs::read_to_string(layout.config_file()).unwrap();
+    overrides.doors.admin = Some("127.0.0.1:29443".to_owned());
+    for text in [format!("{ours}# mine\n"), "trust_domain = \"fleet.example\"\n".to_owned()] {
+        std::fs::write(layout.config_file(), &text).unwrap();
+        let told = layout.keep(&overrides).unwrap();
+        assert!(told.contains(&"doors.admin".to_owned()) && !told.contains(&"trust_domain".to_owned()), "{told:?}");
+        assert_eq!(std::fs::read_to_string(layout.config_file()).unwrap(), text);
+    }
     assert_eq!(layout.directory().metadata().unwrap().permissions().mode() & 0o777, 0o700);
 }
 
