@@ -189,14 +189,23 @@ impl Registrar {
         Ok((self.view(subject).await?, MintedToken { text: draft.text, token, name }))
     }
 
-    /// Mints a fresh invitation for a gateway, service or operator, for one who lost key or certificate.
-    pub async fn invite_again(&self, caller: &Caller, who: &Who, lifetime: Duration, now: Timestamp) -> Result<MintedToken> {
+    /// Mints a fresh invitation for a gateway, service or operator, for one who lost key or certificate. The same Idempotency-Key and
+    /// request give the same one.
+    pub async fn invite_again(
+        &self,
+        caller: &Caller,
+        who: &Who,
+        lifetime: Duration,
+        idempotency: Option<Idempotency>,
+        now: Timestamp,
+    ) -> Result<MintedToken> {
         caller.may(managing(who.kind), None)?;
         let subject = self.find(who).await?;
-        let draft = self.draft(caller, None)?;
+        let draft = self.draft(caller, idempotency.as_ref())?;
         let token = invitation(&draft, &subject, caller, checked_lifetime(lifetime)?, now);
         let details = self.details(caller.actor(self), Some(subject.name.to_string()), None, None)?;
-        let act = MintToken { token, subject: Some(subject), repeatable: None, details, at: now };
+        let repeatable = idempotency.map(|key| key.repeatable(caller, hex::encode(draft.id), now));
+        let act = MintToken { token, subject: Some(subject), repeatable, details, at: now };
         let (token, subject) = commit(&*self.store, act).await?;
         Ok(MintedToken { text: draft.text, token, name: subject.map(|subject| subject.name) })
     }

@@ -11,6 +11,7 @@ use super::tokens::{lifetime, shown_once};
 use super::{Answer, created, ok, page_of, schema, versioned, wire};
 use crate::http::State;
 use crate::http::problem::Problem;
+use crate::registrar::Idempotency;
 use crate::registrar::subjects::{NewMember, SubjectChange, SubjectView, Who};
 use crate::registrar::tokens::MintedToken;
 
@@ -125,7 +126,7 @@ macro_rules! members {
             #[utoipa::path(
                 tag = $tag,
                 summary = concat!("Mint a fresh invitation for one ", $one_of, " that lost key or certificate"),
-                params(MemberPath),
+                params(MemberPath, IdempotencyKey),
                 responses(
                     (status = 201, description = "Created", body = wire::MintedToken, headers(("Location" = String))),
                     Act
@@ -136,11 +137,12 @@ macro_rules! members {
                 state: web::Data<State>,
                 by: By,
                 path: Path<MemberPath>,
+                key: IdempotencyKey,
                 body: Json<wire::NewInvitation>,
             ) -> Answer {
                 let who = who($kind, path.0);
                 let location = format!(concat!($all, "/{}"), who.name);
-                invite(&state, &by, &who, &body.value, location).await
+                invite(&state, &by, &who, key.over(&body), &body.value, location).await
             }
 
             /// Put one out for good, and revoke its certificates
@@ -231,9 +233,16 @@ async fn modify(state: &State, by: &By, who: &Who, read: IfMatch, change: Subjec
     Ok(versioned(&member, member.version))
 }
 
-async fn invite(state: &State, by: &By, who: &Who, new: &wire::NewInvitation, location: String) -> Answer {
+async fn invite(
+    state: &State,
+    by: &By,
+    who: &Who,
+    key: Option<Idempotency>,
+    new: &wire::NewInvitation,
+    location: String,
+) -> Answer {
     let now = state.clock.now();
-    let minted = state.registrar.invite_again(&by.0, who, lifetime(new.expires_in_seconds)?, now).await?;
+    let minted = state.registrar.invite_again(&by.0, who, lifetime(new.expires_in_seconds)?, key, now).await?;
     Ok(created(&shown_once(minted, now), location, None))
 }
 
