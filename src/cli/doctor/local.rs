@@ -111,7 +111,11 @@ fn passphrase_source(config: &Config) -> Finding {
 fn token(token: &Pkcs11) -> Vec<Finding> {
     let seen = match look_at_token(token) {
         Ok(seen) => Finding::ok("token", seen),
-        Err(error) => Finding::bad("token", chain(&error), "The server will not start without it (docs/hsm.md)."),
+        Err(error) => Finding::bad(
+            "token",
+            chain(&error),
+            "Until it is back nothing is issued (docs/hsm.md, \"When the token is gone\").",
+        ),
     };
     let pin = match pin::find(token, &Surroundings::of_process()) {
         Ok(Some(pin)) => Finding::ok("token's PIN", format!("from {}; it was not tried", pin.source)),

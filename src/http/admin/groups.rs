@@ -265,6 +265,10 @@ fn way(proof: GroupProof, ca: Option<String>, key: Option<wire::SecretText>) -> 
 fn merged(current: &GroupRules, change: serde_json::Map<String, Value>) -> Result<GroupRules, Problem> {
     let unreadable = |error: serde_json::Error| refuse(Refusal::MalformedRequest, format!("rules: {error}"));
     let mut rules = serde_json::to_value(wire::GroupRules::from(current.clone())).map_err(unreadable)?;
+    // What null takes away must have been there to be read: a rule that is misspelt would be left on.
+    if let Some(unknown) = change.keys().find(|key| rules.get(key.as_str()).is_none()) {
+        return Err(refuse(Refusal::MalformedRequest, format!("rules: unknown field `{unknown}`")));
+    }
     merge(&mut rules, Value::Object(change));
     let rules: wire::GroupRules = serde_json::from_value(rules).map_err(unreadable)?;
     Ok(rules.into())

@@ -118,6 +118,7 @@ impl Registrar {
     }
 
     /// Whether a person has these rights now, as if asking with the newest certificate; from which address, nobody knows.
+    /// That the certificate ended since stops no order: it was given while it held, and a recall must not wait for a renewal.
     fn may_still(
         &self,
         (subject, certificate): Person,

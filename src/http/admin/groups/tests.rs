@@ -26,6 +26,7 @@ fn a_merge_patch_changes_what_it_names() {
 fn a_merge_patch_of_another_form_is_refused() {
     for change in [
         json!({"more": 1}),
+        json!({"quotta": null}),
         json!({"quota": "5"}),
         json!({"names": "a"}),
         json!({"attributes": {"a": 1}}),
