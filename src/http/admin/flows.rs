@@ -260,10 +260,11 @@ async fn records_of_devices_and_members_are_kept() {
         let again = call!(&door, "POST", &format!("{path}/bob/invite"), None, &[]);
         assert_eq!(again.0, 201, "{}", again.2);
         assert_ne!(again.2["token"], admitted.2["token"], "{path}");
+        let (one, two) = (format!("{path}-1"), format!("{path}-2"));
         let repeated = |key| [("idempotency-key", key)];
-        let first = call!(&door, "POST", &format!("{path}/bob/invite"), None, &repeated("lost-1"));
-        let second = call!(&door, "POST", &format!("{path}/bob/invite"), None, &repeated("lost-1"));
-        let other = call!(&door, "POST", &format!("{path}/bob/invite"), None, &repeated("lost-2"));
+        let first = call!(&door, "POST", &format!("{path}/bob/invite"), None, &repeated(one.as_str()));
+        let second = call!(&door, "POST", &format!("{path}/bob/invite"), None, &repeated(one.as_str()));
+        let other = call!(&door, "POST", &format!("{path}/bob/invite"), None, &repeated(two.as_str()));
         assert_eq!((first.0, second.0, &first.2["token"]), (201, 201, &second.2["token"]), "{}", second.2);
         assert_ne!(first.2["token"], other.2["token"], "{path}");
         let all = call!(&door, "PATCH", &format!("{path}/bob"), Some(json!({"fleets": null})), &[("if-match", "\"1\"")]);
