@@ -205,7 +205,7 @@ impl Registrar {
         let token = invitation(&draft, &subject, caller, checked_lifetime(lifetime)?, now);
         let details = self.details(caller.actor(self), Some(subject.name.to_string()), None, None)?;
         let repeatable = idempotency.map(|key| key.repeatable(caller, hex::encode(draft.id), now));
-        let act = MintToken { token, subject: Some(subject), repeatable, details, at: now };
+        let act = MintToken { token, subject: Some(subject), may_change: true, repeatable, details, at: now };
         let (token, subject) = commit(&*self.store, act).await?;
         Ok(MintedToken { text: draft.text, token, name: subject.map(|subject| subject.name) })
     }

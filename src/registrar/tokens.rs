@@ -103,6 +103,10 @@ pub(super) struct Draft {
 
 impl Registrar {
     /// Mints an enrollment token. The same Idempotency-Key and request give the same token.
+    ///
+    /// # Errors
+    /// `NotPermitted`; for a device that was enrolled before `BlastRadiusExceeded`, and `NotPermitted` for who may not revoke it;
+    /// `InvalidValue`, `FleetUnknown`, `NameTaken`, `IdentityOut`, `IdempotencyKeyReused`.
     pub async fn mint_token(
         &self,
         caller: &Caller,
@@ -133,11 +137,18 @@ impl Registrar {
             spent: 0,
             origin: None,
         };
-        let subject = device.as_ref().map(|name| new_subject(Kind::Device, Some(fleet), name.clone(), now));
+        let subject = device.as_ref().map(|name| new_subject(Kind::Device, Some(fleet.clone()), name.clone(), now));
+        let may_change = caller.may(Action::ChangeStanding, Some(&fleet)).is_ok();
         let details = self.details(caller.actor(self), device.map(String::from), None, None)?;
         let repeatable = idempotency.map(|key| key.repeatable(caller, hex::encode(draft.id), now));
-        let (token, subject) = commit(&*self.store, MintToken { token, subject, repeatable, details, at: now }).await?;
-        Ok(MintedToken { text: draft.text, token, name: subject.map(|subject| subject.name) })
+        match commit(&*self.store, MintToken { token, subject, may_change, repeatable, details, at: now }).await {
+            Ok((token, subject)) => Ok(MintedToken { text: draft.text, token, name: subject.map(|subject| subject.name) }),
+            Err(error) if error.refusal() == Refusal::NotPermitted => {
+                let detail = "The device is enrolled. Who mints a token for it must be permitted to revoke it too.";
+                Err(Error::with_detail(Refusal::NotPermitted, detail))
+            }
+            Err(error) => Err(self.told(error, caller, Some(&fleet), now).await),
+        }
     }
 
     /// Public id and secret of a new token: 160 random bits; with an Idempotency-Key derived from it, so that a repeat

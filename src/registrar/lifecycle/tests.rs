@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use fleetmark_domain::Standing;
+use fleetmark_domain::{Role, Standing};
 use secrecy::ExposeSecret;
 use tempfile::TempDir;
 
@@ -66,8 +66,7 @@ impl World {
         Self { _directory: directory, registrar, owner, now }
     }
 
-    /// Enrolls and confirms.
-    async fn device(&self, name: &str) -> Held {
+    async fn mint(&self, by: &Caller, name: &str) -> Result<MintedToken> {
         let request = MintRequest {
             fleet: fleet(),
             device: Some(name.parse().unwrap()),
@@ -75,7 +74,12 @@ impl World {
             note: String::new(),
             terms: fleetmark_domain::Terms::default(),
         };
-        let minted = self.registrar.mint_token(&self.owner, request, None, self.now).await.unwrap();
+        self.registrar.mint_token(by, request, None, self.now).await
+    }
+
+    /// Enrolls and confirms.
+    async fn device(&self, name: &str) -> Held {
+        let minted = self.mint(&self.owner, name).await.unwrap();
         let token = PresentedToken::parse(minted.text.expose_secret()).unwrap();
         let shown = Shown::Token(token);
         let request = EnrollRequest { fleet: Some(fleet()), name: None, group: None, shown, csr: csr(), source: None };
@@ -256,4 +260,30 @@ async fn a_rollback_of_a_twentieth_of_a_fleet_does_not_quarantine_it() {
     let id = crate::store::rows::certificate_id(newest.epoch(), newest.index());
     let kept = read(&*world.registrar.store, move |rows| rows.certificate(id)).await.unwrap().unwrap();
     assert_eq!(kept.standing, Standing::Quarantined);
+}
+
+#[tokio::test]
+async fn a_token_for_an_enrolled_device_takes_the_right_to_revoke_it_and_counts() {
+    let world = World::with("").await;
+    let as_role = |role| Caller { subject: Subject { role: Some(role), ..world.owner.subject.clone() }, ..world.owner.clone() };
+    let (lesser, officer) = (as_role(Role::Operator), as_role(Role::SecurityOfficer));
+    let minted = async |by: &Caller, name: &str| world.mint(by, name).await.map(drop).map_err(|error| error.refusal);
+    for number in 0..11 {
+        world.device(&format!("d{number}")).await;
+    }
+    assert_eq!(minted(&lesser, "new").await, Ok(()));
+    assert_eq!(minted(&lesser, "new").await, Ok(()), "it has had no certificate");
+    assert_eq!(minted(&lesser, "d0").await, Err(Refusal::NotPermitted));
+    for number in 0..10 {
+        assert_eq!(minted(&officer, &format!("d{number}")).await, Ok(()));
+    }
+    assert_eq!(minted(&officer, "d10").await, Err(Refusal::BlastRadiusExceeded));
+    assert_eq!(minted(&officer, "d9").await, Ok(()), "it counted already");
+
+    // Who was let in again is to enroll anew: that was an officer's word.
+    let reason = RevocationReason::CessationOfOperation;
+    world.registrar.put_out(&world.owner, &who("d0"), reason, "", world.now).await.unwrap();
+    assert_eq!(minted(&lesser, "d0").await, Err(Refusal::IdentityOut));
+    world.grant("d0", Grant::Readmit, world.now).await;
+    assert_eq!(minted(&lesser, "d0").await, Ok(()));
 }

@@ -4,6 +4,7 @@ use fleetmark_domain::{FleetName, KeyHash, Kind, LedgerName, Refusal, Standing, 
 use fleetmark_ledger::details::Details;
 use fleetmark_ledger::entry::Event;
 
+use super::limits::spend;
 use super::subjects::{ledger_of, with_attributes};
 use super::{Repeatable, made_before, remember};
 use crate::store::model::{Subject, SubjectState, Token, TokenId, TokenState};
@@ -117,6 +118,8 @@ pub struct MintToken {
     pub token: Token,
     /// The subject that it is bound to.
     pub subject: Option<Subject>,
+    /// Whether the one who mints it may change standings too.
+    pub may_change: bool,
     /// For a repeat.
     pub repeatable: Option<Repeatable>,
     /// Who did it.
@@ -150,7 +153,10 @@ impl Act for MintToken {
         let subject = match (known, &self.subject) {
             (Some(known), _) if known.state == SubjectState::Out => return Err(Refusal::IdentityOut.into()),
             (Some(known), Some(asked)) if known.name != asked.name => return Err(Refusal::NameTaken.into()),
-            (Some(known), _) => Some(known),
+            (Some(known), _) => {
+                self.check_anew(transaction.rows, &known)?;
+                Some(known)
+            }
             (None, Some(new)) => Some(self.register(transaction, new)?),
             (None, None) => None,
         };
@@ -162,6 +168,18 @@ impl Act for MintToken {
 }
 
 impl MintToken {
+    /// By a token another key takes the place of a device that was enrolled before: that changes the device. One that never confirmed
+    /// a certificate, or is to enroll anew since it was let in again, whoever prepares devices may let in.
+    fn check_anew(&self, rows: &mut dyn Rows, known: &Subject) -> Result<(), StoreError> {
+        if known.last_generation == 0 {
+            return Ok(());
+        }
+        if !self.may_change && known.state != SubjectState::Registered {
+            return Err(Refusal::NotPermitted.into());
+        }
+        spend(rows, Some(self.token.created_by), known.fleet.as_ref(), known.id, self.at)
+    }
+
     fn register(&self, transaction: &mut Transaction<'_>, new: &Subject) -> Result<Subject, StoreError> {
         let id = transaction.rows.insert_subject(new)?;
         let details = with_attributes(&self.details, new);

@@ -66,7 +66,7 @@ pub async fn works(store: &dyn Store) {
 }
 
 async fn mint(store: &dyn Store, id: u8) {
-    let mint = MintToken { token: token(id), subject: None, repeatable: None, details: details(), at: NOW };
+    let mint = MintToken { token: token(id), subject: None, may_change: false, repeatable: None, details: details(), at: NOW };
     commit(store, mint).await.unwrap();
 }
 

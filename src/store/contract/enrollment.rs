@@ -49,10 +49,10 @@ pub async fn works(store: &dyn Store, heads: &Arc<Heads>) {
     let alarm = RecordAlarm { alarm: "answer_wrong", ledger: nobodys, subject: 0, details: details(), at };
     assert!(matches!(commit(store, alarm).await, Err(StoreError::Refused(Refusal::FleetUnknown))));
     let minted = token(9);
-    let mint = MintToken { token: minted.clone(), subject: None, repeatable: None, details: details(), at };
+    let mint = MintToken { token: minted.clone(), subject: None, may_change: false, repeatable: None, details: details(), at };
     commit(store, mint).await.unwrap();
     // A repeat that is remembered no more.
-    let mint = |token| MintToken { token, subject: None, repeatable: None, details: details(), at };
+    let mint = |token| MintToken { token, subject: None, may_change: false, repeatable: None, details: details(), at };
     assert_eq!(commit(store, mint(minted.clone())).await.unwrap(), (minted.clone(), None));
     let other = Token { secret_hash: [1; 32], ..minted.clone() };
     assert_eq!(commit(store, mint(other)).await.unwrap_err().refusal(), Refusal::IdempotencyKeyReused);

@@ -50,7 +50,14 @@ impl Answer<'_> {
 }
 
 async fn mint(store: &dyn Store, token: Token) -> Token {
-    let mint = MintToken { token: token.clone(), subject: None, repeatable: None, details: details(), at: Timestamp(60) };
+    let mint = MintToken {
+        token: token.clone(),
+        subject: None,
+        may_change: false,
+        repeatable: None,
+        details: details(),
+        at: Timestamp(60),
+    };
     commit(store, mint).await.unwrap();
     token
 }
