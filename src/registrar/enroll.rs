@@ -237,7 +237,8 @@ impl Registrar {
         ticket: Ticket,
         now: Timestamp,
     ) -> Result<Enrollment> {
-        if fleet.is_some_and(|fleet| !fleet.open) {
+        let is_enrolled = matches!(ticket.proof, Proof::Current(_));
+        if !is_enrolled && fleet.is_some_and(|fleet| !fleet.open) {
             return Err(Refusal::FleetClosed.into());
         }
         self.policies().admit(subject, &ticket.proof, now)?;

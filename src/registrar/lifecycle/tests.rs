@@ -12,6 +12,7 @@ use crate::pki::keys::Keys;
 use crate::pki::profile::Profiles;
 use crate::registrar::caller::Peer;
 use crate::registrar::enroll::{EnrollRequest, Enrollment};
+use crate::registrar::fleets::FleetChange;
 use crate::registrar::install::Parts;
 use crate::registrar::proofs::Shown;
 use crate::registrar::standing::{Change, Target};
@@ -286,4 +287,18 @@ async fn a_token_for_an_enrolled_device_takes_the_right_to_revoke_it_and_counts(
     assert_eq!(minted(&lesser, "d0").await, Err(Refusal::IdentityOut));
     world.grant("d0", Grant::Readmit, world.now).await;
     assert_eq!(minted(&lesser, "d0").await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_closed_fleet_renews_and_takes_no_enrollments() {
+    let world = World::with("").await;
+    let device = world.device("inside").await;
+    let closed = FleetChange { open: Some(false), ..FleetChange::default() };
+    world.registrar.change_fleet(&world.owner, &fleet(), closed, None, world.now).await.unwrap();
+    world.renewed(&device).await;
+    let minted = world.mint(&world.owner, "outside").await.unwrap();
+    let shown = Shown::Token(PresentedToken::parse(minted.text.expose_secret()).unwrap());
+    let request = EnrollRequest { fleet: Some(fleet()), name: None, group: None, shown, csr: csr(), source: None };
+    let refused = world.registrar.enroll(request, world.now).await.map(drop).map_err(|error| error.refusal);
+    assert_eq!(refused, Err(Refusal::FleetClosed));
 }
