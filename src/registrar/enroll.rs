@@ -117,7 +117,8 @@ impl Registrar {
             note.push_str(", attributes by the fleet's hook");
         }
         let approval = approval.map(|approval| approval.id);
-        let ticket = Ticket { holder, proof, approval, attributes: amended, standing: Standing::Unconfirmed, note };
+        let (standing, source) = (Standing::Unconfirmed, request.source);
+        let ticket = Ticket { holder, proof, approval, attributes: amended, standing, source, note };
         let enrollment = self.issue_to(&subject, fleet.as_ref(), &request.csr, ticket, now).await?;
         if let Some(group) = &group {
             self.count_arrival(group, now);
@@ -151,6 +152,7 @@ impl Registrar {
             approval: None,
             attributes: None,
             standing: Standing::Unconfirmed,
+            source: caller.source,
             note: format!("renewal of {}", caller.certificate.serial),
         };
         self.issue_to(&caller.subject, fleet.as_ref(), csr, ticket, now).await
@@ -205,6 +207,7 @@ impl Registrar {
             approval: None,
             attributes: None,
             standing: Standing::Good,
+            source: None,
             note: "recovered on the server's machine".to_owned(),
         };
         self.issue_to(&subject, None, csr, ticket, now).await
@@ -241,7 +244,7 @@ impl Registrar {
         if !is_enrolled && fleet.is_some_and(|fleet| !fleet.open) {
             return Err(Refusal::FleetClosed.into());
         }
-        self.policies().admit(subject, &ticket.proof, now)?;
+        self.policies().admit(subject, &ticket.proof, ticket.source, now)?;
         let authority = self.authorities.issuing(subject.kind, subject.fleet.as_ref())?;
         let profile = self.profile_of(subject, fleet)?;
         if !profile.keys.contains(&csr.algorithm()) {
@@ -363,5 +366,7 @@ pub(super) struct Ticket {
     /// The device's attributes from here on; None: as they are.
     pub attributes: Option<BTreeMap<String, String>>,
     pub standing: Standing,
+    /// Where it is asked for, where that is known; policies may look at it.
+    pub source: Option<IpAddr>,
     pub note: String,
 }

@@ -367,6 +367,7 @@ impl Registrar {
             attributes: None,
             proof: Proof::Installation,
             standing: Standing::Good,
+            source: None,
             note: "first operator".to_owned(),
         };
         self.issue_to(&subject, None, csr, ticket, now).await.map(Some)

@@ -8,6 +8,7 @@ pub mod sets;
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -83,12 +84,12 @@ impl Table {
         decision.allow && decision.policies.iter().any(|id| id.starts_with(OF_INSTALLATION))
     }
 
-    /// Asks whether `subject` may get a certificate by this proof. What the installation does by itself, on its own machine, is
+    /// Asks whether `subject` may get a certificate by this proof, asked for from `source`, where that is known. What the installation does by itself, on its own machine, is
     /// not asked for: it is the way back from a policy that lets nobody in.
     ///
     /// # Errors
     /// `PolicyDenied`; where a set does not compile, for everybody.
-    pub fn admit(&self, subject: &Subject, proof: &Proof, now: Timestamp) -> Result<()> {
+    pub fn admit(&self, subject: &Subject, proof: &Proof, source: Option<IpAddr>, now: Timestamp) -> Result<()> {
         let (act, standing) = match proof {
             // That of the certificate that is asked for.
             Proof::Token(_) | Proof::Group(_) | Proof::Hardware(_) => (Act::Enroll, Standing::Unconfirmed),
@@ -96,10 +97,11 @@ impl Table {
             Proof::Current(_) => (Act::Renew, Standing::Good),
             Proof::Installation | Proof::Rescue => return Ok(()),
         };
-        if self.certifies(subject, act, standing, now)? { Ok(()) } else { Err(Refusal::PolicyDenied.into()) }
+        let context = Context { source, ..at(now) };
+        if self.certifies(subject, act, standing, context)? { Ok(()) } else { Err(Refusal::PolicyDenied.into()) }
     }
 
-    fn certifies(&self, subject: &Subject, act: Act, standing: Standing, now: Timestamp) -> Result<bool> {
+    fn certifies(&self, subject: &Subject, act: Act, standing: Standing, context: Context<'_>) -> Result<bool> {
         let Some(policies) = self.of(subject.fleet.as_ref()) else { return Ok(false) };
         let question = (subject.kind, act, standing);
         let is_built_in = self.built_in.are(&policies);
@@ -111,7 +113,7 @@ impl Table {
             principal: Principal { identity: &identity, standing, attributes: &subject.attributes, role: subject.role },
             act,
             resource: subject.fleet.as_ref().map_or(Resource::Installation, Resource::Fleet),
-            context: at(now),
+            context,
         };
         let decision = decide(&policies, &request);
         if is_built_in {

@@ -1,3 +1,4 @@
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use fleetmark_domain::{Role, Standing};
@@ -78,13 +79,25 @@ impl World {
         self.registrar.mint_token(by, request, None, self.now).await
     }
 
+    /// Enrolls with a new token.
+    async fn enroll(&self, name: &str, source: Option<IpAddr>) -> std::result::Result<Enrollment, Refusal> {
+        let minted = self.mint(&self.owner, name).await.unwrap();
+        let shown = Shown::Token(PresentedToken::parse(minted.text.expose_secret()).unwrap());
+        let request = EnrollRequest { fleet: Some(fleet()), name: None, group: None, shown, csr: csr(), source };
+        self.registrar.enroll(request, self.now).await.map_err(|error| error.refusal)
+    }
+
+    /// From now on the fleet's policy is the built-in one with `more`.
+    async fn policy(&self, more: &str) {
+        let scope = LedgerName::Fleet(fleet());
+        let text = format!("{}\n{more}", fleetmark_policy::DEFAULT_FLEET);
+        let put = self.registrar.put_policy_set(&self.owner, &scope, text, String::new(), None, self.now).await.unwrap();
+        self.registrar.activate_policy_set(&self.owner, &scope, put.version, None, None, self.now).await.unwrap();
+    }
+
     /// Enrolls and confirms.
     async fn device(&self, name: &str) -> Held {
-        let minted = self.mint(&self.owner, name).await.unwrap();
-        let token = PresentedToken::parse(minted.text.expose_secret()).unwrap();
-        let shown = Shown::Token(token);
-        let request = EnrollRequest { fleet: Some(fleet()), name: None, group: None, shown, csr: csr(), source: None };
-        let enrollment = self.registrar.enroll(request, self.now).await.unwrap();
+        let enrollment = self.enroll(name, None).await.unwrap();
         let held = Held { peer: peer(&enrollment), enrollment };
         self.registrar.identify(&held.peer, self.now).await.unwrap();
         held
@@ -296,9 +309,22 @@ async fn a_closed_fleet_renews_and_takes_no_enrollments() {
     let closed = FleetChange { open: Some(false), ..FleetChange::default() };
     world.registrar.change_fleet(&world.owner, &fleet(), closed, None, world.now).await.unwrap();
     world.renewed(&device).await;
-    let minted = world.mint(&world.owner, "outside").await.unwrap();
-    let shown = Shown::Token(PresentedToken::parse(minted.text.expose_secret()).unwrap());
-    let request = EnrollRequest { fleet: Some(fleet()), name: None, group: None, shown, csr: csr(), source: None };
-    let refused = world.registrar.enroll(request, world.now).await.map(drop).map_err(|error| error.refusal);
-    assert_eq!(refused, Err(Refusal::FleetClosed));
+    assert_eq!(world.enroll("outside", None).await.err(), Some(Refusal::FleetClosed));
+}
+
+#[tokio::test]
+async fn policies_know_from_where_a_device_enrolls_and_renews() {
+    let world = World::with("").await;
+    let known = world.device("known").await;
+    world
+        .policy("forbid (principal, action in Action::\"Certify\", resource) when { context has source && context.source.isLoopback() };")
+        .await;
+    let [near, far] = ["127.0.0.1", "192.0.2.7"].map(|source| Some(source.parse::<IpAddr>().unwrap()));
+    assert_eq!(world.enroll("a", near).await.err(), Some(Refusal::PolicyDenied));
+    assert_eq!(world.enroll("a", far).await.err(), None);
+    let caller = world.registrar.identify(&known.peer, world.now).await.unwrap();
+    let from = |source| Caller { source, ..caller.clone() };
+    let refused = world.registrar.renew(&from(near), &csr(), world.now).await.map_err(|error| error.refusal);
+    assert_eq!(refused.err(), Some(Refusal::PolicyDenied));
+    world.registrar.renew(&from(far), &csr(), world.now).await.unwrap();
 }

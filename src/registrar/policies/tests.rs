@@ -33,7 +33,11 @@ fn device(name: &str) -> Subject {
 }
 
 fn admits(table: &Table, subject: &Subject, proof: &Proof) -> bool {
-    match table.admit(subject, proof, NOW) {
+    admits_from(table, subject, proof, None)
+}
+
+fn admits_from(table: &Table, subject: &Subject, proof: &Proof, source: Option<&str>) -> bool {
+    match table.admit(subject, proof, source.map(|source| source.parse().unwrap()), NOW) {
         Ok(()) => true,
         Err(error) => {
             assert_eq!(error.refusal, Refusal::PolicyDenied);
@@ -122,7 +126,7 @@ fn the_built_in_sets_ask_of_certificates_nothing_but_kind_act_and_standing() {
         (Act::Renew, Standing::Held, false),
     ] {
         for name in ["a", "b", "c"] {
-            assert_eq!(table.certifies(&device(name), act, standing, NOW).unwrap(), expected, "{act:?} {standing:?}");
+            assert_eq!(table.certifies(&device(name), act, standing, at(NOW)).unwrap(), expected, "{act:?} {standing:?}");
         }
         let policies = table.of(Some(&fleet())).unwrap();
         let (identity, none) = (identity_of(&device("a")).unwrap(), BTreeMap::new());
@@ -153,6 +157,20 @@ fn another_set_is_asked_of_each_device_and_what_was_remembered_is_not_used() {
     assert!(!admits(&nobody, &device("b"), &token()));
     for way_back in [Proof::Installation, Proof::Rescue] {
         assert!(admits(&nobody, &device("b"), &way_back));
+    }
+}
+
+#[test]
+fn a_set_may_ask_from_where_a_device_enrolls_and_renews() {
+    let not_from_outside = format!(
+        "{DEFAULT_FLEET}\nforbid (principal, action in Action::\"Certify\", resource) \
+         when {{ context has source && !context.source.isInRange(ip(\"192.0.2.0/24\")) }};"
+    );
+    let table = table().with(&scope(), Some(compiled(&not_from_outside)));
+    for proof in [token(), current()] {
+        assert!(admits_from(&table, &device("a"), &proof, Some("192.0.2.7")), "{proof:?}");
+        assert!(!admits_from(&table, &device("a"), &proof, Some("198.51.100.7")), "{proof:?}");
+        assert!(admits_from(&table, &device("a"), &proof, None), "{proof:?}");
     }
 }
 
