@@ -17,7 +17,7 @@ use crate::telemetry::clock::{Clock as _, SystemClock};
 /// What may happen to a device beside revocation.
 #[derive(Debug, Subcommand)]
 pub enum LifecycleCommand {
-    /// Leave to policy what a suspected device may still do: to update and to enroll, unless it says otherwise
+    /// Leave to policy what a suspected device may still do: to enroll anew, which ends it, unless it says otherwise
     Quarantine {
         #[command(flatten)]
         device: Device,

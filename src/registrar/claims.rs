@@ -77,6 +77,7 @@ impl Registrar {
             proof: Proof::Installation,
             approval: None,
             attributes: None,
+            was_quarantined: false,
             credential: None,
             made_for: None,
             details,

@@ -20,7 +20,7 @@ use super::{Registrar, Result};
 use crate::pki::csr::VerifiedCsr;
 use crate::pki::profile::Profile;
 use crate::store::acts::confirm::{Confirm, ConfirmByToken};
-use crate::store::acts::record::{Holder, Proof, RecordCertificate, Recorded};
+use crate::store::acts::record::{Holder, Proof, RecordCertificate, Recorded, suspects};
 use crate::store::acts::subjects::ledger_of;
 use crate::store::model::{Certificate, Fleet, Subject};
 use crate::store::{StoreError, commit, look_up, read};
@@ -244,7 +244,8 @@ impl Registrar {
         if !is_enrolled && fleet.is_some_and(|fleet| !fleet.open) {
             return Err(Refusal::FleetClosed.into());
         }
-        self.policies().admit(subject, &ticket.proof, ticket.source, now)?;
+        let is_quarantined = ticket.proof.enrolls() && self.is_quarantined(subject).await?;
+        self.policies().admit(subject, &ticket.proof, is_quarantined, ticket.source, now)?;
         let authority = self.authorities.issuing(subject.kind, subject.fleet.as_ref())?;
         let profile = self.profile_of(subject, fleet)?;
         if !profile.keys.contains(&csr.algorithm()) {
@@ -276,6 +277,7 @@ impl Registrar {
             proof: ticket.proof,
             approval: ticket.approval,
             attributes: ticket.attributes,
+            was_quarantined: is_quarantined,
             credential: None,
             made_for: csr.made_for(),
             details,
@@ -300,6 +302,15 @@ impl Registrar {
                 Err(error.into())
             }
         }
+    }
+
+    /// Whether the subject is in quarantine, so that its policy may keep it from enrolling anew.
+    async fn is_quarantined(&self, subject: &Subject) -> Result<bool> {
+        if subject.last_generation == 0 {
+            return Ok(false);
+        }
+        let id = subject.id;
+        Ok(look_up(&*self.store, move |rows| rows.live_certificates_of(id)).await?.iter().any(suspects))
     }
 
     /// Gives the certificate of a key again, while it holds.

@@ -191,6 +191,7 @@ impl Registrar {
             proof: Proof::Installation,
             approval: None,
             attributes: None,
+            was_quarantined: false,
             credential,
             made_for: None,
             details,

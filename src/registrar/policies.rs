@@ -89,8 +89,17 @@ impl Table {
     ///
     /// # Errors
     /// `PolicyDenied`; where a set does not compile, for everybody.
-    pub fn admit(&self, subject: &Subject, proof: &Proof, source: Option<IpAddr>, now: Timestamp) -> Result<()> {
+    pub fn admit(
+        &self,
+        subject: &Subject,
+        proof: &Proof,
+        is_quarantined: bool,
+        source: Option<IpAddr>,
+        now: Timestamp,
+    ) -> Result<()> {
         let (act, standing) = match proof {
+            // It would leave quarantine by this.
+            proof if proof.enrolls() && is_quarantined => (Act::Enroll, Standing::Quarantined),
             // That of the certificate that is asked for.
             Proof::Token(_) | Proof::Group(_) | Proof::Hardware(_) => (Act::Enroll, Standing::Unconfirmed),
             // No other standing comes through the door.

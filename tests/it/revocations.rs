@@ -558,6 +558,7 @@ async fn seed(server: &Server, fleet: &str, count: u32) {
                 proof: Proof::Installation,
                 approval: None,
                 attributes: None,
+                was_quarantined: false,
                 credential: None,
                 made_for: None,
                 details,

@@ -328,3 +328,20 @@ async fn policies_know_from_where_a_device_enrolls_and_renews() {
     assert_eq!(refused.err(), Some(Refusal::PolicyDenied));
     world.registrar.renew(&from(far), &csr(), world.now).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_quarantined_device_enrolls_anew_where_its_policy_lets_it() {
+    let world = World::with("").await;
+    world.device("suspect").await;
+    let (target, registrar) = (Target::Subject(who("suspect")), &world.registrar);
+    registrar.change_standing(&world.owner, target, Change::Quarantine, "", world.now).await.unwrap();
+    let forbid = "forbid (principal is Device, action == Action::\"Enroll\", resource) when { principal.standing == Standing::\"quarantined\" };";
+    world.policy(forbid).await;
+    assert_eq!(world.enroll("suspect", None).await.err(), Some(Refusal::PolicyDenied));
+    assert_eq!(world.enroll("other", None).await.err(), None);
+    world.policy("").await;
+    let anew = world.enroll("suspect", None).await.unwrap();
+    registrar.identify(&peer(&anew), world.now).await.unwrap();
+    world.policy(forbid).await;
+    assert_eq!(world.enroll("suspect", None).await.err(), None, "it left quarantine");
+}

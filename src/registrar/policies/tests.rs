@@ -37,7 +37,7 @@ fn admits(table: &Table, subject: &Subject, proof: &Proof) -> bool {
 }
 
 fn admits_from(table: &Table, subject: &Subject, proof: &Proof, source: Option<&str>) -> bool {
-    match table.admit(subject, proof, source.map(|source| source.parse().unwrap()), NOW) {
+    match table.admit(subject, proof, false, source.map(|source| source.parse().unwrap()), NOW) {
         Ok(()) => true,
         Err(error) => {
             assert_eq!(error.refusal, Refusal::PolicyDenied);

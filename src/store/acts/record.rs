@@ -35,6 +35,8 @@ pub struct RecordCertificate {
     pub approval: Option<u64>,
     /// The device's attributes from here on, where the fleet's hook said so.
     pub attributes: Option<BTreeMap<String, String>>,
+    /// Whether the holder was in quarantine when its policy was asked.
+    pub was_quarantined: bool,
     /// Under which of the installation's values the server remembers it as its own.
     pub credential: Option<(String, Credential)>,
     /// The mark of the request that the server made the key for: an unconfirmed certificate of the same request is replaced.
@@ -74,6 +76,13 @@ pub enum Proof {
     Current(fleetmark_domain::Serial),
     /// Root's rights on the server's machine: all earlier certificates end.
     Rescue,
+}
+
+impl Proof {
+    /// Whether a device enrolls by it: it needs no certificate of its own in good standing.
+    pub const fn enrolls(&self) -> bool {
+        matches!(self, Self::Token(_) | Self::Group(_) | Self::Hardware(_))
+    }
 }
 
 /// By what an enrollment group lets a device in.
@@ -160,6 +169,11 @@ impl Act for RecordCertificate {
         let subject = subject.map(|subject| Subject { moved_from: origin.or(subject.moved_from), ..subject });
         Ok(Recorded::New(self.write(transaction, subject)?))
     }
+}
+
+/// Whether the holder of this live certificate is in quarantine by it: one that a newer one took the place of is superseded.
+pub fn suspects(certificate: &Certificate) -> bool {
+    certificate.standing == Standing::Quarantined
 }
 
 /// The record behind a proof.
@@ -277,7 +291,7 @@ impl RecordCertificate {
     }
 
     /// The earlier certificates that end by this one: an unconfirmed one, and after a rescue all.
-    /// A suspended holder gets no new certificate.
+    /// A suspended holder gets no new certificate, and one in quarantine none that its policy did not decide on.
     fn check_earlier(&self, transaction: &mut Transaction<'_>, subject: &Subject) -> Result<Vec<Certificate>, StoreError> {
         if subject.last_generation == 0 {
             return Ok(Vec::new());
@@ -286,6 +300,10 @@ impl RecordCertificate {
         let rescue = matches!(self.proof, Proof::Rescue);
         if !rescue && live.iter().any(|certificate| certificate.standing == Standing::Held) {
             return Err(Refusal::Held.into());
+        }
+        // It came into quarantine since its policy was asked: that would let it out unasked.
+        if self.proof.enrolls() && !self.was_quarantined && live.iter().any(suspects) {
+            return Err(Refusal::Quarantined.into());
         }
         Ok(live.into_iter().filter(|certificate| rescue || certificate.standing == Standing::Unconfirmed).collect())
     }

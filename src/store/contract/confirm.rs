@@ -84,6 +84,7 @@ async fn enroll_another(store: &dyn Store, id: u8) -> Serial {
         proof: Proof::Token([id; 8]),
         approval: None,
         attributes: None,
+        was_quarantined: false,
         credential: None,
         made_for: None,
         details: details(),

@@ -68,6 +68,7 @@ pub async fn works(store: &dyn Store, heads: &Arc<Heads>) {
         proof: Proof::Token(minted.id),
         approval: None,
         attributes: None,
+        was_quarantined: false,
         credential: None,
         made_for: None,
         details: details(),

@@ -130,6 +130,7 @@ async fn begin(store: &dyn Store, id: u8) -> Certificate {
         proof: Proof::Token([id; 8]),
         approval: None,
         attributes: None,
+        was_quarantined: false,
         credential: None,
         made_for: None,
         details: details(),

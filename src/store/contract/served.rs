@@ -37,6 +37,7 @@ impl Answer<'_> {
             proof: Proof::Token(self.token.id),
             approval: None,
             attributes: None,
+            was_quarantined: false,
             credential: None,
             made_for: self.mark.map(|mark| KeyHash([mark; 32])),
             details: details(),
