@@ -229,6 +229,7 @@ fn advice_on(code: &str) -> Option<&'static str> {
             "Another security officer or owner may allow more: fleetmark fleet allow FLEET YOUR-NAME --devices N."
         }
         R::EtagMismatch => "Somebody else changed it meanwhile: look at it again, then repeat the command.",
+        R::KeyEnded => "Make a new key: give another directory, or move the old key away.",
         R::NameTaken => "Choose another name, or look at the one that is there.",
         R::LastOwner => "Admit another owner first: fleetmark operator create NAME --role owner.",
         R::FleetUnknown => "`fleetmark fleet list` shows the fleets.",

@@ -31,6 +31,10 @@ pub struct Claim {
 impl Registrar {
     /// Issues a group's claim certificate for this key, or gives it again. There is one at a time: while the former holds, a new
     /// one is made only where `replace` is said, and then the former is revoked.
+    ///
+    /// # Errors
+    /// `KeyEnded` for the key of one that has ended; `TransitionNotAllowed` while the former holds; `ClaimEnded`, `KeyOfAnother`,
+    /// `KeyTypeNotAllowed`.
     pub async fn issue_claim(
         &self,
         caller: &Caller,
@@ -47,10 +51,11 @@ impl Registrar {
         if group.state == GroupState::Ended {
             return Err(Error::with_detail(Refusal::ClaimEnded, "The group has ended. Make another one."));
         }
-        if let Some(claim) = claim
-            && claim.key_hash == csr.key_hash()
-            && claim.standing == Standing::Good
-        {
+        if let Some(claim) = claim.filter(|claim| claim.key_hash == csr.key_hash()) {
+            // A key is certified once: past its certificate's end the group needs another one.
+            if claim.standing != Standing::Good || claim.not_after <= now {
+                return Err(Refusal::KeyEnded.into());
+            }
             return self.claim(group, claim);
         }
         let authority = self.authorities.issuing(Kind::Device, Some(fleet))?;
@@ -116,3 +121,6 @@ fn in_the_way(error: StoreError) -> Error {
         error => error,
     }
 }
+
+#[cfg(test)]
+mod tests;
