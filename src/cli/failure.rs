@@ -211,6 +211,8 @@ fn refuses_certificate(code: &str) -> bool {
                 | R::Superseded
                 | R::Quarantined
                 | R::Lapsed
+                | R::IdentityOut
+                | R::AuthorityRevoked
         )
     )
 }
@@ -218,11 +220,15 @@ fn refuses_certificate(code: &str) -> bool {
 fn advice_on(code: &str) -> Option<&'static str> {
     use Refusal as R;
     Some(match refusal(code)? {
-        R::CertificateExpired | R::Revoked | R::Superseded | R::Lapsed | R::NotOnLedger => {
+        R::CertificateExpired | R::Revoked | R::Superseded | R::Lapsed | R::NotOnLedger | R::AuthorityRevoked => {
             "On the server's machine, `fleetmark operator recover NAME` gives an operator a new certificate."
         }
         R::CertificateForeign | R::WrongAuthority | R::CertificateRequired => {
             "This profile is of another installation, or not an operator's: check --operator."
+        }
+        R::IdentityOut => {
+            "An operator who was put out stays out; an owner may admit another name: fleetmark operator create NAME. A device is let in \
+             again with fleetmark device readmit NAME."
         }
         R::NotPermitted => "`fleetmark whoami` shows your role and fleets; an owner may change them.",
         R::BlastRadiusExceeded => {
@@ -322,6 +328,8 @@ mod tests {
             (409, "name_taken", exit::FAILED),
             (503, "storage_full", exit::FAILED),
             (403, "revoked", exit::NOT_TRUSTED),
+            (403, "identity_out", exit::NOT_TRUSTED),
+            (403, "authority_revoked", exit::NOT_TRUSTED),
             (401, "certificate_required", exit::NOT_TRUSTED),
             (502, "", exit::FAILED),
         ] {
@@ -352,5 +360,6 @@ mod tests {
             let _ = advice_on(refusal.code());
         }
         assert_eq!(advice_on("no_such_code"), None);
+        assert!(advice_on("identity_out").is_some() && advice_on("authority_revoked").is_some());
     }
 }
