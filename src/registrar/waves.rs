@@ -139,7 +139,7 @@ impl Registrar {
             format!("certificates issued before {}", wave.issued_before)
         };
         let said = format!("{which}, {} of them, renew from {} until {}: {}", wave.devices, wave.from, wave.until, wave.note);
-        self.set_wave(caller, fleet, Some(&wave), said, now).await?;
+        self.set_wave(caller, fleet, |_| Ok(Some(wave.clone())), said, now).await?;
         Ok(wave)
     }
 
@@ -156,7 +156,7 @@ impl Registrar {
     /// # Errors
     /// `NotFound` where there is none.
     pub async fn end_wave(&self, caller: &Caller, fleet: &FleetName, now: Timestamp) -> Result<Wave> {
-        let ended = self.set_wave(caller, fleet, None, "the renewal wave ends".to_owned(), now).await?;
+        let (ended, _) = self.set_wave(caller, fleet, |_| Ok(None), "the renewal wave ends".to_owned(), now).await?;
         ended.ok_or_else(|| Refusal::NotFound.into())
     }
 
@@ -203,11 +203,13 @@ impl Registrar {
     /// # Errors
     /// `NotFound` where there is none.
     pub async fn pause_wave(&self, caller: &Caller, fleet: &FleetName, note: &str, now: Timestamp) -> Result<Wave> {
-        caller.may(Action::ManagePolicy, Some(fleet))?;
-        let wave = self.wave(caller, fleet).await?;
-        let paused = Wave { paused_at: wave.paused_at.or(Some(now)), ..wave };
-        self.set_wave(caller, fleet, Some(&paused), noted("the renewal wave pauses", note)?, now).await?;
-        Ok(paused)
+        let said = noted("the renewal wave pauses", note)?;
+        let pause = |wave: Option<Wave>| {
+            let wave = wave.ok_or(Refusal::NotFound)?;
+            Ok(Some(Wave { paused_at: wave.paused_at.or(Some(now)), ..wave }))
+        };
+        let (_, paused) = self.set_wave(caller, fleet, pause, said, now).await?;
+        paused.ok_or_else(|| Refusal::NotFound.into())
     }
 
     /// Lets a wave that was paused go on where it was: what was still to come comes later by as long as it stood still.
@@ -215,34 +217,36 @@ impl Registrar {
     /// # Errors
     /// `NotFound` where there is none.
     pub async fn resume_wave(&self, caller: &Caller, fleet: &FleetName, note: &str, now: Timestamp) -> Result<Wave> {
-        caller.may(Action::ManagePolicy, Some(fleet))?;
-        let resumed = resumed(self.wave(caller, fleet).await?, now);
-        self.set_wave(caller, fleet, Some(&resumed), noted("the renewal wave goes on", note)?, now).await?;
-        Ok(resumed)
+        let said = noted("the renewal wave goes on", note)?;
+        let resume = |wave: Option<Wave>| Ok(Some(resumed(wave.ok_or(Refusal::NotFound)?, now)));
+        let (_, resumed) = self.set_wave(caller, fleet, resume, said, now).await?;
+        resumed.ok_or_else(|| Refusal::NotFound.into())
     }
 
-    /// Sets or ends the wave; gives the one before.
+    /// Sets or ends the wave: `next` makes of the one that is there the one that is to be, anew where another change came in between.
+    /// Gives both.
     async fn set_wave(
         &self,
         caller: &Caller,
         name: &FleetName,
-        wave: Option<&Wave>,
+        next: impl Fn(Option<Wave>) -> std::result::Result<Option<Wave>, Refusal> + Send + Sync,
         said: String,
         now: Timestamp,
-    ) -> Result<Option<Wave>> {
+    ) -> Result<(Option<Wave>, Option<Wave>)> {
         caller.may(Action::ManagePolicy, Some(name))?;
         for _ in 0..RACES {
             let sought = name.clone();
             let fleet = read(&*self.store, move |rows| rows.fleet(&sought)).await?.ok_or(Refusal::FleetUnknown)?;
             let before = fleet.wave.clone();
-            if before.as_ref() == wave {
-                return Ok(before);
+            let wave = next(before.clone())?;
+            if before == wave {
+                return Ok((before, wave));
             }
             let details = self.details(caller.actor(self), Some(name.to_string()), None, Some(said.clone()))?;
-            let fleet = Fleet { wave: wave.cloned(), ..fleet };
+            let fleet = Fleet { wave: wave.clone(), ..fleet };
             match commit(&*self.store, ChangeFleet { fleet, details, at: now }).await {
                 Err(error) if error.refusal() == Refusal::EtagMismatch => {}
-                done => return Ok(done.map(|_| before)?),
+                done => return Ok(done.map(|_| (before, wave))?),
             }
         }
         Err(Refusal::Overloaded.into())

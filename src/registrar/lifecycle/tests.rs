@@ -19,6 +19,7 @@ use crate::registrar::proofs::Shown;
 use crate::registrar::standing::{Change, Target};
 use crate::registrar::subjects::NewDevice;
 use crate::registrar::tokens::{MintRequest, PresentedToken};
+use crate::registrar::waves::{NewWave, Pace, Whose};
 use crate::store::location::open;
 use crate::telemetry::clock::{SharedClock, SystemClock};
 
@@ -344,4 +345,24 @@ async fn a_quarantined_device_enrolls_anew_where_its_policy_lets_it() {
     registrar.identify(&peer(&anew), world.now).await.unwrap();
     world.policy(forbid).await;
     assert_eq!(world.enroll("suspect", None).await.err(), None, "it left quarantine");
+}
+
+#[tokio::test]
+async fn a_wave_that_ends_while_it_is_paused_or_goes_on_stays_ended() {
+    let world = World::with("").await;
+    let (registrar, owner, now, fleet) = (&world.registrar, &world.owner, world.now, fleet());
+    for _ in 0..8 {
+        let pace = Pace::Until(now + DAY);
+        let new = NewWave { whose: Whose::IssuedBefore(now), from: None, pace, note: String::new() };
+        registrar.start_wave(owner, &fleet, new, now).await.unwrap();
+        let (ended, ..) = tokio::join!(
+            registrar.end_wave(owner, &fleet, now),
+            registrar.pause_wave(owner, &fleet, "", now),
+            registrar.resume_wave(owner, &fleet, "", now),
+        );
+        ended.unwrap();
+        assert_eq!(registrar.wave(owner, &fleet).await.map_err(|error| error.refusal), Err(Refusal::NotFound));
+    }
+    let again = registrar.pause_wave(owner, &fleet, "", now).await;
+    assert_eq!(again.map_err(|error| error.refusal), Err(Refusal::NotFound));
 }
