@@ -18,21 +18,24 @@ pub struct BlockKeys {
 }
 
 impl Act for BlockKeys {
-    /// How many of those to take off were on it.
-    type Outcome = usize;
+    /// Those to put on as they are kept, which is as they were where they were on it; how many of those to take off were on it.
+    type Outcome = (Vec<BlockedKey>, usize);
 
     fn ledgers(&self) -> Vec<LedgerName> {
         Vec::new()
     }
 
-    fn perform(&self, transaction: &mut Transaction<'_>) -> Result<usize, StoreError> {
+    fn perform(&self, transaction: &mut Transaction<'_>) -> Result<Self::Outcome, StoreError> {
+        let mut kept = Vec::with_capacity(self.block.len());
         for key in &self.block {
             transaction.rows.block_key(key)?;
+            let known = transaction.rows.blocked_key(&key.key_hash)?;
+            kept.push(known.ok_or(StoreError::Unreadable { what: "blocked key" })?);
         }
         let mut removed = 0;
         for key in &self.unblock {
             removed += usize::from(transaction.rows.unblock_key(key)?);
         }
-        Ok(removed)
+        Ok((kept, removed))
     }
 }
