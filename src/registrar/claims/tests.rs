@@ -1,8 +1,14 @@
 use std::time::Duration;
 
+use fleetmark_domain::{AuthorityEvent, RevocationReason};
+use fleetmark_ledger::entry::AuthorityKind;
+
 use super::*;
+use crate::registrar::enroll::EnrollRequest;
 use crate::registrar::groups::{NewGroup, Way};
+use crate::registrar::proofs::Shown;
 use crate::registrar::publish::tests::{World, fleet};
+use crate::registrar::rollover::{Change, Successor};
 use crate::store::model::GroupRules;
 
 fn csr() -> VerifiedCsr {
@@ -41,4 +47,25 @@ async fn a_claim_that_has_ended_is_not_given_out_again() {
     }
     let next = claim(&world, &second, false, end + Duration::from_secs(1)).await.unwrap();
     assert!(next.not_after > end);
+}
+
+#[tokio::test]
+async fn a_claim_of_a_revoked_authority_lets_nobody_in() {
+    let world = world().await;
+    let given = claim(&world, &csr(), false, world.now).await.unwrap();
+    let enroll = async |name: &str| {
+        let shown = Shown::Certificate(vec![given.der.clone()]);
+        let name = Some(name.parse().unwrap());
+        let request = EnrollRequest { fleet: Some(fleet()), name, group: None, shown, csr: csr(), source: None };
+        world.registrar.enroll(request, world.now).await.map(drop).map_err(|error| error.refusal)
+    };
+    assert_eq!(enroll("cam-1").await, Ok(()));
+    let kind = AuthorityKind::Of(Kind::Device);
+    let successor = Successor { kind, fleet: Some(fleet()), algorithm: None, elsewhere: None, note: String::new() };
+    let next = world.registrar.prepare_authority(&world.owner, successor, world.now).await.unwrap();
+    for (id, event) in [(next.id, AuthorityEvent::Activated), (given.authority, AuthorityEvent::Revoked)] {
+        let change = Change { event, forced: true, reason: RevocationReason::CaCompromise, note: String::new() };
+        world.registrar.change_authority(&world.owner, id, change, world.now).await.unwrap();
+    }
+    assert_eq!(enroll("cam-2").await, Err(Refusal::AuthorityRevoked));
 }

@@ -97,9 +97,13 @@ impl Registrar {
         Err(Refusal::NotOnLedger.into())
     }
 
-    /// The certificate itself: of the fleet's authority, in time, and not revoked.
+    /// The certificate itself: of an authority of the fleet's that is not revoked, in time, and not revoked itself.
     fn check_claim(&self, claim: &Certificate, fleet: &Fleet, now: Timestamp) -> Result<()> {
         let authority = self.authorities.by_id(claim.authority).ok_or(Refusal::WrongAuthority)?;
+        // Of a connection that was open before.
+        if !authority.record.state.is_trusted() {
+            return Err(Refusal::AuthorityRevoked.into());
+        }
         if !authority.is_bound_to(Kind::Device, Some(&fleet.name)) {
             return Err(Refusal::WrongFleet.into());
         }
