@@ -122,9 +122,12 @@ struct Counted {
     requests: Counter,
 }
 
+/// By door, status and route.
+type Counts = HashMap<(&'static str, u16, Cow<'static, str>), Counted>;
+
 thread_local! {
     /// Each worker keeps its own: to look a metric up by its labels costs many times what it costs to count.
-    static COUNTED: RefCell<HashMap<(&'static str, u16, Cow<'static, str>), Counted>> = RefCell::default();
+    static COUNTED: RefCell<Counts> = RefCell::default();
 }
 
 /// Distinct over restarts: random octets of this process, and a count.

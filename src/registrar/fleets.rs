@@ -262,7 +262,7 @@ mod tests {
             };
             while !is_there().await {
                 // Not polled any more once the fleet is durable.
-                std::future::poll_fn(|context| Poll::Ready(drop(creating.as_mut().poll(context)))).await;
+                std::future::poll_fn(|context| Poll::Ready(creating.as_mut().poll(context).is_pending())).await;
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 std::thread::sleep(Duration::from_millis(20));
             }

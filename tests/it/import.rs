@@ -87,7 +87,7 @@ fn changes_count_against_the_operators_limit() {
 
         // What a dry run says of a list is what becomes of it, however many transactions it takes.
         let fleet = server.fleet(json!({"blast_radius": 2})).await;
-        let list = |end: &str| (0..1_100).map(|number| format!("d{number}{end}\n")).collect::<String>();
+        let list = |end: &str| (0..1_100).map(|number| format!("d{number}{end}\n")).collect::<Vec<_>>().concat();
         csv(&server, &fleet, "", &format!("name\n{}", list(""))).await;
         let change = format!("name,attr.x\n{}", list(",1"));
         let foreseen = csv(&server, &fleet, "?update=true&dry_run=true", &change).await;
