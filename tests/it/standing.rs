@@ -317,10 +317,15 @@ fn the_lists_number_rises_and_what_a_client_has_is_answered_with_304() {
         let together = ["/ca/bundle.pem", "/ca/root.pem", "/crl/bundle.pem", "/crl/root.crl"].map(str::to_owned);
         for path in of_authority.into_iter().chain(together) {
             let late = [("if-modified-since", "Fri, 31 Dec 2100 23:59:59 GMT")];
-            let answer = public.send("GET", &path, &late, None).await.is(200);
-            assert_eq!(answer.header("last-modified"), "", "{path}");
-            let tag = answer.header("etag").to_owned();
-            public.send("GET", &path, &[("if-none-match", &tag)], None).await.is(304);
+            // What another test of this server does meanwhile changes some of them.
+            until("the same again", 10, || async {
+                let answer = public.send("GET", &path, &late, None).await.is(200);
+                assert_eq!(answer.header("last-modified"), "", "{path}");
+                let tag = answer.header("etag").to_owned();
+                let again = public.send("GET", &path, &[("if-none-match", &tag)], None).await;
+                (again.status == 304).then_some(())
+            })
+            .await;
         }
         let tag = public.get(&format!("/crl/{id}.crl")).await.header("etag").to_owned();
         let device = Device::good(&server, &fleet, "d").await;
