@@ -360,7 +360,13 @@ async fn a_device_without_a_clock_asks_for_the_time_before_it_sleeps() {
     let note = dir.path().join("clock.json");
     fs::write(&note, r#"{"server_time":"2020-01-01T00:00:00Z","wall_behind_seconds":0}"#).expect("write");
     let mut agent = Agent::open(dir.path(), FakeClock::at(1)).expect("open");
-    let shutdown = tokio::time::sleep(Duration::from_millis(500));
+    let asked = async {
+        while server.log().last().map(String::as_str) != Some("GET /v1/time") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    };
+    let shutdown = async { drop(tokio::time::timeout(Duration::from_secs(20), asked).await) };
     agent.run(None, shutdown).await.expect("run");
     assert_eq!(server.log().last().map(String::as_str), Some("GET /v1/time"));
     assert!(agent.time().now() + DAY > now());
