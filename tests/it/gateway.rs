@@ -230,8 +230,11 @@ fn a_server_restored_from_a_backup_is_believed_on_an_operators_word_alone() {
         let early = word(&server, &fleet, "early");
         let late = Device::good(&server, &fleet, "late").await;
         device.act(&server, "revoke", json!({})).await;
-        // `system` goes on too: it holds gateways' certificates.
+        // `system` goes on too: it holds gateways' certificates. Only who heard of it can find it shorter.
+        let heard = || gateway.metric("fleetmark_gateway_ledger_position", &[("ledger", "system")]);
+        let before = heard().await;
         drop(Gateway::start(&server, "gw-lost", &[&fleet]).await);
+        until("what was added to `system`", 30, || async { (heard().await > before).then_some(()) }).await;
         gateway.says("revoked", &device.identity, 10).await;
         gateway.says("allowed", &late.identity, 10).await;
         restore(&mut server, &backup);
